@@ -1,0 +1,227 @@
+//! A hooked call with its result, whichever tier it came from.
+//!
+//! fexit programs have arguments and result together; a kretprobe has the result only, so its kprobe keeps the
+//! arguments until then.
+
+use core::ptr;
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
+use hotr_common::hook::Hook;
+
+use crate::filter;
+use crate::kernel::{Direct, Mem, Probe, number, task};
+use crate::maps::{CALLS, live, off};
+
+/// Tier numbers of a record.
+pub const FENTRY: u16 = 0;
+/// See [`FENTRY`].
+pub const KPROBE: u16 = 1;
+/// See [`FENTRY`].
+pub const TRACEPOINT: u16 = 2;
+
+/// A call, complete.
+pub struct Call {
+    pub hook: Hook,
+    pub tier: u16,
+    /// See [`hotr_common::offsets::Arguments`].
+    pub subject: *const u8,
+    pub second: *const u8,
+    /// Return value; a pointer when the function returns one.
+    pub ret: *const u8,
+}
+
+impl Call {
+    /// The result as a number: negative errors, also of functions that return a pointer.
+    #[inline(always)]
+    pub fn result(&self) -> i64 {
+        self.ret as i64
+    }
+
+    /// The result of a function returning `int`, whose upper half is not defined.
+    #[inline(always)]
+    pub fn status(&self) -> i32 {
+        self.ret as i64 as i32
+    }
+
+    /// Whether an `int` function returned 0, or one that returns a pointer no error.
+    #[inline(always)]
+    pub fn succeeded(&self) -> bool {
+        // As a number: the compiler would else shift a pointer for the other branch's sake, which the verifier
+        // refuses.
+        let ret = number(self.ret);
+        if off!(arguments[self.hook as usize].ret_pointer) != 0 {
+            !is_error(ret as *const u8)
+        } else {
+            ret as i64 as i32 == 0
+        }
+    }
+}
+
+/// Whether a returned pointer is an error number (`IS_ERR`).
+#[inline(always)]
+pub fn is_error(pointer: *const u8) -> bool {
+    pointer as u64 > -4096i64 as u64
+}
+
+/// Loads one of the context's words. Plain Rust loads at a variable index would be merged by the compiler into
+/// one load at a computed address, which the verifier refuses for a context.
+macro_rules! context_word {
+    ($context:expr, $offset:literal) => {{
+        let word: u64;
+        // SAFETY: a load from the program's own context at an offset the verifier checks.
+        unsafe {
+            core::arch::asm!(
+                concat!("{0} = *(u64 *)({1} + ", $offset, ")"),
+                out(reg) word,
+                in(reg) $context,
+                options(nostack, readonly),
+            );
+        }
+        word as *const u8
+    }};
+}
+
+/// Word `index` of a fentry or fexit context. The index comes from the frozen offsets: the verifier follows one
+/// branch only.
+#[inline(always)]
+fn word(context: *const u8, index: u8) -> *const u8 {
+    match index {
+        0 => context_word!(context, 0),
+        1 => context_word!(context, 8),
+        2 => context_word!(context, 16),
+        3 => context_word!(context, 24),
+        4 => context_word!(context, 32),
+        5 => context_word!(context, 40),
+        6 => context_word!(context, 48),
+        _ => ptr::null(),
+    }
+}
+
+/// Whether an fexit program's subject lies on a watched filesystem: the first question, for on most calls the
+/// answer is no, and nothing else should have been read by then.
+#[inline(always)]
+pub fn may_matter(context: &FExitContext, hook: Hook, subject: Subject) -> bool {
+    if subject != Subject::File {
+        return true;
+    }
+    let file = word(context.as_ptr() as *const u8, off!(arguments[hook as usize].subject));
+    filter::superblock(Direct::ptr(Direct::ptr(file, off!(file_f_inode)), off!(inode_i_sb))).is_some()
+}
+
+/// A call seen by an fexit program.
+#[inline(always)]
+pub fn from_exit(context: &FExitContext, hook: Hook) -> Call {
+    let context = context.as_ptr() as *const u8;
+    Call {
+        hook,
+        tier: FENTRY,
+        subject: word(context, off!(arguments[hook as usize].subject)),
+        second: word(context, off!(arguments[hook as usize].second)),
+        ret: word(context, off!(arguments[hook as usize].ret)),
+    }
+}
+
+/// A call seen by an fentry program: no result yet.
+#[inline(always)]
+pub fn from_entry(context: &FEntryContext, hook: Hook) -> Call {
+    let context = context.as_ptr() as *const u8;
+    Call {
+        hook,
+        tier: FENTRY,
+        subject: word(context, off!(arguments[hook as usize].subject)),
+        second: word(context, off!(arguments[hook as usize].second)),
+        ret: ptr::null(),
+    }
+}
+
+/// Argument `index` of a probed function, from the registers of the calling convention.
+#[inline(always)]
+fn argument(context: &ProbeContext, index: u8) -> *const u8 {
+    let registers = context.as_ptr() as *const u8;
+    // Offsets in x86's `struct pt_regs`, which is the context itself.
+    match index {
+        0 => context_word!(registers, 112),
+        1 => context_word!(registers, 104),
+        2 => context_word!(registers, 96),
+        3 => context_word!(registers, 88),
+        4 => context_word!(registers, 72),
+        5 => context_word!(registers, 64),
+        _ => ptr::null(),
+    }
+}
+
+/// A call seen by a kprobe: no result yet.
+#[inline(always)]
+pub fn from_probe(context: &ProbeContext, hook: Hook) -> Call {
+    Call {
+        hook,
+        tier: KPROBE,
+        subject: argument(context, off!(arguments[hook as usize].subject)),
+        second: argument(context, off!(arguments[hook as usize].second)),
+        ret: ptr::null(),
+    }
+}
+
+/// What a hook's subject is, to reject early on entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// A `struct file`.
+    File,
+    /// A `struct dentry`.
+    Dentry,
+    /// Something else: not rejected early.
+    Other,
+}
+
+#[inline(always)]
+fn key(hook: Hook) -> u64 {
+    // The low half of the pair is the thread.
+    (bpf_get_current_pid_tgid() << 32) | hook as u64
+}
+
+/// An overlay's operation on its own layer, seen while layers are watched: nested in the call that matters, it
+/// must not take that call's place.
+#[inline(always)]
+pub fn nested() -> bool {
+    live!(layers) != 0 && task::acts_for_another()
+}
+
+/// Keeps a call's arguments for [`take`].
+#[inline(always)]
+pub fn keep(call: &Call, subject: Subject) {
+    let superblock = match subject {
+        Subject::File => Probe::ptr(Probe::ptr(call.subject, off!(file_f_inode)), off!(inode_i_sb)),
+        Subject::Dentry => Probe::ptr(call.subject, off!(dentry_d_sb)),
+        Subject::Other => ptr::null(),
+    };
+    if subject != Subject::Other && filter::superblock(superblock).is_none() {
+        return;
+    }
+    if nested() {
+        return;
+    }
+    // A full map loses the change; it holds more calls than there are CPUs, by far.
+    let _ = CALLS.insert(&key(call.hook), &[call.subject as u64, call.second as u64], 0);
+}
+
+/// The call a kretprobe belongs to.
+#[inline(always)]
+pub fn take(context: &RetProbeContext, hook: Hook) -> Option<Call> {
+    let key = key(hook);
+    // SAFETY: the entry is this thread's own.
+    let [subject, second] = *unsafe { CALLS.get(&key) }?;
+    if nested() {
+        return None;
+    }
+    let _ = CALLS.remove(&key);
+    let ret: u64 = context.ret();
+    Some(Call {
+        hook,
+        tier: KPROBE,
+        subject: subject as *const u8,
+        second: second as *const u8,
+        ret: ret as *const u8,
+    })
+}

@@ -1,0 +1,177 @@
+//! From a hooked call to a record: the filter, the storm and the emission, in the order of their cost.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use hotr_common::config::{StormKey, Verdict};
+use hotr_common::record::FLAG_OTHER_NAME;
+
+use crate::call::Call;
+use crate::emit::{self, Event};
+use crate::filter::{self, TOO_DEEP};
+use crate::kernel::{Mem, Probe, number};
+use crate::maps::{Count, count, live, off};
+use crate::storm::{self, Decision};
+
+const S_IFMT: u16 = 0o170_000;
+const S_IFDIR: u16 = 0o040_000;
+
+/// What was changed, and by whom when it was not the running task.
+pub struct Target {
+    pub dentry: *const u8,
+    pub inode: *const u8,
+    /// `struct vfsmount`, or NULL.
+    pub mnt: *const u8,
+    /// `task_struct`, or NULL for the running one.
+    pub task: *const u8,
+    pub flags: u32,
+}
+
+impl Target {
+    /// The file behind a `struct file`.
+    #[inline(always)]
+    pub fn file<M: Mem>(file: *const u8) -> Self {
+        Self {
+            dentry: M::ptr(file, off!(file_dentry)),
+            inode: M::ptr(file, off!(file_f_inode)),
+            mnt: M::ptr(file, off!(file_mnt)),
+            task: core::ptr::null(),
+            flags: 0,
+        }
+    }
+
+    /// The file of a dentry.
+    #[inline(always)]
+    pub fn dentry<M: Mem>(dentry: *const u8) -> Self {
+        Self {
+            dentry,
+            inode: M::ptr(dentry, off!(dentry_d_inode)),
+            mnt: core::ptr::null(),
+            task: core::ptr::null(),
+            flags: 0,
+        }
+    }
+}
+
+/// Whether the running task is hotr itself: reporting its own output into a watched tree would never end.
+#[inline(always)]
+fn is_own() -> bool {
+    (bpf_get_current_pid_tgid() >> 32) as u32 == live!(own_tgid)
+}
+
+/// A name to report a file by.
+struct Place {
+    dentry: *const u8,
+    verdict: Verdict,
+    flags: u32,
+}
+
+/// Where the file is in the watched trees, if it is.
+#[inline(always)]
+fn place<M: Mem>(target: &Target, superblock: u32) -> Option<Place> {
+    let dentry = target.dentry;
+    let mut verdict = filter::directory::<M>(M::ptr(dentry, off!(dentry_d_parent)), superblock);
+    if verdict.root < TOO_DEEP {
+        return Some(Place { dentry, verdict, flags: 0 });
+    }
+    if M::u16(target.inode, off!(inode_i_mode)) & S_IFMT == S_IFDIR {
+        // The parent of a root is outside, the root itself is not.
+        let root = filter::root_itself(target.inode)?;
+        verdict.root = root;
+        verdict.len = 0;
+        verdict.depth = 0;
+        return Some(Place { dentry, verdict, flags: 0 });
+    }
+    let hashed = M::u64(dentry, off!(dentry_d_hash_pprev)) != 0;
+    if hashed && M::u32(target.inode, off!(inode_i_nlink)) < 2 {
+        return None;
+    }
+    let (dentry, verdict) = other_place(target.inode, superblock)?;
+    Some(Place { dentry, verdict, flags: FLAG_OTHER_NAME })
+}
+
+/// Another name of the file in a watched tree, and its directory's verdict.
+#[inline(always)]
+fn other_place(inode: *const u8, superblock: u32) -> Option<(*const u8, Verdict)> {
+    let dentry = filter::hotr_other_name(number(inode), superblock) as *const u8;
+    if dentry.is_null() {
+        return None;
+    }
+    let verdict = filter::directory::<Probe>(Probe::ptr(dentry, off!(dentry_d_parent)), superblock);
+    (verdict.root < TOO_DEEP).then_some((dentry, verdict))
+}
+
+/// A change of a file's content or attributes: counted while it is repeated. `class` tells apart the ways one
+/// hook sees.
+#[inline(always)]
+pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u64) {
+    let Some(superblock) = filter::superblock(M::ptr(target.inode, off!(inode_i_sb))) else { return };
+    count(Count::Seen);
+    let Some(mut place) = place::<M>(target, superblock) else {
+        count(Count::Filtered);
+        return;
+    };
+    // A file without a name is nobody's to reload.
+    if M::u32(target.inode, off!(inode_i_nlink)) == 0
+        || filter::is_inner(place.verdict.root, target.dentry, target.inode)
+    {
+        count(Count::Filtered);
+        return;
+    }
+    let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    if pid == live!(own_tgid) {
+        count(Count::Filtered);
+        return;
+    }
+    let key = StormKey { inode: target.inode as u64, pid, hook: call.hook as u32 | (class << 8) };
+    let ino = M::u64(target.inode, off!(inode_i_ino));
+    let generation = M::u32(target.inode, off!(inode_i_generation));
+    let Decision::Emit { writes, bytes, born } = storm::count(&key, ino, generation, bytes) else {
+        count(Count::Coalesced);
+        return;
+    };
+    if !filter::is_hashed(place.dentry)
+        && let Some((dentry, verdict)) = other_place(target.inode, superblock)
+    {
+        (place.dentry, place.verdict) = (dentry, verdict);
+    }
+    let mut event = Event::new(call.hook as u16, call.tier, place.dentry, target.inode);
+    event.task = target.task;
+    event.mnt = target.mnt;
+    event.writes = writes;
+    event.bytes = bytes;
+    event.aux[0] = aux;
+    event.flags = target.flags | place.flags;
+    event.born = born;
+    event.key_pid = key.pid;
+    event.key_hook = key.hook;
+    set_place(&mut event, &place.verdict);
+    emit::emit(&event);
+}
+
+#[inline(always)]
+fn set_place(event: &mut Event, verdict: &Verdict) {
+    event.root = verdict.root;
+    event.depth = verdict.depth;
+    event.len = u32::from(verdict.len) + (Probe::u32(event.dentry, off!(dentry_d_name_len)) & 0xff) + 1;
+}
+
+/// A name that appeared or disappeared. Each gives a record. `adjust` completes the event.
+#[inline(always)]
+pub fn name<M: Mem>(call: &Call, target: &Target, adjust: impl FnOnce(&mut Event)) {
+    let dentry = target.dentry;
+    let Some(superblock) = filter::superblock(M::ptr(dentry, off!(dentry_d_sb))) else { return };
+    count(Count::Seen);
+    let verdict = filter::directory::<M>(M::ptr(dentry, off!(dentry_d_parent)), superblock);
+    if verdict.root == TOO_DEEP {
+        count(Count::Oversize);
+        return;
+    }
+    if verdict.root > TOO_DEEP || filter::is_inner(verdict.root, dentry, target.inode) || is_own() {
+        count(Count::Filtered);
+        return;
+    }
+    let mut event = Event::new(call.hook as u16, call.tier, dentry, target.inode);
+    event.mnt = target.mnt;
+    set_place(&mut event, &verdict);
+    adjust(&mut event);
+    emit::emit(&event);
+}

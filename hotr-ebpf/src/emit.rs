@@ -1,0 +1,307 @@
+//! Makes a record and hands it to userspace.
+//!
+//! Records are built inside the ring buffer's memory, not in a per-CPU buffer: a program on a function's entry
+//! or exit may be preempted, and another one would then write into the same buffer.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_ktime_get_ns, bpf_probe_read_kernel};
+use hotr_common::hook::Hook;
+use hotr_common::record::{
+    COMM_LEN, Delivery, FLAG_IO_WORKER, FLAG_KTHREAD, LARGE_PATHS, MAX_DEPTH, MAX_NAME, NO_ROOT, Record,
+    SMALL_DEPTH, SMALL_PATHS,
+};
+
+use crate::filter;
+use crate::kernel::{Mem, Probe, task};
+use crate::maps::{Count, DELIVERIES, RECORDS, WAKE_DUE, count, live, off};
+use crate::path::{self, OVERFLOW};
+
+/// `BPF_RB_NO_WAKEUP`.
+const NO_WAKEUP: u64 = 1;
+/// `BPF_RB_FORCE_WAKEUP`.
+const FORCE_WAKEUP: u64 = 2;
+/// Times that a waking program looks again, for tasks may have run while it was preempted.
+const WAKE_ROUNDS: u32 = 4;
+
+/// A change on its way into a record. Kernel objects are addresses here: emitting reads them by helper calls.
+#[derive(Clone, Copy)]
+pub struct Event {
+    /// The dentry with the new or only name.
+    pub dentry: *const u8,
+    /// The inode, NULL when it is gone.
+    pub inode: *const u8,
+    /// The task that made the change; NULL for the running one.
+    pub task: *const u8,
+    /// `struct vfsmount`, or NULL.
+    pub mnt: *const u8,
+    /// Where a rename came from: the former parent's dentry.
+    pub old_parent: *const u8,
+    /// Its former name, in map memory.
+    pub old_name: *const u8,
+    pub writes: u64,
+    pub bytes: u64,
+    pub born: u64,
+    pub aux: [u64; 2],
+    /// For removed and replaced files: number, generation, mode.
+    pub victim: u64,
+    pub victim_generation: u32,
+    pub victim_mode: u32,
+    pub flags: u32,
+    /// Bytes the path is expected to take.
+    pub len: u32,
+    /// Levels of directories between the leaf and its root, the most of its two paths.
+    pub depth: u32,
+    pub hook: u16,
+    pub tier: u16,
+    pub root: u16,
+    pub old_root: u16,
+    pub key_pid: u32,
+    pub key_hook: u32,
+}
+
+impl Event {
+    /// An event about `dentry`, with nothing else known.
+    #[inline(always)]
+    pub fn new(hook: u16, tier: u16, dentry: *const u8, inode: *const u8) -> Self {
+        Self {
+            dentry,
+            inode,
+            task: core::ptr::null(),
+            mnt: core::ptr::null(),
+            old_parent: core::ptr::null(),
+            old_name: core::ptr::null(),
+            writes: 0,
+            bytes: 0,
+            born: 0,
+            aux: [0; 2],
+            victim: 0,
+            victim_generation: 0,
+            victim_mode: 0,
+            flags: 0,
+            len: 0,
+            depth: 0,
+            hook,
+            tier,
+            root: NO_ROOT,
+            old_root: NO_ROOT,
+            key_pid: 0,
+            key_hook: 0,
+        }
+    }
+}
+
+/// A record of the ring buffer with room for paths. `MAX_NAME` more bytes are there because the verifier bounds
+/// offset and length of a copy by themselves.
+#[repr(C)]
+struct Sized<const PATHS: usize> {
+    record: Record,
+    paths: [u8; PATHS],
+    slack: [u8; MAX_NAME],
+}
+
+/// Emits an event with one path.
+#[inline(never)]
+pub fn emit(event: &Event) -> u32 {
+    if event.len < SMALL_PATHS as u32 && event.depth < SMALL_DEPTH {
+        emit_sized::<SMALL_PATHS, SMALL_DEPTH, false>(event)
+    } else {
+        emit_sized::<LARGE_PATHS, MAX_DEPTH, false>(event)
+    }
+    0
+}
+
+/// Emits a rename, with two paths.
+#[inline(never)]
+pub fn emit_rename(event: &Event) -> u32 {
+    if event.len < SMALL_PATHS as u32 && event.depth < SMALL_DEPTH {
+        emit_sized::<SMALL_PATHS, SMALL_DEPTH, true>(event)
+    } else {
+        emit_sized::<LARGE_PATHS, MAX_DEPTH, true>(event)
+    }
+    0
+}
+
+#[inline(always)]
+fn emit_sized<const PATHS: usize, const DEPTH: u32, const RENAME: bool>(event: &Event) {
+    let Some(mut entry) = RECORDS.reserve::<Sized<PATHS>>(0) else {
+        count(Count::RingFull);
+        return;
+    };
+    let sized = entry.as_mut_ptr();
+    // SAFETY: `sized` is memory of the whole size reserved for this program alone; every field of the header is
+    // written before it is submitted, and payload beyond the given lengths is not read by userspace.
+    let complete = unsafe {
+        let record = &raw mut (*sized).record;
+        header(record, event);
+        paths::<PATHS, DEPTH, RENAME>(record, (&raw mut (*sized).paths).cast(), event)
+    };
+    if complete {
+        entry.submit(submission(event.hook));
+        count(Count::Submitted);
+    } else {
+        entry.discard(0);
+        count(Count::Oversize);
+    }
+}
+
+/// How to submit a record of this hook: without waking userspace when [`wake`] will run next.
+#[inline(always)]
+pub fn submission(hook: u16) -> u64 {
+    if hook != Hook::SysExit as u16 {
+        return 0;
+    }
+    let Some(due) = WAKE_DUE.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own word, written whole.
+    unsafe { core::ptr::write_volatile(due, 1) };
+    NO_WAKEUP
+}
+
+/// Wakes userspace if something was submitted on this CPU without it.
+#[inline(always)]
+pub fn wake() {
+    let Some(due) = WAKE_DUE.get_ptr_mut(0) else { return };
+    let mut round = 0;
+    while round < WAKE_ROUNDS {
+        // SAFETY: as in `submission`.
+        unsafe {
+            if core::ptr::read_volatile(due) == 0 {
+                return;
+            }
+            core::ptr::write_volatile(due, 0);
+        }
+        // Readers skip what is discarded. A full ring wakes nobody, for its reader has not come to its end.
+        if let Some(entry) = RECORDS.reserve::<u64>(0) {
+            entry.discard(FORCE_WAKEUP);
+        }
+        round += 1;
+    }
+}
+
+/// Fills everything but the paths.
+///
+/// # Safety
+/// `record` is valid for writes.
+#[inline(always)]
+pub unsafe fn header(record: *mut Record, event: &Event) {
+    let running = event.task.is_null();
+    let task = if running { task::current() } else { event.task };
+    let inode = event.inode;
+    let sb = Probe::ptr(inode, off!(inode_i_sb));
+    let mut flags = event.flags;
+    if task::is_kthread(task) {
+        flags |= FLAG_KTHREAD;
+    }
+    if task::is_io_worker(task) {
+        flags |= FLAG_IO_WORKER;
+    }
+    let cred = Probe::ptr(task, off!(task_cred));
+    let mnt_id = if event.mnt.is_null() {
+        0
+    } else {
+        Probe::u32(event.mnt.wrapping_sub(off!(mount_mnt) as usize), off!(mount_mnt_id))
+    };
+    // SAFETY: the caller's promise.
+    let record = unsafe { &mut *record };
+    // SAFETY: no arguments.
+    record.time = unsafe { bpf_ktime_get_ns() };
+    record.inode = inode as u64;
+    record.ino = Probe::u64(inode, off!(inode_i_ino));
+    record.size = Probe::u64(inode, off!(inode_i_size));
+    // SAFETY: no arguments.
+    record.cgroup = if running { unsafe { bpf_get_current_cgroup_id() } } else { 0 };
+    record.writes = event.writes;
+    record.bytes = event.bytes;
+    record.born = event.born;
+    record.aux = event.aux;
+    record.victim = event.victim;
+    record.generation = Probe::u32(inode, off!(inode_i_generation));
+    record.dev = Probe::u32(sb, off!(super_block_s_dev));
+    record.pid = Probe::u32(task, off!(task_tgid));
+    record.tid = Probe::u32(task, off!(task_pid));
+    record.uid = Probe::u32(cred, off!(cred_euid));
+    record.sysno = task::syscall(task);
+    record.mode = u32::from(Probe::u16(inode, off!(inode_i_mode)));
+    record.nlink = Probe::u32(inode, off!(inode_i_nlink));
+    record.mnt_id = mnt_id;
+    record.flags = flags;
+    record.hook = event.hook;
+    record.root = event.root;
+    record.old_root = event.old_root;
+    record.tier = event.tier as u8;
+    record.key_pid = event.key_pid;
+    record.key_hook = event.key_hook;
+    if event.victim_mode != 0 {
+        // The dentry has lost its inode: what is known was taken before.
+        record.ino = event.victim;
+        record.victim = 0;
+        record.generation = event.victim_generation;
+        record.mode = event.victim_mode;
+        record.dev = Probe::u32(Probe::ptr(event.dentry, off!(dentry_d_sb)), off!(super_block_s_dev));
+    }
+    // SAFETY: the destination is the record's own array.
+    unsafe {
+        bpf_probe_read_kernel(
+            record.comm.as_mut_ptr().cast(),
+            COMM_LEN as u32,
+            task.wrapping_add(off!(task_comm) as usize).cast(),
+        );
+    }
+    delivery(record);
+}
+
+/// What became of the event in hotr's own inotify instance, if the delivery hooks saw this task.
+#[inline(always)]
+fn delivery(record: &mut Record) {
+    record.delivery = Delivery::Unknown as u8;
+    record.delivery_time = 0;
+    record.delivery_mask = 0;
+    if live!(own_group) == 0 {
+        return;
+    }
+    let tid = record.tid;
+    // SAFETY: the value belongs to this task, which is not running elsewhere.
+    if let Some(delivered) = unsafe { DELIVERIES.get(&tid) } {
+        record.delivery = delivered.state as u8;
+        record.delivery_time = delivered.time;
+        record.delivery_mask = delivered.mask;
+    }
+}
+
+/// Writes the path, and for a rename the old path behind it; false when they do not fit.
+///
+/// # Safety
+/// `record` is valid for writes and `buffer` has `PATHS + MAX_NAME` writable bytes.
+#[inline(always)]
+unsafe fn paths<const PATHS: usize, const DEPTH: u32, const RENAME: bool>(
+    record: *mut Record,
+    buffer: *mut u8,
+    event: &Event,
+) -> bool {
+    let root = if event.root == NO_ROOT { 0 } else { filter::root_inode(event.root) };
+    // SAFETY: the caller's promise.
+    let end = unsafe { path::append::<PATHS, DEPTH>(buffer, 0, event.dentry, root) };
+    if end == OVERFLOW {
+        return false;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*record).path_len = end as u16;
+        (*record).old_len = 0;
+    }
+    if !RENAME {
+        return true;
+    }
+    let root = if event.old_root == NO_ROOT { 0 } else { filter::root_inode(event.old_root) };
+    // SAFETY: the caller's promise.
+    let mut old_end = unsafe { path::name::<PATHS>(buffer, end, event.old_name) };
+    if old_end == OVERFLOW {
+        return false;
+    }
+    // SAFETY: the caller's promise.
+    old_end = unsafe { path::append::<PATHS, DEPTH>(buffer, old_end, event.old_parent, root) };
+    if old_end == OVERFLOW {
+        return false;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { (*record).old_len = old_end.wrapping_sub(end) as u16 };
+    true
+}

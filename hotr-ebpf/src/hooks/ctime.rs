@@ -1,0 +1,62 @@
+//! Which file a removing system call removes: every filesystem sets the change time of a file that loses a name,
+//! and kernels from 6.13 on have tracepoints there. Without them the name is all that is known of it.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use hotr_common::rules::RULE_REMOVES;
+
+use crate::filter;
+use crate::hooks::Victim;
+use crate::kernel::{Direct, Mem, task};
+use crate::maps::{CALL_VICTIMS, SYSCALLS, live, off};
+
+const S_IFMT: u16 = 0o170_000;
+const S_IFDIR: u16 = 0o040_000;
+
+/// `ctime_ns_xchg(inode, …)`: a new time of fine grain.
+#[btf_tracepoint]
+pub fn ctime_xchg(ctx: BtfTracePointContext) -> u32 {
+    touched(ctx.arg(0));
+    0
+}
+
+/// `ctime_xchg_skip(inode, …)`: the time it has already.
+#[btf_tracepoint]
+pub fn ctime_skip(ctx: BtfTracePointContext) -> u32 {
+    touched(ctx.arg(0));
+    0
+}
+
+/// `inode_set_ctime_to_ts(inode, …)`: filesystems with coarse times.
+#[btf_tracepoint]
+pub fn ctime_set(ctx: BtfTracePointContext) -> u32 {
+    touched(ctx.arg(0));
+    0
+}
+
+/// Remembers the file for the exit of the task's call. The directory it was in is touched, too, but is no file; a
+/// directory that is removed is known by its call. What an overlay does to a layer on the way (a whiteout is a new
+/// file) is not what was asked for.
+#[inline(always)]
+fn touched(inode: *const u8) {
+    if filter::superblock(Direct::ptr(inode, off!(inode_i_sb))).is_none() {
+        return;
+    }
+    let mode = Direct::u16(inode, off!(inode_i_mode));
+    if mode & S_IFMT == S_IFDIR {
+        return;
+    }
+    let task = task::current();
+    let removes = SYSCALLS.get(task::syscall(task) as u32).is_some_and(|rule| rule.flags & RULE_REMOVES != 0);
+    if !removes || task::is_compat(task) || (live!(layers) != 0 && task::acts_for_another()) {
+        return;
+    }
+    let victim = Victim {
+        ino: Direct::u64(inode, off!(inode_i_ino)),
+        generation: Direct::u32(inode, off!(inode_i_generation)),
+        mode: u32::from(mode),
+    };
+    // A full map costs the removed file's number and type, not the change.
+    let _ = CALL_VICTIMS.insert(&(bpf_get_current_pid_tgid() as u32), &victim, 0);
+}

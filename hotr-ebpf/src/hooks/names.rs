@@ -1,0 +1,101 @@
+//! Names that appear and disappear: open(O_CREAT), mknod, mkdir, symlink, link, unlink, rmdir.
+
+use core::marker::PhantomData;
+
+use crate::call::{Call, is_error};
+use crate::change::{self, Target};
+use crate::filter;
+use crate::hooks::{entry_hook, exit_hook};
+use crate::kernel::{Mem, Probe};
+use crate::maps::{VICTIMS, off};
+
+exit_hook!(Open, Other, open => fexit_open, kprobe_open, kretprobe_open);
+exit_hook!(Create, Dentry, create => fexit_create, kprobe_create, kretprobe_create);
+exit_hook!(Mkdir, Dentry, create => fexit_mkdir, kprobe_mkdir, kretprobe_mkdir);
+exit_hook!(Mknod, Dentry, create => fexit_mknod, kprobe_mknod, kretprobe_mknod);
+exit_hook!(Symlink, Dentry, create => fexit_symlink, kprobe_symlink, kretprobe_symlink);
+exit_hook!(Link, Dentry, create => fexit_link, kprobe_link, kretprobe_link);
+exit_hook!(Unlink, Dentry, remove => fexit_unlink, kprobe_unlink, kretprobe_unlink);
+entry_hook!(Unlink, remember => fentry_unlink, kprobe_unlink_victim);
+entry_hook!(Rmdir, remember => fentry_rmdir, kprobe_rmdir_victim);
+
+/// `FMODE_CREATED`.
+const FMODE_CREATED: u32 = 1 << 20;
+/// `__O_TMPFILE`.
+const O_TMPFILE: u32 = 0o20_000_000;
+
+/// A file that is about to lose a name: at the function's exit its dentry has no inode any more.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Victim {
+    pub ino: u64,
+    pub generation: u32,
+    pub mode: u32,
+}
+
+/// `do_filp_open` returns the opened file; `FMODE_CREATED` says that this open made it.
+#[inline(always)]
+fn open<M: Mem>(_: PhantomData<M>, call: &Call) {
+    let file = call.ret;
+    if is_error(file) || file.is_null() || M::u32(file, off!(file_f_mode)) & FMODE_CREATED == 0 {
+        return;
+    }
+    // A nameless file: its name, if it gets one, comes by linkat.
+    if M::u32(file, off!(file_f_flags)) & O_TMPFILE != 0 {
+        return;
+    }
+    change::name::<M>(call, &Target::file::<M>(file), |_| {});
+}
+
+/// A function `(…, dentry, …)` that made the dentry positive. Newer `vfs_mkdir` returns the dentry that is used.
+#[inline(always)]
+fn create<M: Mem>(_: PhantomData<M>, call: &Call) {
+    if !call.succeeded() {
+        return;
+    }
+    change::name::<M>(call, &Target::dentry::<M>(call.subject), |_| {});
+}
+
+/// Entry of `vfs_unlink` and `vfs_rmdir`: remembers the file.
+#[inline(always)]
+fn remember<M: Mem>(_: PhantomData<M>, call: &Call) {
+    let dentry = call.subject;
+    let Some(superblock) = filter::superblock(M::ptr(dentry, off!(dentry_d_sb))) else { return };
+    let parent = M::ptr(dentry, off!(dentry_d_parent));
+    if filter::directory::<M>(parent, superblock).root >= filter::TOO_DEEP {
+        return;
+    }
+    let inode = M::ptr(dentry, off!(dentry_d_inode));
+    let victim = Victim {
+        ino: M::u64(inode, off!(inode_i_ino)),
+        generation: M::u32(inode, off!(inode_i_generation)),
+        mode: u32::from(M::u16(inode, off!(inode_i_mode))),
+    };
+    // A full map costs the removed file's number, not the change.
+    let _ = VICTIMS.insert(&(dentry as u64), &victim, 0);
+}
+
+/// Exit of `vfs_unlink` and `vfs_rmdir`.
+#[inline(always)]
+pub fn remove<M: Mem>(_: PhantomData<M>, call: &Call) {
+    let key = call.subject as u64;
+    let mut victim = Victim { ino: 0, generation: 0, mode: 0 };
+    if let Some(known) = VICTIMS.get_ptr(&key) {
+        // SAFETY: the entry is this call's own: a dentry's removal holds its parent's lock.
+        victim = unsafe { *known };
+        let _ = VICTIMS.remove(&key);
+    }
+    if call.succeeded() {
+        tell_removal::<M>(call, victim);
+    }
+}
+
+/// Tells the removal of the subject's name; its dentry may have lost the file already.
+#[inline(always)]
+pub fn tell_removal<M: Mem>(call: &Call, victim: Victim) {
+    change::name::<M>(call, &Target::dentry::<Probe>(call.subject), |event| {
+        event.victim = victim.ino;
+        event.victim_generation = victim.generation;
+        event.victim_mode = victim.mode;
+    });
+}

@@ -1,0 +1,128 @@
+//! Renames: the old name is taken at the entry of `vfs_rename`, for at its exit the dentry has the new one.
+
+use core::marker::PhantomData;
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+use hotr_common::config::Verdict;
+use hotr_common::record::{FLAG_OLD_OUTSIDE, MAX_NAME, NO_ROOT};
+
+use crate::call::Call;
+use crate::emit::{self, Event};
+use crate::filter::{self, TOO_DEEP};
+use crate::hooks::{entry_hook, exit_hook};
+use crate::kernel::{Mem, Probe};
+use crate::maps::{Count, OLD_NAMES, count, live, off};
+
+entry_hook!(Rename, remember => fentry_rename, kprobe_rename_old);
+exit_hook!(Rename, Other, rename => fexit_rename, kprobe_rename, kretprobe_rename);
+
+const S_IFMT: u16 = 0o170_000;
+const S_IFDIR: u16 = 0o040_000;
+
+/// A name before a rename.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct OldName {
+    /// Dentry of the directory it was in.
+    pub parent: u64,
+    /// Inode number of the file that the rename replaces or exchanges, 0 when none.
+    pub victim: u64,
+    /// The name, NUL-terminated.
+    pub name: [u8; MAX_NAME],
+}
+
+/// Room to build an [`OldName`]: it is too large for the stack.
+#[aya_ebpf::macros::map(name = "OLD_NAME_INIT")]
+static OLD_NAME_INIT: aya_ebpf::maps::Array<OldName> = aya_ebpf::maps::Array::with_max_entries(1, 0);
+
+/// Entry of `vfs_rename(rd)`.
+#[inline(always)]
+fn remember<M: Mem>(_: PhantomData<M>, call: &Call) {
+    let dentry = M::ptr(call.subject, off!(renamedata_old_dentry));
+    if filter::superblock(M::ptr(dentry, off!(dentry_d_sb))).is_none() {
+        return;
+    }
+    let key = call.subject as u64;
+    let Some(empty) = OLD_NAME_INIT.get(0) else { return };
+    if OLD_NAMES.insert(&key, empty, 0).is_err() {
+        return;
+    }
+    let Some(old) = OLD_NAMES.get_ptr_mut(&key) else { return };
+    let target = Probe::ptr(call.subject, off!(renamedata_new_dentry));
+    let victim = Probe::ptr(target, off!(dentry_d_inode));
+    let name = Probe::ptr(dentry, off!(dentry_d_name_name));
+    // SAFETY: the entry is this call's own until its exit, and the name is bounded by the array.
+    unsafe {
+        (*old).parent = Probe::u64(dentry, off!(dentry_d_parent));
+        (*old).victim = if victim.is_null() { 0 } else { Probe::u64(victim, off!(inode_i_ino)) };
+        bpf_probe_read_kernel_str((&raw mut (*old).name).cast(), MAX_NAME as u32, name.cast());
+    }
+    let inode = Probe::ptr(dentry, off!(dentry_d_inode));
+    if Probe::u16(inode, off!(inode_i_mode)) & S_IFMT == S_IFDIR {
+        // Before and after: a verdict found in between may be of either place.
+        filter::bump_epoch();
+    }
+}
+
+/// Exit of `vfs_rename(rd)`: the dentry has its new parent and name.
+#[inline(always)]
+fn rename<M: Mem>(_: PhantomData<M>, call: &Call) {
+    let key = call.subject as u64;
+    let Some(old) = OLD_NAMES.get_ptr(&key) else { return };
+    if call.status() == 0 {
+        moved(call, old);
+    }
+    let _ = OLD_NAMES.remove(&key);
+}
+
+#[inline(always)]
+fn moved(call: &Call, old: *const OldName) {
+    let dentry = Probe::ptr(call.subject, off!(renamedata_old_dentry));
+    let inode = Probe::ptr(dentry, off!(dentry_d_inode));
+    let Some(superblock) = filter::superblock(Probe::ptr(dentry, off!(dentry_d_sb))) else { return };
+    count(Count::Seen);
+    let flags = Probe::u32(call.subject, off!(renamedata_flags));
+    if Probe::u16(inode, off!(inode_i_mode)) & S_IFMT == S_IFDIR || flags != 0 {
+        filter::bump_epoch();
+    }
+    // SAFETY: the entry lives until this program removes it.
+    let old_parent = unsafe { (*old).parent } as *const u8;
+    let new = filter::directory::<Probe>(Probe::ptr(dentry, off!(dentry_d_parent)), superblock);
+    let from = filter::directory::<Probe>(old_parent, superblock);
+    let inside = if new.root < TOO_DEEP { new.root } else { from.root };
+    if inside >= TOO_DEEP || filter::is_inner(inside, dentry, inode) || is_own() {
+        count(Count::Filtered);
+        return;
+    }
+    let mut event = Event::new(call.hook as u16, call.tier, dentry, inode);
+    event.aux = [u64::from(flags), 0];
+    // SAFETY: as above.
+    event.victim = unsafe { (*old).victim };
+    event.old_parent = old_parent;
+    // SAFETY: as above; only the address is taken.
+    event.old_name = unsafe { (&raw const (*old).name).cast() };
+    event.root = known(&new);
+    event.old_root = known(&from);
+    if event.old_root == NO_ROOT {
+        event.flags |= FLAG_OLD_OUTSIDE;
+    }
+    // Outside paths are as long as they are: take the large class for them.
+    event.len = if event.root == NO_ROOT || event.old_root == NO_ROOT {
+        u32::MAX
+    } else {
+        u32::from(new.len) + u32::from(from.len) + 2 * MAX_NAME as u32 / 2
+    };
+    event.depth = if new.depth > from.depth { new.depth } else { from.depth };
+    emit::emit_rename(&event);
+}
+
+#[inline(always)]
+fn known(verdict: &Verdict) -> u16 {
+    if verdict.root < TOO_DEEP { verdict.root } else { NO_ROOT }
+}
+
+#[inline(always)]
+fn is_own() -> bool {
+    (bpf_get_current_pid_tgid() >> 32) as u32 == live!(own_tgid)
+}

@@ -1,0 +1,108 @@
+//! rmdir: `vfs_rmdir` is small, and some compilers copy it into `do_rmdir`, where no program can see its end. So its
+//! security check, which cannot be copied, remembers the directory, and what is still remembered when `do_rmdir`
+//! returns was removed there.
+
+use core::marker::PhantomData;
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe};
+use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
+use hotr_common::hook::Hook;
+
+use super::names;
+use super::{Victim, exit_hook};
+use crate::call::{Call, FENTRY, KPROBE, nested};
+use crate::filter;
+use crate::kernel::{Mem, Probe};
+use crate::maps::{RMDIRS, off};
+
+exit_hook!(Rmdir, Dentry, removed => fexit_rmdir, kprobe_rmdir, kretprobe_rmdir);
+
+/// A directory between its security check and its end.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Removal {
+    pub dentry: u64,
+    pub victim: Victim,
+}
+
+#[inline(always)]
+fn thread() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
+/// Exit of `vfs_rmdir`, where it is a function of its own.
+#[inline(always)]
+fn removed<M: Mem>(mode: PhantomData<M>, call: &Call) {
+    let thread = thread();
+    if let Some(known) = RMDIRS.get_ptr(&thread) {
+        // SAFETY: the entry is this thread's own.
+        if unsafe { (*known).dentry } == call.subject as u64 {
+            let _ = RMDIRS.remove(&thread);
+        }
+    }
+    names::remove(mode, call);
+}
+
+/// `security_inode_rmdir(dir, dentry)`.
+#[fentry]
+pub fn fentry_rmdir_check(ctx: FEntryContext) -> u32 {
+    check(ctx.arg::<u64>(1));
+    0
+}
+
+/// See [`fentry_rmdir_check`].
+#[kprobe]
+pub fn kprobe_rmdir_check(ctx: ProbeContext) -> u32 {
+    check(ctx.arg::<u64>(1).unwrap_or(0));
+    0
+}
+
+#[inline(always)]
+fn check(dentry: u64) {
+    let pointer = dentry as *const u8;
+    if filter::superblock(Probe::ptr(pointer, off!(dentry_d_sb))).is_none() || nested() {
+        return;
+    }
+    let inode = Probe::ptr(pointer, off!(dentry_d_inode));
+    let victim = Victim {
+        ino: Probe::u64(inode, off!(inode_i_ino)),
+        generation: Probe::u32(inode, off!(inode_i_generation)),
+        mode: u32::from(Probe::u16(inode, off!(inode_i_mode))),
+    };
+    // A full map loses removals on kernels that copied the function; it holds more than there are tasks in it.
+    let _ = RMDIRS.insert(&thread(), &Removal { dentry, victim }, 0);
+}
+
+/// Exit of `do_rmdir(dfd, name)`.
+#[fexit]
+pub fn fexit_rmdir_caller(ctx: FExitContext) -> u32 {
+    caller(FENTRY, ctx.arg::<u64>(2));
+    0
+}
+
+/// Return of the same.
+#[kretprobe]
+pub fn kretprobe_rmdir_caller(ctx: RetProbeContext) -> u32 {
+    caller(KPROBE, ctx.ret::<u64>());
+    0
+}
+
+#[inline(always)]
+fn caller(tier: u16, ret: u64) {
+    let thread = thread();
+    let Some(known) = RMDIRS.get_ptr(&thread) else { return };
+    // SAFETY: the entry is this thread's own.
+    let removal = unsafe { *known };
+    let _ = RMDIRS.remove(&thread);
+    let call = Call {
+        hook: Hook::Rmdir,
+        tier,
+        subject: removal.dentry as *const u8,
+        second: core::ptr::null(),
+        ret: ret as *const u8,
+    };
+    if call.status() == 0 {
+        names::tell_removal::<Probe>(&call, removal.victim);
+    }
+}

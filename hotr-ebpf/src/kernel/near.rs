@@ -1,0 +1,51 @@
+//! What a walk up the directories needs of a dentry, with one read where the fields are neighbours.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+
+use super::{Mem, Probe};
+use crate::maps::off;
+
+/// `d_parent`, `d_name` and `d_inode` of a dentry, in the order in which every kernel so far has them.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Near {
+    pub parent: u64,
+    /// `d_name.hash_len`: the length is the upper half.
+    hash_len: u64,
+    pub name: u64,
+    pub inode: u64,
+}
+
+impl Near {
+    /// Reads them; an address that is not readable gives zeros.
+    #[inline(always)]
+    pub fn read(dentry: u64) -> Self {
+        let dentry = dentry as *const u8;
+        if off!(dentry_neighbours) != 0 {
+            let mut near = MaybeUninit::<Self>::uninit();
+            // SAFETY: the helper fills the whole destination, with zeros when the source is not readable.
+            unsafe {
+                bpf_probe_read_kernel(
+                    near.as_mut_ptr().cast(),
+                    size_of::<Self>() as u32,
+                    dentry.wrapping_add(off!(dentry_d_parent) as usize).cast(),
+                );
+                return near.assume_init();
+            }
+        }
+        Self {
+            parent: Probe::u64(dentry, off!(dentry_d_parent)),
+            hash_len: u64::from(Probe::u32(dentry, off!(dentry_d_name_len))) << 32,
+            name: Probe::u64(dentry, off!(dentry_d_name_name)),
+            inode: Probe::u64(dentry, off!(dentry_d_inode)),
+        }
+    }
+
+    /// Length of the name in bytes.
+    #[inline(always)]
+    pub fn name_len(&self) -> u64 {
+        (self.hash_len >> 32) & 0xff
+    }
+}

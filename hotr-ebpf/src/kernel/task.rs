@@ -1,0 +1,113 @@
+//! The current task: who it is, which system call it is in, whether it acts for somebody else.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf};
+use hotr_common::offsets::ABSENT;
+use hotr_common::record::NO_SYSCALL;
+
+use super::{Direct, Mem, Probe};
+use crate::maps::{live, off};
+
+/// `PF_KTHREAD`.
+const PF_KTHREAD: u32 = 0x0020_0000;
+/// `PF_IO_WORKER`.
+const PF_IO_WORKER: u32 = 0x10;
+
+/// The running task's `task_struct`.
+#[inline(always)]
+pub fn current() -> *const u8 {
+    // SAFETY: the helper has no arguments and always answers.
+    unsafe { bpf_get_current_task() as *const u8 }
+}
+
+/// Whether the task is a kernel thread. An io_uring worker is not.
+#[inline(always)]
+pub fn is_kthread(task: *const u8) -> bool {
+    Probe::u32(task, off!(task_flags)) & PF_KTHREAD != 0
+}
+
+/// Whether the task is an io_uring worker.
+#[inline(always)]
+pub fn is_io_worker(task: *const u8) -> bool {
+    Probe::u32(task, off!(task_flags)) & PF_IO_WORKER != 0
+}
+
+/// Whether the task's credentials are overridden (`override_creds`), as overlayfs does around every operation
+/// on its layers. Kernel threads that serve clients (nfsd) do it too, and are not meant.
+#[inline(always)]
+pub fn acts_for_another() -> bool {
+    let task = current();
+    let cred = Probe::u64(task, off!(task_cred));
+    let real = Probe::u64(task, off!(task_real_cred));
+    cred != real && !is_kthread(task)
+}
+
+/// Number of the system call the task is in, -1 in an exception, [`NO_SYSCALL`] when it has no user registers.
+/// `pt_regs` lie at a fixed distance from the base of the kernel stack, which hotr measures on its own task.
+#[inline(always)]
+pub fn syscall(task: *const u8) -> i32 {
+    let distance = live!(regs_off);
+    if distance == 0 {
+        return NO_SYSCALL;
+    }
+    let stack = Probe::u64(task, off!(task_stack));
+    let regs = stack.wrapping_add(distance) as *const u8;
+    Probe::u64(regs, off!(regs_sysno)) as i64 as i32
+}
+
+/// `TS_COMPAT` of x86: the task is in a system call of the 32-bit table.
+const TS_COMPAT: u32 = 2;
+
+/// Whether the task is in a system call of the 32-bit table, whose numbers mean other calls.
+#[inline(always)]
+pub fn is_current_compat() -> bool {
+    if off!(task_thread_status) == ABSENT {
+        return false;
+    }
+    if off!(has_typed_task) == 0 {
+        return is_compat(current());
+    }
+    // SAFETY: the helper has no arguments and always answers.
+    let task = unsafe { bpf_get_current_task_btf() } as *const u8;
+    Direct::u32(task, off!(task_thread_status)) & TS_COMPAT != 0
+}
+
+/// See [`is_current_compat`].
+#[inline(always)]
+pub fn is_compat(task: *const u8) -> bool {
+    off!(task_thread_status) != ABSENT && Probe::u32(task, off!(task_thread_status)) & TS_COMPAT != 0
+}
+
+/// The `struct file` of a descriptor of the running task, NULL when there is none. With direct loads where the
+/// helper that gives the task a type exists (5.11): writes to files nobody watches come by here.
+#[inline(always)]
+pub fn current_file(descriptor: u32) -> *const u8 {
+    if off!(has_typed_task) == 0 {
+        return file(current(), descriptor);
+    }
+    // SAFETY: the helper has no arguments and always answers.
+    let task = unsafe { bpf_get_current_task_btf() } as *const u8;
+    let table = Direct::ptr(Direct::ptr(task, off!(task_files)), off!(files_fdt));
+    if descriptor >= Direct::u32(table, off!(fdtable_max_fds)) {
+        return core::ptr::null();
+    }
+    let files = Direct::u64(table, off!(fdtable_fd));
+    Probe::ptr(files.wrapping_add(u64::from(descriptor) * 8) as *const u8, 0)
+}
+
+/// The `struct file` of a task's descriptor, NULL when there is none.
+#[inline(always)]
+pub fn file(task: *const u8, descriptor: u32) -> *const u8 {
+    let table = Probe::ptr(Probe::ptr(task, off!(task_files)), off!(files_fdt));
+    if descriptor >= Probe::u32(table, off!(fdtable_max_fds)) {
+        return core::ptr::null();
+    }
+    let files = Probe::ptr(table, off!(fdtable_fd));
+    Probe::ptr(files.wrapping_add(descriptor as usize * 8), 0)
+}
+
+/// Inode number of the task's mount namespace.
+#[inline(always)]
+pub fn mount_namespace(task: *const u8) -> u32 {
+    let namespaces = Probe::ptr(task, off!(task_nsproxy));
+    Probe::u32(Probe::ptr(namespaces, off!(nsproxy_mnt_ns)), off!(mnt_namespace_inum))
+}

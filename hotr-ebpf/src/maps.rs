@@ -1,0 +1,180 @@
+//! Every map and global of the kernel side.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
+use hotr_common::config::{
+    Delivered, DirKey, Live, MAX_ROOTS, MAX_SUPERBLOCKS, Registered, RootSlot, STORMS, Storm, StormKey,
+    VERDICTS, Verdict,
+};
+use hotr_common::counters::Counters;
+use hotr_common::hook::HOOKS;
+use hotr_common::offsets::{Arguments, Offsets};
+use hotr_common::rules::{CLASSES, RULES, Rule};
+
+use crate::hooks::{CallRecord, OldName, Removal, Victim};
+
+/// Records for userspace. The size is set by the loader.
+#[map(name = "RECORDS")]
+pub static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// Address of a watched root's inode → its slot.
+#[map(name = "ROOTS")]
+pub static ROOTS: HashMap<u64, u32> = HashMap::with_max_entries(MAX_ROOTS as u32, 0);
+
+/// Slot → root.
+#[map(name = "ROOT_SLOTS")]
+pub static ROOT_SLOTS: Array<RootSlot> = Array::with_max_entries(MAX_ROOTS as u32, 0);
+
+/// Whether a directory lies below a watched root.
+#[map(name = "VERDICT_CACHE")]
+pub static VERDICT_CACHE: LruHashMap<DirKey, Verdict> = LruHashMap::with_max_entries(VERDICTS, 0);
+
+/// Bumped by every rename of a directory; empties the verdict cache.
+#[map(name = "EPOCH")]
+pub static EPOCH: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Files under continuous change.
+#[map(name = "STORM_MAP")]
+pub static STORM_MAP: HashMap<StormKey, Storm> = HashMap::with_max_entries(STORMS, 0);
+
+/// What the programs saw and did.
+#[map(name = "COUNTERS")]
+pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
+
+/// kprobe tier: arguments kept from a function's entry to its return, by (thread id << 32 | hook).
+#[map(name = "CALLS")]
+pub static CALLS: HashMap<u64, [u64; 2]> = HashMap::with_max_entries(4096, 0);
+
+/// Files about to lose a name, by the address of the dentry.
+#[map(name = "VICTIMS")]
+pub static VICTIMS: HashMap<u64, Victim> = HashMap::with_max_entries(1024, 0);
+
+/// Files that lose a name in the system call of a thread, by its id.
+#[map(name = "CALL_VICTIMS")]
+pub static CALL_VICTIMS: LruHashMap<u32, Victim> = LruHashMap::with_max_entries(1024, 0);
+
+/// Directories about to be removed, by thread id: where the compiler put a copy of `vfs_rmdir` into its caller, the
+/// function itself is never entered, and only the caller's return tells the end.
+#[map(name = "RMDIRS")]
+pub static RMDIRS: HashMap<u32, Removal> = HashMap::with_max_entries(1024, 0);
+
+/// Names about to be changed, by the address of the `renamedata`.
+#[map(name = "OLD_NAMES")]
+pub static OLD_NAMES: HashMap<u64, OldName> = HashMap::with_max_entries(512, 0);
+
+/// Submitters of libaio requests, by the address of the `kiocb`: their completion runs in any task.
+#[map(name = "AIO_TASKS")]
+pub static AIO_TASKS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4096, 0);
+
+/// The last delivery to hotr's own inotify instance, by thread id.
+#[map(name = "DELIVERIES")]
+pub static DELIVERIES: LruHashMap<u32, Delivered> = LruHashMap::with_max_entries(4096, 0);
+
+/// What the registering program found.
+#[map(name = "REGISTERED")]
+pub static REGISTERED: Array<Registered> = Array::with_max_entries(1, 0);
+
+/// What to do at the exit of a system call, by its number; zeros for the ones that change nothing.
+#[map(name = "SYSCALLS")]
+pub static SYSCALLS: Array<Rule> = Array::with_max_entries(RULES, 0);
+
+/// The program for each [`hotr_common::rules::Class`] of system calls.
+#[map(name = "CLASS_PROGRAMS")]
+pub static CLASS_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(CLASSES, 0);
+
+/// The next request of the `io_submit` that is being reported.
+#[map(name = "AIO_NEXT")]
+pub static AIO_NEXT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Whether records were submitted on this CPU without waking userspace.
+#[map(name = "WAKE_DUE")]
+pub static WAKE_DUE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// io_uring writes in flight, by (ring, user data), for kernels whose completion event does not name the request.
+#[map(name = "URING_REQUESTS")]
+pub static URING_REQUESTS: LruHashMap<[u64; 2], u64> = LruHashMap::with_max_entries(4096, 0);
+
+/// Where a record about a path-taking system call is put together.
+#[map(name = "CALL_RECORD")]
+pub static CALL_RECORD: PerCpuArray<CallRecord> = PerCpuArray::with_max_entries(1, 0);
+
+/// Offsets of this kernel, set by the loader and frozen.
+#[unsafe(no_mangle)]
+pub static OFF: Offsets = Offsets {
+    arguments: [Arguments::NONE; HOOKS],
+    // SAFETY: every other field of `Offsets` is an integer or an array of integers, for which zero is a value.
+    ..unsafe { core::mem::zeroed() }
+};
+
+/// Settings userspace changes at run time; the only thing in `.bss`, which is named because rustc would put a
+/// static that no program writes into the frozen map.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss")]
+pub static LIVE: Live = Live {
+    superblocks: [0; MAX_SUPERBLOCKS],
+    own_group: 0,
+    window: 0,
+    cookie: 0,
+    regs_off: 0,
+    own_tgid: 0,
+    epoch: 0,
+    layers: 0,
+    calls: 0,
+};
+
+/// Reads a field of [`OFF`] or [`LIVE`]; volatile, or rustc folds the initial zeros in. Only for the macros below.
+#[inline(always)]
+pub fn read<T: Copy>(field: *const T) -> T {
+    // SAFETY: the macros pass the address of a field of a static; userspace writes whole words.
+    unsafe { core::ptr::read_volatile(field) }
+}
+
+/// Reads one offset. The map is frozen, so the verifier knows the value.
+macro_rules! off {
+    ($($field:tt)+) => { $crate::maps::read(&raw const $crate::maps::OFF.$($field)+) };
+}
+pub(crate) use off;
+
+/// Reads one live setting.
+macro_rules! live {
+    ($($field:tt)+) => { $crate::maps::read(&raw const $crate::maps::LIVE.$($field)+) };
+}
+pub(crate) use live;
+
+/// What a counter counts; see [`Counters`].
+#[derive(Clone, Copy)]
+pub enum Count {
+    Seen,
+    Submitted,
+    Coalesced,
+    Filtered,
+    RingFull,
+    Oversize,
+}
+
+/// Adds one. Atomic, because a program may be preempted by another one on the same CPU.
+#[inline(always)]
+pub fn count(what: Count) {
+    let Some(counters) = COUNTERS.get_ptr_mut(0) else { return };
+    // SAFETY: the pointer is to this CPU's map value, alive as long as the map.
+    let cell = unsafe {
+        match what {
+            Count::Seen => &raw mut (*counters).seen,
+            Count::Submitted => &raw mut (*counters).submitted,
+            Count::Coalesced => &raw mut (*counters).coalesced,
+            Count::Filtered => &raw mut (*counters).filtered,
+            Count::RingFull => &raw mut (*counters).ring_full,
+            Count::Oversize => &raw mut (*counters).oversize,
+        }
+    };
+    add(cell, 1);
+}
+
+/// Atomic add without a result: the one atomic instruction that every kernel's verifier knows.
+#[inline(always)]
+pub fn add(cell: *mut u64, value: u64) {
+    // SAFETY: callers pass aligned pointers into map values; the prebuilt `core` has no atomics for this target.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) cell, in(reg) value, options(nostack));
+    }
+}
