@@ -1,0 +1,143 @@
+//! `hotr trace`: options, path checks, and the run itself on one thread.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum, ValueHint};
+use hotr_user::event::Op;
+use hotr_user::options::{Channels, TierChoice, TraceOptions};
+use hotr_user::output;
+
+use super::{ColorChoice, Status, engine, or_here, paths, say, signals, values};
+
+const EXAMPLES: &str = "\
+Examples:
+  hotr trace /srv                              every change under /srv, until Ctrl-C
+  hotr trace --json --duration 10s /srv        ten seconds of it as JSON Lines
+  hotr trace --op write,rename --comm rsync    what rsync writes and renames under here
+  hotr trace --exclude .git --exclude '*.tmp'  without .git and temporary files
+  hotr trace --channels ebpf --raw /etc        each kernel record by itself
+
+A filled mark names a channel that saw the change, an open one a channel that missed it, and why.
+Exit status: 0 done, also by SIGINT or SIGTERM; 1 error; 2 wrong command line.";
+
+/// Print every file change under the paths, who made it, and what inotify missed
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct TraceArgs {
+    /// Directories or files to trace [default: .]
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    paths: Vec<PathBuf>,
+    /// Print JSON Lines
+    #[arg(long)]
+    json: bool,
+    /// Channels to run: ebpf, inotify or both with a comma (then each must run); auto runs what it can
+    #[arg(long, value_name = "LIST", default_value = "auto", value_parser = values::channels)]
+    channels: Channels,
+    /// Kind of eBPF programs to attach; auto takes the best for each hook
+    #[arg(long, value_enum, default_value_t = Tier::Auto)]
+    tier: Tier,
+    /// Stop after this long, as in 10s or 5m
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    duration: Option<Duration>,
+    /// Print only these operations; a list has commas
+    #[arg(long, value_delimiter = ',', value_parser = op_parser())]
+    op: Vec<Op>,
+    /// Print only changes by these processes; a list has commas
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Vec<u32>,
+    /// Print only changes by tasks of this name (its first 15 bytes count, as in the kernel); repeatable
+    #[arg(long, value_name = "NAME")]
+    comm: Vec<OsString>,
+    /// Leave out paths that match, as in .gitignore; repeatable
+    #[arg(long, value_name = "GLOB", value_parser = values::glob)]
+    exclude: Vec<String>,
+    /// Only the named directories, not what is below their subdirectories
+    #[arg(long)]
+    no_recursive: bool,
+    /// Print every record by itself, as its channel gave it: nothing settled, nothing merged
+    #[arg(long)]
+    raw: bool,
+    /// When to use colour; auto means on a terminal, unless NO_COLOR is set
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
+    color: ColorChoice,
+}
+
+fn op_parser() -> impl TypedValueParser<Value = Op> {
+    PossibleValuesParser::new(Op::ALL.map(Op::as_str)).try_map(|word| values::op(&word))
+}
+
+/// [`TierChoice`] as a word of the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Tier {
+    Auto,
+    Fentry,
+    Kprobe,
+    Tracepoint,
+}
+
+impl From<Tier> for TierChoice {
+    fn from(tier: Tier) -> Self {
+        match tier {
+            Tier::Auto => Self::Auto,
+            Tier::Fentry => Self::Fentry,
+            Tier::Kprobe => Self::Kprobe,
+            Tier::Tracepoint => Self::Tracepoint,
+        }
+    }
+}
+
+/// The kernel keeps 15 bytes of a task's name (`TASK_COMM_LEN` with the final zero).
+const COMM_BYTES: usize = 15;
+
+pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
+    if args.tier != Tier::Auto && !args.channels.ebpf {
+        say("--tier chooses eBPF programs, and --channels leaves ebpf out; see hotr trace --help");
+        return Ok(Status::Usage);
+    }
+    let roots = paths::roots(&or_here(&args.paths), !args.no_recursive)?;
+    for note in &roots.notes {
+        say(&format!("note: {note}"));
+    }
+    let exclude = values::exclude_set(args.exclude.iter().map(String::as_str)).map_err(anyhow::Error::msg)?;
+    let mut printer = output::printer(args.json, args.color.on_stdout());
+    let options = TraceOptions {
+        paths: roots.paths,
+        recursive: !args.no_recursive,
+        channels: args.channels,
+        tier: args.tier.into(),
+        duration: args.duration,
+        ops: args.op,
+        pids: args.pid,
+        comms: args.comm.into_iter().map(comm).collect(),
+        exclude,
+        raw: args.raw,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let end = signals::End::new()?;
+        engine::trace(options, printer.as_mut(), end.wait()).await?;
+        printer.flush()?;
+        Ok(Status::Done)
+    })
+}
+
+fn comm(name: OsString) -> Vec<u8> {
+    let mut name = name.into_vec();
+    name.truncate(COMM_BYTES);
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::comm;
+
+    #[test]
+    fn task_names_are_cut_as_the_kernel_cuts_them() {
+        assert_eq!(comm("vim".into()), b"vim");
+        assert_eq!(comm("a-name-of-17-byte".into()), b"a-name-of-17-by");
+    }
+}

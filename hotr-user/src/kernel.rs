@@ -1,0 +1,10 @@
+//! The kernel as hotr meets it: its types, what it allows, and hotr's programs in it.
+
+pub mod btf;
+pub mod facts;
+pub mod load;
+pub mod offsets;
+pub mod syscalls;
+pub mod sysno;
+pub mod table;
+pub mod tracepoints;

@@ -1,0 +1,335 @@
+//! Loads the kernel programs and attaches them: for each hook the first tier, and in it the first function, that
+//! the kernel accepts. What it answered to the others is kept for `hotr doctor`.
+
+use std::io;
+
+use aya::programs::{FEntry, FExit, KProbe, ProgramError};
+use aya::{Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader};
+use hotr_common::hook::Hook;
+
+use super::btf::{Btf, BtfError};
+use super::offsets::{MissingField, offsets};
+use super::table::{HELPERS, Programs, SITES, Site};
+use super::tracepoints;
+use crate::options::TierChoice;
+
+/// The eBPF object, part of the program.
+#[repr(C, align(8))]
+struct Aligned<T: ?Sized>(T);
+static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("HOTR_EBPF_OBJECT")));
+
+/// Kind of program a hook runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// fentry and fexit.
+    Fentry,
+    /// kprobe and kretprobe.
+    Kprobe,
+    /// Tracepoints.
+    Tracepoint,
+}
+
+impl Tier {
+    /// The word used in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+
+    /// From the number in a record.
+    #[must_use]
+    pub const fn from_u8(number: u8) -> Self {
+        match number {
+            0 => Self::Fentry,
+            1 => Self::Kprobe,
+            _ => Self::Tracepoint,
+        }
+    }
+}
+
+/// What a hook got.
+#[derive(Clone, Debug)]
+pub struct PlannedHook {
+    /// The hook.
+    pub hook: Hook,
+    /// Its tier; `None` when nothing could be attached.
+    pub tier: Option<Tier>,
+    /// The kernel function or tracepoint.
+    pub function: &'static str,
+    /// Why no better tier: the kernel's answers.
+    pub why: String,
+}
+
+/// Why the programs cannot run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// No type information.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// A field is not there.
+    #[error(transparent)]
+    Field(#[from] MissingField),
+    /// The object was refused.
+    #[error("load the eBPF object: {}; see `hotr doctor` for what this kernel allows", chain(.0))]
+    Object(#[source] EbpfError),
+    /// A program was refused.
+    #[error("attach {program}: {}; see `hotr doctor` for what this kernel allows", chain(.error))]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// The kernel's answer.
+        #[source]
+        error: ProgramError,
+    },
+    /// A map of the object is missing or of another type: the object is of another version.
+    #[error("use map {0} of the eBPF object: not as expected; rebuild with `cargo xtask build`")]
+    Map(&'static str),
+    /// A system call on hotr's own descriptors failed.
+    #[error("register {object} with the kernel programs: {source}; see `hotr doctor`")]
+    Register {
+        /// What was registered.
+        object: String,
+        /// The answer.
+        source: io::Error,
+    },
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    // aya appends the verifier's words even when it never came to speak.
+    if let Some(short) = text.strip_suffix(". Verifier output: ") {
+        text = short.to_owned();
+    }
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    if std::env::var_os("HOTR_VERIFIER_LOG").is_some() {
+        eprintln!("{text}");
+    }
+    // A verifier's log has thousands of lines; its last ones say what is wrong.
+    if text.lines().count() > 1 {
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let tail = lines.len().saturating_sub(3).max(1);
+        text = format!("{} … {}", lines[0], lines[tail..].join(" | "));
+    }
+    text
+}
+
+/// Raises the limit of locked memory, which kernels before 5.11 account maps to. Newer ones do not need it, and
+/// containers often refuse it.
+fn raise_memlock() {
+    let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
+}
+
+/// Loads the object with this kernel's offsets, attaches nothing yet.
+///
+/// # Errors
+/// When the kernel has no BTF, lacks a field, or refuses the maps.
+pub fn load(btf: &Btf, kernel: Option<&AyaBtf>, ring_bytes: u32) -> Result<Ebpf, LoadError> {
+    raise_memlock();
+    let mut offsets = offsets(btf)?;
+    for site in SITES.iter().rev() {
+        // The preferred site of a hook comes first in the table, so it is set last.
+        if let Some(arguments) = btf.function(site.function).and_then(|found| site.arguments(&found)) {
+            offsets.arguments[site.hook as usize] = arguments;
+        }
+    }
+    tracepoints::set_arguments(btf, &mut offsets);
+    let offsets = OffsetsPod(offsets);
+    EbpfLoader::new()
+        .btf(kernel)
+        .override_global("OFF", &offsets, true)
+        .map_max_entries("RECORDS", ring_bytes)
+        .load(&OBJECT.0)
+        .map_err(LoadError::Object)
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct OffsetsPod(hotr_common::offsets::Offsets);
+// SAFETY: `Offsets` is `repr(C)` of integers without padding.
+unsafe impl aya::Pod for OffsetsPod {}
+
+/// Attaches every hook.
+pub fn attach(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice) -> Vec<PlannedHook> {
+    let tiers: &[Tier] = match choice {
+        TierChoice::Auto => &[Tier::Fentry, Tier::Kprobe],
+        TierChoice::Fentry => &[Tier::Fentry],
+        TierChoice::Kprobe => &[Tier::Kprobe],
+        TierChoice::Tracepoint => &[],
+    };
+    let mut refused = Refused::default();
+    if !std::path::Path::new(KPROBES).exists() {
+        // Asked before any program is verified in vain.
+        refused.kprobe = Some("this kernel has no kprobes".to_owned());
+    }
+    let mut plan = Vec::new();
+    for hook in Hook::ALL {
+        let sites: Vec<&Site> = SITES.iter().filter(|site| site.hook == hook).collect();
+        if sites.is_empty() {
+            continue;
+        }
+        plan.push(attach_hook(ebpf, btf, kernel, hook, &sites, tiers, &mut refused));
+    }
+    let best = plan.iter().filter_map(|hook| hook.tier).min();
+    if let Some(tier) = best {
+        for (function, programs) in HELPERS {
+            // What a helper adds is missing then; the correlation works without.
+            let _ = attach_site(ebpf, kernel, function, programs, tier);
+        }
+    }
+    if matches!(choice, TierChoice::Auto | TierChoice::Tracepoint) {
+        fill_with_tracepoints(ebpf, btf, kernel, &mut plan);
+    }
+    plan
+}
+
+/// The last tier. A hook that a kernel merely lacks, because another one tells the same there, needs none.
+fn fill_with_tracepoints(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, plan: &mut [PlannedHook]) {
+    let refused = match offsets(btf) {
+        Ok(offsets) => tracepoints::attach(ebpf, btf, kernel, &offsets, plan).map_err(|error| chain(&error)),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(why) = refused {
+        for row in plan.iter_mut().filter(|row| row.tier.is_none()) {
+            row.why = format!("{}; tracepoint: {why}", row.why);
+        }
+    }
+}
+
+/// There when the kernel can attach kprobes (kernel/events/core.c `perf_kprobe`, CONFIG_KPROBE_EVENTS).
+const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
+
+/// Tiers that the kernel refuses altogether: asked once, not once a hook.
+#[derive(Default)]
+struct Refused {
+    fentry: Option<String>,
+    kprobe: Option<String>,
+}
+
+fn attach_hook(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    kernel: &AyaBtf,
+    hook: Hook,
+    sites: &[&Site],
+    tiers: &[Tier],
+    refused: &mut Refused,
+) -> PlannedHook {
+    let mut why = Vec::new();
+    for &tier in tiers {
+        let known = if tier == Tier::Fentry { &refused.fentry } else { &refused.kprobe };
+        if let Some(reason) = known {
+            why.push(format!("{}: {reason}", tier.as_str()));
+            continue;
+        }
+        for site in sites {
+            if btf.function(site.function).and_then(|found| site.arguments(&found)).is_none() {
+                why.push(format!("{}: this kernel has no {}", tier.as_str(), site.function));
+                continue;
+            }
+            match attach_site(ebpf, kernel, site.function, &site.programs, tier) {
+                Ok(()) => {
+                    return PlannedHook {
+                        hook,
+                        tier: Some(tier),
+                        function: site.function,
+                        why: why.join("; "),
+                    };
+                }
+                Err(error) => {
+                    let text = chain(&error);
+                    if is_refusal(&error) {
+                        let slot =
+                            if tier == Tier::Fentry { &mut refused.fentry } else { &mut refused.kprobe };
+                        *slot = Some(text.clone());
+                    }
+                    why.push(format!("{} {}: {text}", tier.as_str(), site.function));
+                }
+            }
+        }
+    }
+    PlannedHook { hook, tier: None, function: sites[0].function, why: why.join("; ") }
+}
+
+/// Whether the error is about permission for, or the presence of, the whole tier.
+fn is_refusal(error: &ProgramError) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            return matches!(io.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP));
+        }
+        next = cause.source();
+    }
+    false
+}
+
+/// Attaches all programs of a site, or none.
+fn attach_site(
+    ebpf: &mut Ebpf,
+    kernel: &AyaBtf,
+    function: &str,
+    programs: &Programs,
+    tier: Tier,
+) -> Result<(), ProgramError> {
+    let (entry, exit) = match tier {
+        Tier::Fentry => (programs.fentry, programs.fexit),
+        _ => (programs.kprobe, programs.kretprobe),
+    };
+    for (done, name) in entry.iter().chain(exit).enumerate() {
+        if let Err(error) = attach_program(ebpf, kernel, function, name) {
+            for earlier in entry.iter().chain(exit).take(done) {
+                detach(ebpf, earlier);
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+fn attach_program(ebpf: &mut Ebpf, kernel: &AyaBtf, function: &str, name: &str) -> Result<(), ProgramError> {
+    let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
+    match program {
+        aya::programs::Program::FEntry(program) => {
+            let program: &mut FEntry = program;
+            program.load(function, kernel)?;
+            program.attach()?;
+        }
+        aya::programs::Program::FExit(program) => {
+            let program: &mut FExit = program;
+            program.load(function, kernel)?;
+            program.attach()?;
+        }
+        aya::programs::Program::KProbe(program) => {
+            let program: &mut KProbe = program;
+            program.load()?;
+            program.attach(function, 0)?;
+        }
+        _ => return Err(ProgramError::NotLoaded),
+    }
+    Ok(())
+}
+
+fn detach(ebpf: &mut Ebpf, name: &str) {
+    let result = match ebpf.program_mut(name) {
+        Some(aya::programs::Program::FEntry(program)) => program.unload(),
+        Some(aya::programs::Program::FExit(program)) => program.unload(),
+        Some(aya::programs::Program::KProbe(program)) => program.unload(),
+        _ => Ok(()),
+    };
+    // It is detached when the object is dropped at the latest.
+    let _ = result;
+}

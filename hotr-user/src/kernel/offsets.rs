@@ -1,0 +1,121 @@
+//! Fills [`Offsets`] from BTF: the one list of kernel fields that hotr reads.
+
+use hotr_common::hook::HOOKS;
+use hotr_common::offsets::{ABSENT, Arguments, Offsets};
+
+use super::btf::Btf;
+
+/// A field without which no program can work.
+#[derive(Debug, thiserror::Error)]
+#[error("find {structure}.{member} in the kernel's BTF: not there; please report this kernel")]
+pub struct MissingField {
+    structure: &'static str,
+    member: &'static str,
+}
+
+/// `I_DIRTY_PAGES` of kernels where it is a macro: bit 2, and from 6.11 on bit 5. Neither kind of them passes the
+/// other's bit to `__mark_inode_dirty`.
+const DIRTY_PAGES: u32 = 1 << 2 | 1 << 5;
+
+/// Registers that hold a system call's arguments, and the one with its number.
+#[cfg(target_arch = "x86_64")]
+const REGISTERS: ([&str; 6], &str) = (["di", "si", "dx", "r10", "r8", "r9"], "orig_ax");
+
+/// Looks up every field.
+///
+/// # Errors
+/// When a field is missing that every supported kernel has.
+pub fn offsets(btf: &Btf) -> Result<Offsets, MissingField> {
+    let need = |structure: &'static str, member: &'static str| {
+        btf.offset_of(structure, member).ok_or(MissingField { structure, member })
+    };
+    let optional = |structure: &str, member: &str| btf.offset_of(structure, member).unwrap_or(ABSENT);
+    let (mut regs_arg, registers) = ([0; 6], argument_registers());
+    for (slot, register) in regs_arg.iter_mut().zip(registers.0) {
+        *slot = need("pt_regs", register)?;
+    }
+    Ok(Offsets {
+        file_f_inode: need("file", "f_inode")?,
+        file_f_mode: need("file", "f_mode")?,
+        file_f_flags: need("file", "f_flags")?,
+        file_dentry: need("file", "f_path.dentry")?,
+        file_mnt: need("file", "f_path.mnt")?,
+        file_private_data: need("file", "private_data")?,
+        inode_i_sb: need("inode", "i_sb")?,
+        inode_i_ino: need("inode", "i_ino")?,
+        inode_i_generation: need("inode", "i_generation")?,
+        inode_i_mode: need("inode", "i_mode")?,
+        inode_i_nlink: need("inode", "i_nlink")?,
+        inode_i_size: need("inode", "i_size")?,
+        inode_i_dentry: need("inode", "i_dentry")?,
+        dentry_d_parent: need("dentry", "d_parent")?,
+        dentry_d_inode: need("dentry", "d_inode")?,
+        dentry_d_name_name: need("dentry", "d_name.name")?,
+        dentry_d_name_len: need("dentry", "d_name.len")?,
+        dentry_d_hash_pprev: need("dentry", "d_hash.pprev")?,
+        dentry_d_alias: need("dentry", "d_u.d_alias").or_else(|_| need("dentry", "d_alias"))?,
+        dentry_d_sb: need("dentry", "d_sb")?,
+        dentry_neighbours: u32::from(neighbours(btf)),
+        super_block_s_dev: need("super_block", "s_dev")?,
+        mount_mnt: need("mount", "mnt")?,
+        mount_mnt_id: need("mount", "mnt_id")?,
+        task_files: need("task_struct", "files")?,
+        task_fs: need("task_struct", "fs")?,
+        task_stack: need("task_struct", "stack")?,
+        task_flags: need("task_struct", "flags")?,
+        task_cred: need("task_struct", "cred")?,
+        task_real_cred: need("task_struct", "real_cred")?,
+        task_tgid: need("task_struct", "tgid")?,
+        task_pid: need("task_struct", "pid")?,
+        task_comm: need("task_struct", "comm")?,
+        task_thread_status: optional("task_struct", "thread_info.status"),
+        task_nsproxy: need("task_struct", "nsproxy")?,
+        nsproxy_mnt_ns: need("nsproxy", "mnt_ns")?,
+        mnt_namespace_inum: need("mnt_namespace", "ns.inum")?,
+        cred_euid: need("cred", "euid")?,
+        files_fdt: need("files_struct", "fdt")?,
+        fdtable_fd: need("fdtable", "fd")?,
+        fdtable_max_fds: need("fdtable", "max_fds")?,
+        fs_pwd_dentry: need("fs_struct", "pwd.dentry")?,
+        fs_pwd_mnt: need("fs_struct", "pwd.mnt")?,
+        fs_root_dentry: need("fs_struct", "root.dentry")?,
+        fs_root_mnt: need("fs_struct", "root.mnt")?,
+        iattr_ia_valid: need("iattr", "ia_valid")?,
+        renamedata_old_dentry: optional("renamedata", "old_dentry"),
+        renamedata_new_dentry: optional("renamedata", "new_dentry"),
+        renamedata_flags: optional("renamedata", "flags"),
+        kiocb_ki_filp: need("kiocb", "ki_filp")?,
+        kiocb_ki_flags: need("kiocb", "ki_flags")?,
+        io_kiocb_file: optional("io_kiocb", "file"),
+        io_kiocb_opcode: optional("io_kiocb", "opcode"),
+        io_kiocb_ctx: optional("io_kiocb", "ctx"),
+        io_ring_ctx_flags: optional("io_ring_ctx", "flags"),
+        io_kiocb_task: optional("io_kiocb", "task"),
+        io_kiocb_tctx: optional("io_kiocb", "tctx"),
+        io_uring_task_task: optional("io_uring_task", "task"),
+        io_kiocb_cqe_res: optional("io_kiocb", "cqe.res"),
+        io_uring_cqe_res: optional("io_uring_cqe", "res"),
+        vm_fault_vma: need("vm_fault", "vma")?,
+        vma_vm_file: need("vm_area_struct", "vm_file")?,
+        backing_file_user_dentry: optional("backing_file", "user_path.dentry"),
+        mark_group: need("fsnotify_mark", "group")?,
+        regs_sysno: need("pt_regs", registers.1)?,
+        dirty_pages: btf.enumerator("I_DIRTY_PAGES").unwrap_or(DIRTY_PAGES),
+        has_typed_task: u32::from(btf.function("bpf_get_current_task_btf").is_some()),
+        regs_arg,
+        arguments: [Arguments::NONE; HOOKS],
+    })
+}
+
+/// Whether `d_parent`, `d_name` and `d_inode` follow each other without a gap, so that one read gets all three.
+fn neighbours(btf: &Btf) -> bool {
+    let at = |member| btf.offset_of("dentry", member);
+    let Some(parent) = at("d_parent") else { return false };
+    at("d_name.len") == Some(parent + 12)
+        && at("d_name.name") == Some(parent + 16)
+        && at("d_inode") == Some(parent + 24)
+}
+
+const fn argument_registers() -> ([&'static str; 6], &'static str) {
+    REGISTERS
+}

@@ -1,0 +1,57 @@
+//! What a run is asked to do, already checked: the command line fills it, the engine reads it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use globset::GlobSet;
+
+use crate::event::Op;
+
+/// Which channels to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channels {
+    /// Run the eBPF channel.
+    pub ebpf: bool,
+    /// Run the inotify channel.
+    pub inotify: bool,
+    /// The user named the channels: one that cannot run is an error. Otherwise (`auto`) hotr says so and goes on.
+    pub required: bool,
+}
+
+/// Which kind of program a hook may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TierChoice {
+    /// The best that attaches, for each hook on its own.
+    Auto,
+    /// fentry and fexit only.
+    Fentry,
+    /// kprobe and kretprobe only.
+    Kprobe,
+    /// Tracepoints only.
+    Tracepoint,
+}
+
+/// Options of `hotr trace`.
+#[derive(Clone, Debug)]
+pub struct TraceOptions {
+    /// Paths to trace, as given (never empty: the command line defaults to `.`).
+    pub paths: Vec<PathBuf>,
+    /// Whole trees, not just the named directories.
+    pub recursive: bool,
+    /// Channels.
+    pub channels: Channels,
+    /// Tier of the eBPF programs.
+    pub tier: TierChoice,
+    /// Stop after this long.
+    pub duration: Option<Duration>,
+    /// Report only these operations (empty: all).
+    pub ops: Vec<Op>,
+    /// Report only changes by these processes (empty: all).
+    pub pids: Vec<u32>,
+    /// Report only changes by tasks of these names (empty: all).
+    pub comms: Vec<Vec<u8>>,
+    /// Leave out paths that match, relative to their root.
+    pub exclude: GlobSet,
+    /// Every record by itself.
+    pub raw: bool,
+}

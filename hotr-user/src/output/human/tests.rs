@@ -1,0 +1,129 @@
+//! The readable lines, to the byte.
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::event::{Channel, FileType, Op};
+use crate::output::samples;
+use crate::report::ChannelState;
+
+fn text(color: bool, columns: fn() -> Option<usize>, report: &Report) -> String {
+    let mut printer = HumanPrinter::new(Vec::new(), color, columns, clock::Clock::utc());
+    printer.print(report).unwrap();
+    printer.flush().unwrap();
+    String::from_utf8(printer.out.out).unwrap()
+}
+
+fn plain(report: &Report) -> String {
+    text(false, || None, report)
+}
+
+#[test]
+fn changes() {
+    assert_eq!(
+        plain(&Report::Change(Box::new(samples::full_change()))),
+        "03:04:05.123  rename  /srv/b → /srv/a  rename,whiteout ×3  +4.0 KiB  size 5 B  via upper  \
+         vim[10] uid 1000  ● ebpf ○ inotify layer-bypass\n"
+    );
+    let mut change = samples::bare_change("/srv/d");
+    change.file_type = Some(FileType::Dir);
+    change.detail = vec!["mkdir".into()];
+    change.seen_by = vec![Channel::Ebpf, Channel::Inotify];
+    assert_eq!(
+        plain(&Report::Change(Box::new(change))),
+        "03:04:05.123  create  /srv/d/  mkdir  ● ebpf ● inotify\n"
+    );
+    let mut change = samples::bare_change("/srv/d");
+    change.op = Op::Rename;
+    change.old_path = Some(PathBuf::from("/srv/e"));
+    change.detail = vec!["exchange".into()];
+    assert_eq!(plain(&Report::Change(Box::new(change))), "03:04:05.123  rename  /srv/e ↔ /srv/d  exchange\n");
+}
+
+#[test]
+fn names_stay_on_their_line() {
+    let mut change = samples::bare_change("/srv/a\nb\x1b[2J");
+    change.old_path = Some(PathBuf::from("/srv/\r"));
+    change.actor = samples::full_change().actor;
+    change.actor.as_mut().unwrap().comm = b"e\x1bvil".to_vec();
+    assert_eq!(
+        plain(&Report::Change(Box::new(change))),
+        "03:04:05.123  create  /srv/\\r → /srv/a\\nb\\x1b[2J  e\\x1bvil[10] uid 1000\n"
+    );
+}
+
+#[test]
+fn colour_is_only_around_the_parts() {
+    let mut change = samples::bare_change("/a");
+    change.op = Op::Write;
+    change.seen_by = vec![Channel::Ebpf];
+    assert_eq!(
+        text(true, || None, &Report::Change(Box::new(change))),
+        "\x1b[2m03:04:05.123\x1b[0m  \x1b[33mwrite\x1b[0m   \x1b[1m/a\x1b[0m  \x1b[32m● ebpf\x1b[0m\n"
+    );
+}
+
+#[test]
+fn a_line_that_does_not_fit_goes_on_below_its_path() {
+    let mut change = samples::bare_change("/srv/0123456789");
+    change.detail = vec!["open".into()];
+    change.seen_by = vec![Channel::Ebpf];
+    let report = Report::Change(Box::new(change));
+    let one = "03:04:05.123  create  /srv/0123456789  open  ● ebpf\n";
+    assert_eq!(one.trim_end().chars().count(), 51);
+    assert_eq!(text(true, || Some(51), &report).lines().count(), 1);
+    assert_eq!(text(false, || Some(51), &report), one);
+    assert_eq!(
+        text(false, || Some(50), &report),
+        "03:04:05.123  create  /srv/0123456789\n                      open  ● ebpf\n"
+    );
+}
+
+#[test]
+fn ready_loss_channel_and_summary() {
+    assert_eq!(
+        plain(&samples::ready()),
+        "tracing /srv (overlay, upper /data/upper), /tmp (tmpfs) · ebpf fentry · \
+         inotify degraded, 12 watches, 3 directories uncovered (limit) · poll idle, every 1000 ms\n"
+    );
+    let loss = Report::Loss {
+        channel: Channel::Inotify,
+        reason: "queue-overflow",
+        count: 1,
+        path: Some(PathBuf::from("/srv")),
+    };
+    assert_eq!(plain(&loss), "loss  inotify  queue-overflow ×1  /srv\n");
+    assert_eq!(text(true, || None, &loss), "\x1b[31mloss  inotify  queue-overflow ×1\x1b[0m  /srv\n");
+    let channel =
+        Report::Channel { channel: Channel::Ebpf, state: ChannelState::Off, why: "no BTF".to_owned() };
+    assert_eq!(plain(&channel), "channel  ebpf off  no BTF\n");
+    assert_eq!(
+        plain(&samples::summary()),
+        "4 changes in 1.5 s · kernel: 21 seen, 1 submitted, 2 coalesced, 3 filtered, 15 lost\n"
+    );
+    let quiet = Report::Summary { changes: 1, kernel: None, duration: std::time::Duration::ZERO };
+    assert_eq!(plain(&quiet), "1 change in 0.0 s\n");
+}
+
+#[test]
+fn raw_records() {
+    let raw = Raw::Inotify {
+        time: samples::time(),
+        path: PathBuf::from("/srv/a"),
+        mask: 0x4000_0080,
+        cookie: 7,
+        wd: 1,
+        name: Some(b"a\n".to_vec()),
+    };
+    assert_eq!(
+        plain(&Report::Raw(raw)),
+        "03:04:05.123  inotify /srv/a  IN_MOVED_TO|IN_ISDIR  wd 1  cookie 7  name a\\n\n"
+    );
+    let raw = Raw::Ebpf {
+        time: samples::time(),
+        hook: "vfs_mkdir",
+        tier: "fentry",
+        change: Box::new(samples::bare_change("/srv/a")),
+    };
+    assert_eq!(plain(&Report::Raw(raw)), "03:04:05.123  create  /srv/a  fentry:vfs_mkdir\n");
+}

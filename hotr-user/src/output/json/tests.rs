@@ -1,0 +1,204 @@
+//! Every type of line, to the byte; and every line reads back.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::*;
+use crate::event::{Channel, FileId, FileType, Layer, Op};
+use crate::output::samples;
+use crate::report::{Alias, ChannelState};
+
+fn line(report: &Report) -> String {
+    let mut printer = JsonPrinter::new(Vec::new());
+    printer.print(report).unwrap();
+    printer.flush().unwrap();
+    let text = String::from_utf8(printer.out.out).unwrap();
+    assert_eq!(text.matches('\n').count(), 1, "one line: {text}");
+    serde_json::from_str::<serde_json::Value>(&text).expect("reads back");
+    text.trim_end().to_owned()
+}
+
+#[test]
+fn a_change_with_everything_known() {
+    assert_eq!(
+        line(&Report::Change(Box::new(samples::full_change()))),
+        concat!(
+            r#"{"type":"change","seq":1,"time":"2026-01-02T03:04:05.123456789Z","op":"rename","#,
+            r#""detail":["rename","whiteout"],"path":"/srv/a","old_path":"/srv/b","file_type":"file","#,
+            r#""ino":12,"gen":7,"size":5,"writes":3,"bytes":4096,"layer":"upper","#,
+            r#""actor":{"pid":10,"tid":11,"uid":1000,"comm":"vim","exe":"/usr/bin/vim","cgroup":"/user.slice"},"#,
+            r#""seen_by":["ebpf"],"#,
+            r#""missed_by":[{"channel":"inotify","cause":"layer-bypass","why":"the \"upper\" layer"}]}"#
+        )
+    );
+}
+
+#[test]
+fn a_change_of_which_little_is_known_has_no_nulls() {
+    assert_eq!(
+        line(&Report::Change(Box::new(samples::bare_change("/srv/a")))),
+        concat!(
+            r#"{"type":"change","seq":1,"time":"2026-01-02T03:04:05.123456789Z","op":"create","#,
+            r#""detail":[],"path":"/srv/a","seen_by":[],"missed_by":[]}"#
+        )
+    );
+}
+
+#[test]
+fn names_that_are_not_utf_8_are_also_given_exactly() {
+    let name = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+    let mut change = samples::full_change();
+    change.path = name(b"/srv/\xff\n\"");
+    change.old_path = Some(name(b"/srv/\xfe"));
+    change.detail.truncate(1);
+    change.layer = None;
+    change.missed_by.clear();
+    let actor = change.actor.as_mut().unwrap();
+    actor.exe = Some(name(b"/\xc3"));
+    actor.cgroup = None;
+    actor.comm = b"a\xffb".to_vec();
+    assert_eq!(
+        line(&Report::Change(Box::new(change))),
+        concat!(
+            r#"{"type":"change","seq":1,"time":"2026-01-02T03:04:05.123456789Z","op":"rename","#,
+            r#""detail":["rename"],"path":"/srv/�\n\"","path_b64":"L3Nydi//CiI=","#,
+            r#""old_path":"/srv/�","old_path_b64":"L3Nydi/+","file_type":"file","ino":12,"gen":7,"size":5,"#,
+            r#""writes":3,"bytes":4096,"actor":{"pid":10,"tid":11,"uid":1000,"comm":"a�b","exe":"/�","#,
+            r#""exe_b64":"L8M="},"seen_by":["ebpf"],"missed_by":[]}"#
+        )
+    );
+}
+
+#[test]
+fn ready() {
+    assert_eq!(
+        line(&samples::ready()),
+        concat!(
+            r#"{"type":"ready","version":""#,
+            env!("CARGO_PKG_VERSION"),
+            r#"","roots":[{"path":"/srv","fs":"overlay","#,
+            r#""aliases":[{"path":"/data/upper","layer":"upper"}]},{"path":"/tmp","fs":"tmpfs","aliases":[]}],"#,
+            r#""channels":{"ebpf":{"state":"active","tier":"fentry"},"#,
+            r#""inotify":{"state":"degraded","watches":12,"uncovered":3,"why":"limit"},"#,
+            r#""poll":{"state":"idle","interval_ms":1000}}}"#
+        )
+    );
+}
+
+#[test]
+fn loss_channel_and_summary() {
+    let loss = Report::Loss { channel: Channel::Inotify, reason: "queue-overflow", count: 1, path: None };
+    assert_eq!(line(&loss), r#"{"type":"loss","channel":"inotify","reason":"queue-overflow","count":1}"#);
+    let loss = Report::Loss {
+        channel: Channel::Ebpf,
+        reason: "unmounted",
+        count: 1,
+        path: Some(PathBuf::from("/srv")),
+    };
+    assert_eq!(
+        line(&loss),
+        r#"{"type":"loss","channel":"ebpf","reason":"unmounted","count":1,"path":"/srv"}"#
+    );
+    let channel = Report::Channel {
+        channel: Channel::Ebpf,
+        state: ChannelState::Degraded,
+        why: "no \"BTF\"".to_owned(),
+    };
+    assert_eq!(line(&channel), r#"{"type":"channel","name":"ebpf","state":"degraded","why":"no \"BTF\""}"#);
+    assert_eq!(
+        line(&samples::summary()),
+        concat!(
+            r#"{"type":"summary","changes":4,"kernel":{"seen":21,"submitted":1,"coalesced":2,"filtered":3,"#,
+            r#""ring_full":4,"oversize":5,"recursion_misses":6},"duration_ms":1500}"#
+        )
+    );
+    let unprivileged = Report::Summary { changes: 0, kernel: None, duration: Duration::from_micros(1999) };
+    assert_eq!(line(&unprivileged), r#"{"type":"summary","changes":0,"duration_ms":1}"#);
+}
+
+#[test]
+fn raw_records() {
+    let raw = Raw::Inotify {
+        time: samples::time(),
+        path: PathBuf::from("/srv/a"),
+        mask: 0x4000_0080,
+        cookie: 7,
+        wd: -1,
+        name: Some(b"a".to_vec()),
+    };
+    assert_eq!(
+        line(&Report::Raw(raw)),
+        concat!(
+            r#"{"type":"raw","channel":"inotify","path":"/srv/a","mask":["IN_MOVED_TO","IN_ISDIR"],"cookie":7,"#,
+            r#""wd":-1,"time":"2026-01-02T03:04:05.123456789Z","name":"a"}"#
+        )
+    );
+    let mut change = samples::bare_change("/srv/a");
+    change.op = Op::Write;
+    change.detail = vec!["write".into()];
+    change.file_type = Some(FileType::File);
+    change.id = Some(FileId { dev: 1, ino: 2, gen_: 0 });
+    change.writes = 1;
+    let raw =
+        Raw::Ebpf { time: samples::time(), hook: "vfs_write", tier: "fentry", change: Box::new(change) };
+    assert_eq!(
+        line(&Report::Raw(raw)),
+        concat!(
+            r#"{"type":"raw","channel":"ebpf","hook":"vfs_write","tier":"fentry","op":"write","path":"/srv/a","#,
+            r#""time":"2026-01-02T03:04:05.123456789Z","detail":["write"],"file_type":"file","ino":2,"#,
+            r#""writes":1,"bytes":0}"#
+        )
+    );
+}
+
+#[test]
+fn seq_counts_change_lines_only() {
+    let mut printer = JsonPrinter::new(Vec::new());
+    for report in [
+        samples::ready(),
+        Report::Change(Box::new(samples::bare_change("/1"))),
+        samples::summary(),
+        Report::Change(Box::new(samples::bare_change("/2"))),
+    ] {
+        printer.print(&report).unwrap();
+    }
+    printer.flush().unwrap();
+    let seqs: Vec<_> = String::from_utf8(printer.out.out)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64())
+        .collect();
+    assert_eq!(seqs, [None, Some(1), None, Some(2)]);
+}
+
+#[test]
+fn nothing_is_written_before_a_flush_and_a_storm_is_bounded() {
+    let mut printer = JsonPrinter::new(Vec::new());
+    let report = Report::Change(Box::new(samples::bare_change("/srv/a")));
+    printer.print(&report).unwrap();
+    assert!(printer.out.out.is_empty());
+    for _ in 0..10_000 {
+        printer.print(&report).unwrap();
+        assert!(printer.out.bytes.len() <= Buffered::<Vec<u8>>::FULL);
+    }
+    printer.flush().unwrap();
+    assert_eq!(printer.out.out.iter().filter(|&&byte| byte == b'\n').count(), 10_001);
+}
+
+#[test]
+fn aliases_keep_their_layer_words() {
+    for (layer, word) in
+        [(Layer::Upper, "upper"), (Layer::Lower, "lower"), (Layer::Bind, "bind"), (Layer::Mount, "mount")]
+    {
+        let root = Root {
+            path: PathBuf::from("/r"),
+            fs: "xfs".to_owned(),
+            aliases: vec![Alias { path: PathBuf::from("/a"), layer }],
+        };
+        let text = line(&Report::Ready { roots: vec![root], channels: Vec::new() });
+        assert!(text.contains(&format!(r#"{{"path":"/a","layer":"{word}"}}"#)), "{text}");
+    }
+    assert_eq!(samples::time(), UNIX_EPOCH + Duration::new(1_767_323_045, 123_456_789));
+}

@@ -1,0 +1,108 @@
+//! Reports for the printers' tests.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::event::{Actor, Change, Channel, FileId, FileType, Layer, Missed, Op};
+use crate::report::{Alias, ChannelInfo, ChannelState, KernelTotals, Report, Root};
+
+/// 2026-01-02T03:04:05.123456789Z.
+pub(super) fn time() -> SystemTime {
+    UNIX_EPOCH + Duration::new(1_767_323_045, 123_456_789)
+}
+
+pub(super) fn bare_change(path: &str) -> Change {
+    Change {
+        time: time(),
+        op: Op::Create,
+        detail: Vec::new(),
+        path: PathBuf::from(path),
+        old_path: None,
+        file_type: None,
+        id: None,
+        size: None,
+        writes: 0,
+        bytes: 0,
+        layer: None,
+        actor: None,
+        seen_by: Vec::new(),
+        missed_by: Vec::new(),
+    }
+}
+
+pub(super) fn full_change() -> Change {
+    Change {
+        op: Op::Rename,
+        detail: vec!["rename".into(), "whiteout".into()],
+        old_path: Some(PathBuf::from("/srv/b")),
+        file_type: Some(FileType::File),
+        id: Some(FileId { dev: 9, ino: 12, gen_: 7 }),
+        size: Some(5),
+        writes: 3,
+        bytes: 4096,
+        layer: Some(Layer::Upper),
+        actor: Some(Actor {
+            pid: 10,
+            tid: 11,
+            uid: 1000,
+            comm: b"vim".to_vec(),
+            exe: Some(PathBuf::from("/usr/bin/vim")),
+            cgroup: Some("/user.slice".to_owned()),
+        }),
+        seen_by: vec![Channel::Ebpf],
+        missed_by: vec![Missed {
+            channel: Channel::Inotify,
+            cause: "layer-bypass",
+            why: "the \"upper\" layer".into(),
+        }],
+        ..bare_change("/srv/a")
+    }
+}
+
+pub(super) fn ready() -> Report {
+    let info = |channel, state| ChannelInfo {
+        channel,
+        state,
+        tier: None,
+        watches: None,
+        uncovered: None,
+        interval_ms: None,
+        why: None,
+    };
+    Report::Ready {
+        roots: vec![
+            Root {
+                path: PathBuf::from("/srv"),
+                fs: "overlay".to_owned(),
+                aliases: vec![Alias { path: PathBuf::from("/data/upper"), layer: Layer::Upper }],
+            },
+            Root { path: PathBuf::from("/tmp"), fs: "tmpfs".to_owned(), aliases: Vec::new() },
+        ],
+        channels: vec![
+            ChannelInfo { tier: Some("fentry"), ..info(Channel::Ebpf, ChannelState::Active) },
+            ChannelInfo {
+                watches: Some(12),
+                uncovered: Some(3),
+                why: Some("limit".to_owned()),
+                ..info(Channel::Inotify, ChannelState::Degraded)
+            },
+            ChannelInfo { interval_ms: Some(1000), ..info(Channel::Poll, ChannelState::Idle) },
+        ],
+    }
+}
+
+pub(super) fn summary() -> Report {
+    Report::Summary {
+        changes: 4,
+        kernel: Some(KernelTotals {
+            seen: 21,
+            submitted: 1,
+            coalesced: 2,
+            filtered: 3,
+            ring_full: 4,
+            oversize: 5,
+            recursion_misses: 6,
+        }),
+        duration: Duration::from_millis(1500),
+    }
+}

@@ -1,0 +1,9 @@
+//! From what the sources gave to what is reported: decode, correlate, filter, settle.
+
+pub mod callpath;
+pub mod correlate;
+pub mod decode;
+pub mod filter;
+pub mod heard;
+pub mod settle;
+pub mod syscall;

@@ -1,0 +1,70 @@
+//! Which changes the user asked for: by operation, writer and path.
+//!
+//! In: a change and the root it belongs to. Out: keep it or not. It is the last word on exclusion: sources only
+//! prune whole directories to save work.
+
+use std::path::Path;
+
+use globset::GlobSet;
+
+use crate::event::{Change, Op};
+use crate::options::TraceOptions;
+
+/// The user's choice, ready to be asked.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    ops: Vec<Op>,
+    pids: Vec<u32>,
+    comms: Vec<Vec<u8>>,
+    exclude: GlobSet,
+    recursive: bool,
+}
+
+impl Filter {
+    /// From the options of a run.
+    pub fn new(options: &TraceOptions) -> Self {
+        Self {
+            ops: options.ops.clone(),
+            pids: options.pids.clone(),
+            comms: options.comms.clone(),
+            exclude: options.exclude.clone(),
+            recursive: options.recursive,
+        }
+    }
+
+    /// Whether to report a change below `root`.
+    ///
+    /// A rename is kept when either of its names would be. A change whose writer is unknown is not kept when the
+    /// user asked for certain writers.
+    pub fn keep(&self, change: &Change, root: &Path) -> bool {
+        let by_op = self.ops.is_empty() || self.ops.contains(&change.op);
+        by_op && self.keep_actor(change) && {
+            let mut names = std::iter::once(&change.path).chain(&change.old_path);
+            names.any(|path| self.keep_path(path, root))
+        }
+    }
+
+    fn keep_actor(&self, change: &Change) -> bool {
+        if self.pids.is_empty() && self.comms.is_empty() {
+            return true;
+        }
+        change.actor.as_ref().is_some_and(|actor| {
+            (self.pids.is_empty() || self.pids.contains(&actor.pid))
+                && (self.comms.is_empty() || self.comms.contains(&actor.comm))
+        })
+    }
+
+    /// The root itself is always kept; below it, neither the path nor a directory above it may be excluded.
+    fn keep_path(&self, path: &Path, root: &Path) -> bool {
+        let Ok(relative) = path.strip_prefix(root) else { return false };
+        let depth = relative.components().count();
+        if !self.recursive && depth > 1 {
+            return false;
+        }
+        self.exclude.is_empty() || !relative.ancestors().take(depth).any(|part| self.exclude.is_match(part))
+    }
+}
+
+#[cfg(test)]
+#[path = "filter_tests.rs"]
+mod tests;

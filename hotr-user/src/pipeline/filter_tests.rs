@@ -1,0 +1,79 @@
+//! Which changes are kept.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+
+use super::Filter;
+use crate::event::{Actor, Change, Channel, Op};
+
+fn everything() -> Filter {
+    Filter { ops: vec![], pids: vec![], comms: vec![], exclude: GlobSet::empty(), recursive: true }
+}
+
+fn excluding(glob: &str) -> Filter {
+    let exclude = GlobSetBuilder::new().add(Glob::new(glob).unwrap()).build().unwrap();
+    Filter { exclude, ..everything() }
+}
+
+fn change(op: Op, path: &str) -> Change {
+    Change {
+        time: SystemTime::UNIX_EPOCH,
+        op,
+        detail: vec![],
+        path: PathBuf::from(path),
+        old_path: None,
+        file_type: None,
+        id: None,
+        size: None,
+        writes: 0,
+        bytes: 0,
+        layer: None,
+        actor: None,
+        seen_by: vec![Channel::Ebpf],
+        missed_by: vec![],
+    }
+}
+
+fn by(pid: u32, comm: &str) -> Change {
+    let actor = Actor { pid, tid: pid + 1, uid: 0, comm: comm.as_bytes().to_vec(), exe: None, cgroup: None };
+    Change { actor: Some(actor), ..change(Op::Write, "/r/f") }
+}
+
+fn renamed(from: &str, to: &str) -> Change {
+    Change { old_path: Some(PathBuf::from(from)), ..change(Op::Rename, to) }
+}
+
+#[test]
+fn each_condition_keeps_what_it_says() {
+    let flat = Filter { recursive: false, ..everything() };
+    let writes = Filter { ops: vec![Op::Write], ..everything() };
+    let pid = Filter { pids: vec![7], ..everything() };
+    let comm = Filter { comms: vec![b"vim".to_vec()], pids: vec![7], ..everything() };
+    let cases: &[(&str, &Filter, Change, bool)] = &[
+        ("no condition", &everything(), change(Op::Create, "/r/a/b"), true),
+        ("outside the root", &everything(), change(Op::Create, "/rr/a"), false),
+        ("the asked operation", &writes, change(Op::Write, "/r/a"), true),
+        ("another operation", &writes, change(Op::Attrib, "/r/a"), false),
+        ("the asked process", &pid, by(7, "sh"), true),
+        ("another process", &pid, by(8, "sh"), false),
+        ("a thread id is no process id", &pid, by(6, "sh"), false),
+        ("nobody knows who", &pid, change(Op::Write, "/r/f"), false),
+        ("process and name", &comm, by(7, "vim"), true),
+        ("process without the name", &comm, by(7, "sh"), false),
+        ("flat: an entry of the root", &flat, change(Op::Write, "/r/a"), true),
+        ("flat: the root itself", &flat, change(Op::Attrib, "/r"), true),
+        ("flat: deeper", &flat, change(Op::Write, "/r/a/b"), false),
+        ("flat: moved up into the root", &flat, renamed("/r/a/b", "/r/b"), true),
+        ("excluded", &excluding("*.tmp"), change(Op::Write, "/r/a.tmp"), false),
+        ("below an excluded directory", &excluding("target"), change(Op::Write, "/r/target/x/y"), false),
+        ("not excluded", &excluding("target"), change(Op::Write, "/r/targets"), true),
+        ("a glob does not reach above the root", &excluding("r"), change(Op::Write, "/r/f"), true),
+        ("renamed from an excluded name", &excluding("*.tmp"), renamed("/r/a.tmp", "/r/a"), true),
+        ("renamed between excluded names", &excluding("*.tmp"), renamed("/r/a.tmp", "/r/b.tmp"), false),
+    ];
+    for (name, filter, change, kept) in cases {
+        assert_eq!(filter.keep(change, Path::new("/r")), *kept, "{name}");
+    }
+}

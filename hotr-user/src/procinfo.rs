@@ -1,0 +1,207 @@
+//! Who made a change: pid, tid and comm of a record in, the program's path and the cgroup out.
+//!
+//! Called for every change, so a hit costs no system call. What makes that sound:
+//! - The key holds the comm that the kernel recorded. A fork that becomes another program changes its comm, and so
+//!   is another key; the shell's redirection and the program it starts are not mixed up.
+//! - An entry is trusted for [`ActorCache::TRUST`]. Pids are handed out in a circle (kernel/pid.c,
+//!   `idr_alloc_cyclic`), so one comes back within that time only after `pid_max` forks. After it, the start
+//!   time of the process is compared: another one means another process.
+//! - A record may be read after its process has moved on. When `/proc` shows another comm than the record, the
+//!   program is not the one that made the change, and nothing is said about it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+mod cgroup;
+
+pub use cgroup::CgroupPaths;
+
+/// `PROC_PID_INIT_INO`: the inode of the initial pid namespace (include/linux/proc_ns.h).
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Whether pids in records (those of the initial pid namespace) are the pids of our `/proc`. If not, no lookup is
+/// possible: `/proc/<pid>` would be somebody else.
+#[must_use]
+pub fn in_initial_pid_namespace() -> bool {
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| ns.ino() == INITIAL_PID_NAMESPACE)
+}
+
+/// What a record says about its task.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a> {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// Command name without padding.
+    pub comm: &'a [u8],
+    /// Id of the cgroup in the unified hierarchy; 0 when the record has none.
+    pub cgroup_id: u64,
+}
+
+/// What could be found out about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskInfo {
+    /// The program. `None` for kernel threads, and when the process had ended or become another program.
+    pub exe: Option<Arc<Path>>,
+    /// The cgroup's path, `/` for the root cgroup.
+    pub cgroup: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    start: Option<u64>,
+    exe: Option<Arc<Path>>,
+    cgroup: Option<Arc<str>>,
+    comm: Box<[u8]>,
+    cgroup_id: u64,
+    checked: Instant,
+    used: Instant,
+}
+
+/// Looks tasks up in `/proc`, and remembers.
+#[derive(Debug)]
+pub struct ActorCache {
+    entries: HashMap<(u32, u32), Entry>,
+    cgroups: CgroupPaths,
+    possible: bool,
+    proc_root: PathBuf,
+}
+
+impl Default for ActorCache {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ActorCache {
+    /// How long an entry is used without looking whether the pid still is the same process.
+    pub const TRUST: Duration = Duration::from_millis(100);
+    /// Entries kept; when full, those not used for the longest time go first.
+    pub const CAPACITY: usize = 4096;
+
+    /// Empty.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_proc(PathBuf::from("/proc"), in_initial_pid_namespace())
+    }
+
+    fn with_proc(proc_root: PathBuf, possible: bool) -> Self {
+        Self { entries: HashMap::new(), cgroups: CgroupPaths::new(), possible, proc_root }
+    }
+
+    /// Why nothing can be looked up, for a person; `None` when it can.
+    #[must_use]
+    pub const fn impossible(&self) -> Option<&'static str> {
+        if self.possible {
+            return None;
+        }
+        Some(
+            "hotr runs in a pid namespace of its own, so a writer's program and cgroup cannot be looked up; \
+             run it in the host's pid namespace (docker: --pid=host)",
+        )
+    }
+
+    /// Program and cgroup of a task. `now` is any monotonic time, taken once per batch.
+    pub fn lookup(&mut self, task: &Task<'_>, now: Instant) -> TaskInfo {
+        if !self.possible {
+            // Cgroup ids are the same in every namespace.
+            return TaskInfo { exe: None, cgroup: self.cgroups.path(task.cgroup_id, now) };
+        }
+        let key = (task.pid, task.tid);
+        if let Some(entry) = self.entries.get_mut(&key)
+            && *entry.comm == *task.comm
+            && entry.cgroup_id == task.cgroup_id
+            && (now.saturating_duration_since(entry.checked) < Self::TRUST
+                || still_the_same(&self.proc_root, task.pid, entry, now))
+        {
+            entry.used = now;
+            return TaskInfo { exe: entry.exe.clone(), cgroup: entry.cgroup.clone() };
+        }
+        let entry = self.ask(task, now);
+        let info = TaskInfo { exe: entry.exe.clone(), cgroup: entry.cgroup.clone() };
+        if self.entries.len() >= Self::CAPACITY && !self.entries.contains_key(&key) {
+            self.evict();
+        }
+        self.entries.insert(key, entry);
+        info
+    }
+
+    fn ask(&mut self, task: &Task<'_>, now: Instant) -> Entry {
+        let dir = self.proc_root.join(task.pid.to_string());
+        let start = start_time(&dir);
+        let comm_file =
+            if task.tid == task.pid { dir.join("comm") } else { dir.join(format!("task/{}/comm", task.tid)) };
+        let comm = fs::read(comm_file).ok();
+        let same_program = comm.is_some_and(|comm| comm.strip_suffix(b"\n").unwrap_or(&comm) == task.comm);
+        let exe = if same_program { fs::read_link(dir.join("exe")).ok() } else { None };
+        // The process may have been replaced between the reads.
+        let exe = exe.filter(|_| start.is_some() && start_time(&dir) == start).map(Arc::from);
+        let cgroup = self.cgroups.path(task.cgroup_id, now).or_else(|| cgroup::of_process(&dir));
+        Entry {
+            start,
+            exe,
+            cgroup,
+            comm: task.comm.into(),
+            cgroup_id: task.cgroup_id,
+            checked: now,
+            used: now,
+        }
+    }
+
+    /// Removes the half that was used least recently: seldom, and linear.
+    fn evict(&mut self) {
+        let mut times: Vec<Instant> = self.entries.values().map(|entry| entry.used).collect();
+        let middle = times.len() / 2;
+        let (_, median, _) = times.select_nth_unstable(middle);
+        let median = *median;
+        let mut excess = self.entries.len() - middle;
+        self.entries.retain(|_, entry| {
+            let goes = excess > 0 && entry.used <= median;
+            excess -= usize::from(goes);
+            !goes
+        });
+    }
+}
+
+/// The pid has not become another process. One that has ended is still itself: late records of it are right.
+fn still_the_same(proc_root: &Path, pid: u32, entry: &mut Entry, now: Instant) -> bool {
+    let dir = proc_root.join(pid.to_string());
+    let same = match read_start_time(&dir) {
+        Ok(start) => entry.start == Some(start),
+        Err(error) => is_gone(error.kind()),
+    };
+    if same {
+        entry.checked = now;
+    }
+    same
+}
+
+fn is_gone(kind: ErrorKind) -> bool {
+    // A process that ends between open and read gives ESRCH, which has no kind of its own.
+    kind != ErrorKind::PermissionDenied
+}
+
+fn start_time(dir: &Path) -> Option<u64> {
+    read_start_time(dir).ok()
+}
+
+/// Field 22 of `/proc/<pid>/stat`, in clock ticks since boot. The comm before it may hold spaces and parentheses.
+fn read_start_time(dir: &Path) -> std::io::Result<u64> {
+    let stat = fs::read(dir.join("stat"))?;
+    parse_start_time(&stat).ok_or_else(|| ErrorKind::InvalidData.into())
+}
+
+fn parse_start_time(stat: &[u8]) -> Option<u64> {
+    let after_comm = &stat[stat.iter().rposition(|&byte| byte == b')')? + 1..];
+    // The state is field 3.
+    std::str::from_utf8(after_comm).ok()?.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests;

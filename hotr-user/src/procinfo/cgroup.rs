@@ -1,0 +1,126 @@
+//! Cgroup ids in, paths in the unified hierarchy out.
+//!
+//! The id that the kernel records is the inode number of the cgroup's directory on a 64-bit machine
+//! (fs/kernfs/dir.c, `kernfs_ino`), and a directory listing already carries inode numbers: one walk without a stat
+//! per entry knows them all. It works after the writing process has ended, while its cgroup lives.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::mounts::MountTable;
+
+/// Paths of cgroups by id, as of the last walk.
+#[derive(Debug)]
+pub struct CgroupPaths {
+    mount: Option<PathBuf>,
+    paths: HashMap<u64, Arc<str>>,
+    walked: Option<Instant>,
+}
+
+impl Default for CgroupPaths {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CgroupPaths {
+    /// An unknown id starts a walk at most this often.
+    const PAUSE: Duration = Duration::from_millis(500);
+
+    /// Finds where the unified hierarchy is mounted; without it every answer is `None`.
+    #[must_use]
+    pub fn new() -> Self {
+        let mount = MountTable::read().ok().and_then(|table| {
+            let mount = table.mounts().iter().find(|mount| mount.fs_type == "cgroup2")?;
+            Some(mount.mount_point.clone())
+        });
+        Self::at(mount)
+    }
+
+    fn at(mount: Option<PathBuf>) -> Self {
+        Self { mount, paths: HashMap::new(), walked: None }
+    }
+
+    /// The path of a cgroup, `/` for the root. Removed cgroups stay known: their ids are not used again.
+    pub fn path(&mut self, id: u64, now: Instant) -> Option<Arc<str>> {
+        if id == 0 {
+            return None;
+        }
+        if let Some(path) = self.paths.get(&id) {
+            return Some(Arc::clone(path));
+        }
+        let mount = self.mount.clone()?;
+        if self.walked.is_some_and(|walked| now.saturating_duration_since(walked) < Self::PAUSE) {
+            return None;
+        }
+        self.walked = Some(now);
+        self.walk(&mount);
+        self.paths.get(&id).map(Arc::clone)
+    }
+
+    fn walk(&mut self, mount: &Path) {
+        if let Ok(root) = fs::metadata(mount) {
+            self.paths.insert(root.ino(), Arc::from("/"));
+        }
+        let mut open = vec![mount.to_path_buf()];
+        while let Some(dir) = open.pop() {
+            // A cgroup may vanish at any moment.
+            let Ok(entries) = fs::read_dir(&dir) else { continue };
+            for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+                let path = entry.path();
+                if let Ok(below) = path.strip_prefix(mount) {
+                    self.paths.insert(entry.ino(), Arc::from(format!("/{}", below.to_string_lossy())));
+                }
+                open.push(path);
+            }
+        }
+    }
+}
+
+/// The unified-hierarchy line of `/proc/<pid>/cgroup`.
+pub(super) fn of_process(dir: &Path) -> Option<Arc<str>> {
+    let text = fs::read(dir.join("cgroup")).ok()?;
+    unified(&String::from_utf8_lossy(&text))
+}
+
+fn unified(text: &str) -> Option<Arc<str>> {
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    Some(Arc::from(path.strip_suffix(" (deleted)").unwrap_or(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unified_line_is_the_one_numbered_zero() {
+        for (text, expected) in [
+            ("0::/system.slice/ssh.service\n", Some("/system.slice/ssh.service")),
+            ("10:0::x:/no\n1:name=systemd:/a\n0::/b:c\n", Some("/b:c")),
+            ("0::/gone (deleted)\n", Some("/gone")),
+            ("1:cpu:/x\n", None),
+        ] {
+            assert_eq!(unified(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_the_inode_of_the_directory() {
+        let mount = std::env::temp_dir().join(format!("hotr-cgroup-{}", std::process::id()));
+        fs::create_dir_all(mount.join("a/b")).unwrap();
+        let ino = |path: &str| fs::metadata(mount.join(path)).unwrap().ino();
+        let mut paths = CgroupPaths::at(Some(mount.clone()));
+        let now = Instant::now();
+        assert_eq!(paths.path(ino("a/b"), now).as_deref(), Some("/a/b"));
+        assert_eq!(paths.path(ino(""), now).as_deref(), Some("/"));
+        fs::create_dir(mount.join("later")).unwrap();
+        assert_eq!(paths.path(ino("later"), now), None, "no second walk at once");
+        assert_eq!(paths.path(ino("later"), now + CgroupPaths::PAUSE).as_deref(), Some("/later"));
+        assert_eq!(paths.path(0, now), None);
+        fs::remove_dir_all(&mount).unwrap();
+    }
+}

@@ -1,0 +1,167 @@
+//! Everything hotr tells about a run, before it is printed: one variant a `type` of the output contract.
+//!
+//! Producers fill these in; only `output/` knows how they look as JSON or on a terminal.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use crate::event::{Change, Channel, Layer};
+
+/// Another way into a watched directory that is covered as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// Where that way leads in, in hotr's mount namespace.
+    pub path: PathBuf,
+    /// What kind of way it is.
+    pub layer: Layer,
+}
+
+/// A watched root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// The path as the user named it, made absolute.
+    pub path: PathBuf,
+    /// Filesystem type (`ext4`, `overlay`, …).
+    pub fs: String,
+    /// Other ways in.
+    pub aliases: Vec<Alias>,
+}
+
+/// Health of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelState {
+    /// It hears everything it can.
+    Active,
+    /// It runs, and part of what it should hear is lost or uncovered.
+    Degraded,
+    /// There, and not needed now.
+    Idle,
+    /// Not running.
+    Off,
+}
+
+impl ChannelState {
+    /// The word used in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Degraded => "degraded",
+            Self::Idle => "idle",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// A channel as the `ready` line shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelInfo {
+    /// Which one.
+    pub channel: Channel,
+    /// How it is.
+    pub state: ChannelState,
+    /// eBPF: `fentry`, `kprobe`, `tracepoint`, or `mixed` when hooks differ.
+    pub tier: Option<&'static str>,
+    /// inotify: number of watches.
+    pub watches: Option<u64>,
+    /// inotify: directories without a watch because a limit was reached.
+    pub uncovered: Option<u64>,
+    /// poll: milliseconds between two audits.
+    pub interval_ms: Option<u64>,
+    /// Why it is not active.
+    pub why: Option<String>,
+}
+
+/// Totals of the kernel side; `seen == submitted + coalesced + filtered + ring_full + oversize`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelTotals {
+    /// Hook calls on a watched superblock.
+    pub seen: u64,
+    /// Records handed to userspace.
+    pub submitted: u64,
+    /// Counted in the kernel, and told by a later record's totals.
+    pub coalesced: u64,
+    /// Outside the watched trees, or an inner operation of a watched overlay.
+    pub filtered: u64,
+    /// Lost: the ring buffer was full.
+    pub ring_full: u64,
+    /// Lost: the path was longer than a record can hold.
+    pub oversize: u64,
+    /// Programs the kernel did not run because one of ours was already running on that CPU.
+    pub recursion_misses: u64,
+}
+
+/// A raw record, printed with `--raw` only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Raw {
+    /// As read from the inotify descriptor.
+    Inotify {
+        /// When it was read.
+        time: SystemTime,
+        /// Watched directory joined with the name.
+        path: PathBuf,
+        /// `inotify_event.mask`.
+        mask: u32,
+        /// `inotify_event.cookie`.
+        cookie: u32,
+        /// `inotify_event.wd`.
+        wd: i32,
+        /// `inotify_event.name`, when there is one.
+        name: Option<Vec<u8>>,
+    },
+    /// As read from the ring buffer.
+    Ebpf {
+        /// When the kernel made the change.
+        time: SystemTime,
+        /// Kernel function or tracepoint.
+        hook: &'static str,
+        /// `fentry`, `kprobe` or `tracepoint`.
+        tier: &'static str,
+        /// The change by itself: not settled, not merged.
+        change: Box<Change>,
+    },
+}
+
+/// One line of output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// First line: from now on nothing is missed.
+    Ready {
+        /// The watched roots.
+        roots: Vec<Root>,
+        /// The channels.
+        channels: Vec<ChannelInfo>,
+    },
+    /// A change.
+    Change(Box<Change>),
+    /// A raw record.
+    Raw(Raw),
+    /// Something was lost, counted and said.
+    Loss {
+        /// The channel that lost.
+        channel: Channel,
+        /// `queue-overflow`, `ring-full`, `oversize`, `watch-limit`, `unmounted`, …
+        reason: &'static str,
+        /// How many records, or 1 when the kernel only says "some".
+        count: u64,
+        /// The root or directory concerned, when it is one.
+        path: Option<PathBuf>,
+    },
+    /// A channel's health changed.
+    Channel {
+        /// Which one.
+        channel: Channel,
+        /// Its new state.
+        state: ChannelState,
+        /// The reason, for a person.
+        why: String,
+    },
+    /// Last line.
+    Summary {
+        /// Number of `change` lines.
+        changes: u64,
+        /// Kernel totals, when the eBPF channel ran.
+        kernel: Option<KernelTotals>,
+        /// Seconds from `ready` to the end.
+        duration: std::time::Duration,
+    },
+}

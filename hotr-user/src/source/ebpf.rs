@@ -1,0 +1,303 @@
+//! The eBPF channel: starts the kernel programs, registers roots with them, and reads their records.
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
+use aya::programs::RawTracePoint;
+use aya::{Btf as AyaBtf, Ebpf, Pod};
+use hotr_common::config::{
+    Live, MAX_ROOTS, MAX_SUPERBLOCKS, ROOT_LAYER, Registered, RootSlot, Storm, StormKey,
+};
+use hotr_common::counters::Counters;
+use hotr_common::record::Record;
+
+use crate::kernel::btf::Btf;
+use crate::kernel::load::{self, LoadError, PlannedHook};
+use crate::kernel::tracepoints;
+use crate::options::TierChoice;
+
+/// Newtypes that let maps hold the common crate's values.
+macro_rules! pod {
+    ($($name:ident($inner:ty);)*) => {$(
+        #[derive(Clone, Copy)]
+        #[repr(transparent)]
+        struct $name($inner);
+        // SAFETY: the inner type is `repr(C)`, made of integers, without padding.
+        unsafe impl Pod for $name {}
+    )*};
+}
+pod! {
+    LivePod(Live);
+    SlotPod(RootSlot);
+    RegisteredPod(Registered);
+    CountersPod(Counters);
+    StormKeyPod(StormKey);
+    StormPod(Storm);
+}
+
+/// How the channel is started.
+#[derive(Clone, Copy, Debug)]
+pub struct EbpfOptions {
+    /// Tier of the programs.
+    pub tier: TierChoice,
+    /// Size of the ring buffer in bytes, a power of two and at least a page.
+    pub ring_bytes: u32,
+    /// Coalescing window in nanoseconds; 0 makes every change a record.
+    pub window_ns: u64,
+}
+
+/// The running channel.
+pub struct EbpfSource {
+    ring: RingBuf<MapData>,
+    live: Array<MapData, LivePod>,
+    roots: HashMap<MapData, u64, u32>,
+    slots: Array<MapData, SlotPod>,
+    storms: HashMap<MapData, StormKeyPod, StormPod>,
+    counters: PerCpuArray<MapData, CountersPod>,
+    registered: Array<MapData, RegisteredPod>,
+    settings: Live,
+    used: Vec<Option<Registered>>,
+    plan: Vec<PlannedHook>,
+    ebpf: Ebpf,
+}
+
+impl EbpfSource {
+    /// Loads the programs; nothing is attached until [`Self::attach`].
+    ///
+    /// # Errors
+    /// When the kernel refuses the object, or lacks what every tier needs.
+    pub fn load(options: EbpfOptions) -> Result<(Self, Btf, AyaBtf), LoadError> {
+        let btf = Btf::from_kernel()?;
+        let kernel = AyaBtf::from_sys_fs().map_err(|error| LoadError::Object(error.into()))?;
+        let mut ebpf = load::load(&btf, Some(&kernel), options.ring_bytes)?;
+        let settings = Live {
+            superblocks: [0; MAX_SUPERBLOCKS],
+            own_group: 0,
+            window: options.window_ns,
+            cookie: cookie(),
+            regs_off: 0,
+            own_tgid: 0,
+            epoch: 0,
+            layers: 0,
+            calls: 0,
+        };
+        let mut source = Self {
+            ring: take(&mut ebpf, "RECORDS")?,
+            live: take(&mut ebpf, ".bss")?,
+            roots: take(&mut ebpf, "ROOTS")?,
+            slots: take(&mut ebpf, "ROOT_SLOTS")?,
+            storms: take(&mut ebpf, "STORM_MAP")?,
+            counters: take(&mut ebpf, "COUNTERS")?,
+            registered: take(&mut ebpf, "REGISTERED")?,
+            settings,
+            used: Vec::new(),
+            plan: Vec::new(),
+            ebpf,
+        };
+        source.publish()?;
+        Ok((source, btf, kernel))
+    }
+
+    /// Attaches every hook at the best tier. Roots should be registered before.
+    pub fn attach(&mut self, btf: &Btf, kernel: &AyaBtf, choice: TierChoice) {
+        self.plan = load::attach(&mut self.ebpf, btf, kernel, choice);
+    }
+
+    /// What each hook got.
+    #[must_use]
+    pub fn plan(&self) -> &[PlannedHook] {
+        &self.plan
+    }
+
+    /// Resolves descriptors of hotr's own to kernel addresses.
+    ///
+    /// # Errors
+    /// When the registering program cannot be attached or did not see the call.
+    pub fn register(&mut self, fds: &[BorrowedFd<'_>]) -> Result<Vec<Registered>, LoadError> {
+        let program: &mut RawTracePoint = self
+            .ebpf
+            .program_mut("register")
+            .and_then(|program| program.try_into().ok())
+            .ok_or(LoadError::Map("register"))?;
+        let refused = |error| LoadError::Program { program: "register", error };
+        if program.fd().is_err() {
+            program.load().map_err(refused)?;
+        }
+        let link = program.attach("sys_enter").map_err(refused)?;
+        let found = fds.iter().map(|fd| self.resolve(*fd)).collect();
+        let program: &mut RawTracePoint = self
+            .ebpf
+            .program_mut("register")
+            .and_then(|program| program.try_into().ok())
+            .ok_or(LoadError::Map("register"))?;
+        program.detach(link).map_err(refused)?;
+        found
+    }
+
+    fn resolve(&mut self, fd: BorrowedFd<'_>) -> Result<Registered, LoadError> {
+        let map = |_| LoadError::Map("REGISTERED");
+        self.registered.set(0, RegisteredPod(Registered::default()), 0).map_err(map)?;
+        // SAFETY: F_GETFD takes no third argument; the kernel program reads it.
+        unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD, self.settings.cookie) };
+        let found = self.registered.get(&0, 0).map_err(map)?.0;
+        if found.inode == 0 {
+            return Err(LoadError::Register {
+                object: format!("descriptor {}", fd.as_raw_fd()),
+                source: io::Error::other("the program on sys_enter did not see hotr's own system call"),
+            });
+        }
+        if self.settings.regs_off != found.regs_off || self.settings.own_tgid != found.tgid {
+            self.settings.regs_off = found.regs_off;
+            self.settings.own_tgid = found.tgid;
+            self.publish()?;
+        }
+        Ok(found)
+    }
+
+    /// Watches a registered directory; returns its slot. One inode has one slot.
+    ///
+    /// # Errors
+    /// When there are more roots or superblocks than the programs can hold.
+    pub fn add_root(&mut self, root: &Registered, layer: bool) -> Result<u16, LoadError> {
+        let full = |what: &str| LoadError::Register {
+            object: what.to_owned(),
+            source: io::Error::other("more of them than the kernel programs can hold"),
+        };
+        let slot = self.used.iter().position(Option::is_none).unwrap_or(self.used.len());
+        if slot >= MAX_ROOTS {
+            return Err(full("root"));
+        }
+        let sbs = &mut self.settings.superblocks;
+        if !sbs.contains(&root.superblock) {
+            *sbs.iter_mut().find(|sb| **sb == 0).ok_or_else(|| full("filesystem"))? = root.superblock;
+        }
+        let flags = if layer { ROOT_LAYER } else { 0 };
+        self.settings.layers |= flags;
+        let number = u32::try_from(slot).map_err(|_| full("root"))?;
+        let value = RootSlot { inode: root.inode, flags, reserved: 0 };
+        self.slots.set(number, SlotPod(value), 0).map_err(|_| LoadError::Map("ROOT_SLOTS"))?;
+        self.roots.insert(root.inode, number, 0).map_err(|_| LoadError::Map("ROOTS"))?;
+        if slot == self.used.len() {
+            self.used.push(Some(*root));
+        } else {
+            self.used[slot] = Some(*root);
+        }
+        self.settings.epoch += 1;
+        self.publish()?;
+        u16::try_from(slot).map_err(|_| full("root"))
+    }
+
+    /// Forgets a root: its inode is going away.
+    ///
+    /// # Errors
+    /// When the maps cannot be changed.
+    pub fn remove_root(&mut self, slot: u16) -> Result<(), LoadError> {
+        let Some(root) = self.used.get_mut(usize::from(slot)).and_then(Option::take) else { return Ok(()) };
+        // Gone already is what was wanted.
+        let _ = self.roots.remove(&root.inode);
+        if !self.used.iter().flatten().any(|other| other.superblock == root.superblock) {
+            let sbs = &mut self.settings.superblocks;
+            let last = sbs.iter().rposition(|sb| *sb != 0).unwrap_or(0);
+            if let Some(at) = sbs.iter().position(|sb| *sb == root.superblock) {
+                sbs.swap(at, last);
+                sbs[last] = 0;
+            }
+        }
+        self.settings.epoch += 1;
+        self.publish()
+    }
+
+    /// Tells the delivery hooks which inotify instance is hotr's.
+    ///
+    /// # Errors
+    /// When the map cannot be changed.
+    pub fn set_inotify_group(&mut self, inotify: &Registered) -> Result<(), LoadError> {
+        self.settings.own_group = inotify.private_data;
+        self.publish()
+    }
+
+    fn publish(&mut self) -> Result<(), LoadError> {
+        self.live.set(0, LivePod(self.settings), 0).map_err(|_| LoadError::Map(".bss"))
+    }
+
+    /// Hands up to `limit` records to `each`: header, path, old path (names from leaf to root, each ended by NUL).
+    /// Returns how many there were.
+    pub fn drain(&mut self, limit: usize, mut each: impl FnMut(&Record, &[u8], &[u8])) -> usize {
+        let mut read = 0;
+        while read < limit {
+            let Some(item) = self.ring.next() else { break };
+            read += 1;
+            let bytes: &[u8] = &item;
+            let Some(header) = bytes.first_chunk::<{ size_of::<Record>() }>() else { continue };
+            // SAFETY: `Record` is plain integers, any bytes are a value of it; the read is unaligned.
+            let record = unsafe { header.as_ptr().cast::<Record>().read_unaligned() };
+            let payload = &bytes[size_of::<Record>()..];
+            let path_end = usize::from(record.path_len).min(payload.len());
+            let old_end = (path_end + usize::from(record.old_len)).min(payload.len());
+            each(&record, &payload[..path_end], &payload[path_end..old_end]);
+        }
+        read
+    }
+
+    /// Totals of a file under continuous change.
+    #[must_use]
+    pub fn storm(&self, key: &StormKey) -> Option<Storm> {
+        self.storms.get(&StormKeyPod(*key), 0).ok().map(|storm| storm.0)
+    }
+
+    /// Forgets a file that has been quiet for longer than the window: its next change gives a record at once.
+    pub fn forget_storm(&mut self, key: &StormKey) {
+        // Gone already is what was wanted.
+        let _ = self.storms.remove(&StormKeyPod(*key));
+    }
+
+    /// How often the kernel did not run a program because it was already running on that CPU: the sum over hotr's
+    /// programs of `recursion_misses` in their fdinfo (kernel/bpf/syscall.c `bpf_prog_show_fdinfo`). 0 on kernels
+    /// that do not count it. `wake` is left out: what it was not run for, the run that was in its way does.
+    #[must_use]
+    pub fn recursion_misses(&self) -> u64 {
+        let programs = self.ebpf.programs().filter(|(name, _)| *name != tracepoints::WAKE);
+        let programs = programs.filter_map(|(_, program)| program.fd().ok());
+        let infos = programs.filter_map(|fd| {
+            std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok()
+        });
+        let misses = infos.filter_map(|info| {
+            info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse::<u64>().ok())
+        });
+        misses.sum()
+    }
+
+    /// Counters of all CPUs together.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        let Ok(values) = self.counters.get(&0, 0) else { return sum };
+        for CountersPod(cpu) in values.iter() {
+            sum.seen += cpu.seen;
+            sum.submitted += cpu.submitted;
+            sum.coalesced += cpu.coalesced;
+            sum.filtered += cpu.filtered;
+            sum.ring_full += cpu.ring_full;
+            sum.oversize += cpu.oversize;
+        }
+        sum
+    }
+}
+
+impl AsFd for EbpfSource {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+}
+
+fn take<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError> {
+    ebpf.take_map(name).and_then(|map| T::try_from(map).ok()).ok_or(LoadError::Map(name))
+}
+
+/// A number that no other system call on the machine carries as its third argument.
+fn cookie() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish() | 1 << 63
+}

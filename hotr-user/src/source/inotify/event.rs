@@ -1,0 +1,177 @@
+//! What the inotify channel tells: events, losses, and what it does not cover.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+/// `IN_*` bits of an event, from `include/uapi/linux/inotify.h`.
+pub mod mask {
+    /// Content or size changed.
+    pub const MODIFY: u32 = 0x2;
+    /// Attributes changed.
+    pub const ATTRIB: u32 = 0x4;
+    /// A name moved away.
+    pub const MOVED_FROM: u32 = 0x40;
+    /// A name moved in.
+    pub const MOVED_TO: u32 = 0x80;
+    /// A name appeared.
+    pub const CREATE: u32 = 0x100;
+    /// A name disappeared.
+    pub const DELETE: u32 = 0x200;
+    /// The watched directory itself was deleted.
+    pub const DELETE_SELF: u32 = 0x400;
+    /// The watched directory itself was moved.
+    pub const MOVE_SELF: u32 = 0x800;
+    /// The filesystem was unmounted.
+    pub const UNMOUNT: u32 = 0x2000;
+    /// The kernel's queue was full.
+    pub const Q_OVERFLOW: u32 = 0x4000;
+    /// The watch is gone.
+    pub const IGNORED: u32 = 0x8000;
+    /// The name is, or was, a directory's.
+    pub const ISDIR: u32 = 0x4000_0000;
+}
+
+/// One event of the queue, or a synthetic creation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InotifyEvent {
+    /// `CLOCK_MONOTONIC` right after the `read` that returned it. Whatever was queued before that `read` has been
+    /// handed over by the time [`Drained::emptied`] is true.
+    pub read_mono_ns: u64,
+    /// `inotify_event.wd`; -1 for the overflow event.
+    pub wd: i32,
+    /// `inotify_event.mask`.
+    pub mask: u32,
+    /// `inotify_event.cookie`.
+    pub cookie: u32,
+    /// Watched directory joined with the name, as known when the event was read; empty for the overflow event.
+    pub path: PathBuf,
+    /// The event names an entry of the watched directory (otherwise it is about the directory itself).
+    pub has_name: bool,
+    /// It is about a root directory itself: no parent is watched that would tell the same.
+    pub of_root: bool,
+    /// Not from the queue: the entry was found in a new directory before any event told of it.
+    pub synthetic: bool,
+}
+
+impl InotifyEvent {
+    /// The name in the event, when there is one.
+    pub fn name(&self) -> Option<&OsStr> {
+        if self.has_name { self.path.file_name() } else { None }
+    }
+
+    /// The watched directory.
+    pub fn dir(&self) -> &Path {
+        if self.has_name { self.path.parent().unwrap_or(&self.path) } else { &self.path }
+    }
+
+    /// Whether any of these bits is set.
+    pub fn is(&self, bits: u32) -> bool {
+        self.mask & bits != 0
+    }
+}
+
+/// How a call of `drain` ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// The queue was seen empty; otherwise all that was queued when the call began has been handed over, and more
+    /// has come since.
+    pub emptied: bool,
+}
+
+/// Something was lost: paths or watches may be wrong until the watches are rebuilt and the roots rescanned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The first reason.
+    pub reason: LostReason,
+    /// The directory concerned, when it is one.
+    pub path: Option<PathBuf>,
+    /// Number of losses since they were last asked for.
+    pub count: u64,
+}
+
+/// Why something was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LostReason {
+    /// The kernel's queue was full (`IN_Q_OVERFLOW`).
+    QueueOverflow,
+    /// An event of a watch that hotr does not know.
+    UnknownWatch,
+    /// The kernel took a watch away without a deletion.
+    WatchRemoved,
+    /// A filesystem below a root was unmounted.
+    Unmounted,
+    /// The consumer left too many events in the sink.
+    OwnQueue,
+    /// A root, or the directory a root file lies in, was deleted.
+    RootGone,
+    /// A root was renamed: its path leads elsewhere or nowhere.
+    RootMoved,
+}
+
+impl LostReason {
+    /// The word used in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueOverflow => "queue-overflow",
+            Self::UnknownWatch => "unknown-watch",
+            Self::WatchRemoved => "watch-removed",
+            Self::Unmounted => "unmounted",
+            Self::OwnQueue => "own-queue",
+            Self::RootGone => "root-gone",
+            Self::RootMoved => "root-moved",
+        }
+    }
+}
+
+/// Directories without a watch that should have one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uncovered {
+    /// How many were found.
+    pub count: u64,
+    /// The search ended before all were found: there are more.
+    pub more: bool,
+    /// The first few, and why.
+    pub examples: Vec<(PathBuf, String)>,
+}
+
+/// Uncovered directories are counted up to here; a walk without watches has to end some time.
+const COUNTED: u64 = 100_000;
+/// Paths kept as examples.
+const EXAMPLES: usize = 8;
+
+impl Uncovered {
+    /// Counts one more; the path and the reason are asked for only while examples are wanted.
+    pub(super) fn add(&mut self, example: impl FnOnce() -> (PathBuf, String)) {
+        if self.count >= COUNTED {
+            self.more = true;
+            return;
+        }
+        self.count += 1;
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(example());
+        }
+    }
+}
+
+/// A directory left out on purpose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The directory.
+    pub path: PathBuf,
+    /// Name of its pseudo filesystem.
+    pub fs: &'static str,
+}
+
+/// Whether a directory is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coverage {
+    /// There is a watch.
+    Watched {
+        /// `CLOCK_MONOTONIC` when it was there.
+        since_mono_ns: u64,
+    },
+    /// There is none because a limit or a permission forbade it, here or above.
+    Limit,
+    /// There is none: nobody has told of the directory yet, it is excluded, or it lies outside the roots.
+    Unwatched,
+}

@@ -1,0 +1,139 @@
+//! `hotr trace`: runs the channels, joins what they give, and reports it until the end.
+//!
+//! One thread. Each turn reads the ring buffer, then drains inotify, then judges the records that were read: the
+//! order is the proof (see [`crate::pipeline::correlate`]).
+
+mod calls;
+mod clock;
+mod ear;
+mod engine;
+mod judge;
+mod kernel;
+mod rescan;
+mod roots;
+mod storms;
+
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep_until};
+
+use crate::error::Error;
+use crate::options::TraceOptions;
+use crate::output::Printer;
+use engine::Engine;
+
+/// Traces until `end` is ready, the duration is over, or the reader of the reports has gone. The first report is
+/// `ready`, the last one `summary`.
+///
+/// # Errors
+/// When a path cannot be watched, a channel that was asked for by name cannot run, none can, or a report cannot be
+/// written.
+pub async fn run(
+    options: TraceOptions,
+    printer: &mut dyn Printer,
+    end: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let duration = options.duration;
+    let mut engine = Engine::start(options)?;
+    // From `ready` on, however long the start took.
+    let over = duration.map(|duration| Instant::now() + duration);
+    let result = watch(&mut engine, printer, end, over).await;
+    match result {
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+async fn watch(
+    engine: &mut Engine,
+    printer: &mut dyn Printer,
+    end: impl Future<Output = ()>,
+    over: Option<Instant>,
+) -> Result<(), Error> {
+    print(engine, printer)?;
+    let mut end = std::pin::pin!(end);
+    let mut ready = wait_for(&engine.descriptors())?;
+    loop {
+        let deadline = engine.next_deadline().map(|wait| Instant::now() + wait);
+        let wake = match (deadline, over) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        tokio::select! {
+            () = &mut end => break,
+            () = any_ready(&ready) => {}
+            () = async { sleep_until(wake.unwrap_or_else(far)).await }, if wake.is_some() => {}
+        }
+        engine.turn()?;
+        if engine.take_renewed() {
+            // The former descriptors are closed: forget them before a new one of the same number is added.
+            ready.clear();
+            ready = wait_for(&engine.descriptors())?;
+        }
+        print(engine, printer)?;
+        if over.is_some_and(|over| Instant::now() >= over) {
+            break;
+        }
+    }
+    engine.finish()?;
+    print(engine, printer)
+}
+
+fn wait_for(fds: &[RawFd]) -> Result<Vec<AsyncFd<Raw>>, Error> {
+    let interest = Interest::READABLE | Interest::PRIORITY;
+    let register = |fd: &RawFd| {
+        // SAFETY: the engine keeps its descriptors open, or says in `take_renewed` that it has closed one, whereupon
+        // nothing is done with the registration but dropping it.
+        unsafe { AsyncFd::register_with_interest(Raw(*fd), interest) }
+    };
+    fds.iter().map(|fd| register(fd).map_err(|error| runtime(error.into()))).collect()
+}
+
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
+/// Ready when any of the descriptors is. The turn that follows reads all of them to their end.
+async fn any_ready(fds: &[AsyncFd<Raw>]) {
+    std::future::poll_fn(|context| {
+        let mut any = std::task::Poll::Pending;
+        for fd in fds {
+            if let std::task::Poll::Ready(Ok(mut guard)) = fd.poll_read_ready(context) {
+                guard.clear_ready();
+                any = std::task::Poll::Ready(());
+            }
+        }
+        any
+    })
+    .await;
+}
+
+fn print(engine: &mut Engine, printer: &mut dyn Printer) -> Result<(), Error> {
+    for report in engine.reports() {
+        printer.print(&report).map_err(Error::Output)?;
+    }
+    printer.flush().map_err(Error::Output)
+}
+
+fn runtime(source: io::Error) -> Error {
+    Error::Os {
+        operation: "wait for",
+        object: "the channels".to_owned(),
+        source,
+        next: "raise the limit of open files",
+    }
+}
+
+/// A descriptor that somebody else owns and keeps open.
+struct Raw(RawFd);
+
+impl AsRawFd for Raw {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}

@@ -1,0 +1,364 @@
+//! One run of `hotr trace`: the channels, and what joins them.
+
+mod losses;
+mod ready;
+
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
+use super::clock::Clock;
+use super::ear::Ear;
+use super::judge::{self, Context};
+use super::kernel::{KernelSide, Traced};
+use super::rescan::Ledger;
+use super::storms::Trailing;
+use crate::error::Error;
+use crate::event::{Change, Channel, FileType, Missed, Op};
+use crate::options::TraceOptions;
+use crate::pipeline::filter::Filter;
+use crate::pipeline::heard::Heard;
+use crate::pipeline::settle::Settler;
+use crate::report::{Raw, Report};
+use crate::source::mono_ns;
+
+/// How often losses of the kernel side are asked for while changes come.
+const LOSS_CHECK: Duration = Duration::from_millis(250);
+
+/// See the module.
+pub(super) struct Engine {
+    options: TraceOptions,
+    filter: Filter,
+    kernel: Option<KernelSide>,
+    ear: Option<Ear>,
+    settler: Settler,
+    ledger: Ledger,
+    reports: Vec<Report>,
+    traced: Vec<Traced>,
+    /// Files hotr itself writes to: telling their changes would never end.
+    own: Vec<(u64, u64)>,
+    changes: u64,
+    started: Instant,
+    loss_check: Option<Instant>,
+    /// More was there than one turn reads.
+    more: bool,
+    /// A descriptor was replaced.
+    renewed: bool,
+}
+
+impl Engine {
+    /// Starts the channels; `ready` is the first report.
+    pub(super) fn start(options: TraceOptions) -> Result<Self, Error> {
+        let mut off = Vec::new();
+        // inotify first: what the programs then see was made while it listened.
+        let mut ear = None;
+        if options.channels.inotify {
+            match Ear::start(&options) {
+                Ok(started) => ear = Some(started),
+                Err(error) if options.channels.required => return Err(error),
+                Err(error) => off.push((Channel::Inotify, error)),
+            }
+        }
+        let mut kernel = None;
+        if options.channels.ebpf {
+            match KernelSide::start(&options) {
+                Ok(side) => kernel = Some(side),
+                Err(error) if options.channels.required => return Err(error),
+                Err(error @ Error::Channel { .. }) => off.push((Channel::Ebpf, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        if kernel.is_none() {
+            match &mut ear {
+                Some(ear) => ear.keep_baseline(&options)?,
+                // Nothing runs: what hindered the first channel is the answer.
+                None => return Err(off.swap_remove(0).1),
+            }
+        }
+        if let (Some(kernel), Some(ear)) = (&mut kernel, &mut ear) {
+            kernel.listen_to(ear);
+            ear.forget()?;
+        }
+        let mut engine = Self {
+            filter: Filter::new(&options),
+            options,
+            kernel,
+            ear,
+            settler: Settler::new(),
+            ledger: Ledger::new(),
+            reports: Vec::new(),
+            traced: Vec::new(),
+            own: own_outputs(),
+            changes: 0,
+            started: Instant::now(),
+            loss_check: None,
+            more: false,
+            renewed: false,
+        };
+        engine.ready(off.into_iter().map(|(channel, error)| (channel, cause(error))).collect());
+        Ok(engine)
+    }
+
+    /// Descriptors to wait for.
+    pub(super) fn descriptors(&self) -> Vec<RawFd> {
+        let mut fds = Vec::new();
+        if let Some(kernel) = &self.kernel {
+            fds.extend(kernel.descriptors());
+        }
+        if let Some(ear) = &self.ear {
+            fds.push(ear.source.as_fd().as_raw_fd());
+        }
+        fds
+    }
+
+    /// Whether [`Self::descriptors`] has other ones than at the last call.
+    pub(super) fn take_renewed(&mut self) -> bool {
+        std::mem::take(&mut self.renewed)
+    }
+
+    /// How long until the next turn is due without an event.
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        if self.more {
+            return Some(Duration::ZERO);
+        }
+        let kernel = self.kernel.as_ref().and_then(KernelSide::next_deadline);
+        let ear = self.ear.as_ref().and_then(Ear::next_deadline);
+        let next = [kernel, ear, self.settler.next_deadline()].into_iter().flatten().min();
+        let due = next.map(|at| Duration::from_nanos(at.saturating_sub(mono_ns())));
+        let check = self.loss_check.map(|at| at.saturating_duration_since(Instant::now()));
+        [due, check].into_iter().flatten().min()
+    }
+
+    /// Reports made since the last call.
+    pub(super) fn reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.reports)
+    }
+
+    /// One turn: reads what is there and reports it.
+    pub(super) fn turn(&mut self) -> Result<(), Error> {
+        let clock = Clock::now();
+        let mut trailing = Vec::new();
+        self.more = false;
+        if let Some(kernel) = &mut self.kernel {
+            // What is told of a root that goes is read before the root is forgotten.
+            kernel.roots.notice();
+            self.more = kernel.read(&clock, &mut self.traced);
+            let gone = if self.more { Vec::new() } else { kernel.follow_roots()? };
+            self.reports.extend(gone.into_iter().map(|gone| Report::Loss {
+                channel: Channel::Ebpf,
+                reason: gone.reason,
+                count: 1,
+                path: Some(gone.path),
+            }));
+            kernel.trailing(clock.mono_ns(), false, &mut trailing);
+        }
+        self.listen(&clock)?;
+        self.judge_all(&clock);
+        self.tell_trailing(trailing, &clock);
+        self.hear_alone(&clock);
+        self.check_losses()?;
+        let mut due = Vec::new();
+        self.settler.due(clock.mono_ns(), &mut due);
+        self.emit_all(due);
+        Ok(())
+    }
+
+    fn listen(&mut self, clock: &Clock) -> Result<(), Error> {
+        let Some(ear) = &mut self.ear else { return Ok(()) };
+        let raw = self.options.raw;
+        let (reports, own) = (&mut self.reports, &self.own);
+        let mut records = Vec::new();
+        ear.drain(clock, |record| {
+            if raw && !is_own(&record, own) {
+                records.push(Report::Raw(record));
+            }
+        })?;
+        if self.kernel.is_some() {
+            ear.remember();
+        }
+        if raw {
+            // In the order of the channels: eBPF's records were read first.
+            for traced in self.traced.drain(..) {
+                self.changes += 1;
+                reports.push(raw_report(traced));
+            }
+            reports.append(&mut records);
+        }
+        Ok(())
+    }
+
+    fn judge_all(&mut self, clock: &Clock) {
+        let traced = std::mem::take(&mut self.traced);
+        for one in traced {
+            if self.options.raw {
+                self.reports.push(raw_report(one));
+                continue;
+            }
+            let Traced { record, hook, mut change, root } = one;
+            change.seen_by.push(Channel::Ebpf);
+            if let Some(ear) = &mut self.ear {
+                if ear.heard(&change, record.time) {
+                    change.seen_by.push(Channel::Inotify);
+                } else {
+                    let dir = change.path.parent().unwrap_or(&change.path);
+                    let context = Context { coverage: ear.source.covers(dir), overflowed: ear.overflowed };
+                    change.missed_by.push(judge::missed(&change, &record, hook, &context));
+                }
+            }
+            self.ledger.report(&change);
+            if let Some(kernel) = &mut self.kernel {
+                kernel.judged(&record, &change);
+                if matches!(change.op, Op::Rename | Op::Remove) {
+                    let mut counted = Vec::new();
+                    kernel.renamed(&change, &mut counted);
+                    self.tell_trailing(counted, clock);
+                }
+            }
+            if self.keep(&change, root) {
+                self.settle(change, clock.mono_ns());
+            }
+        }
+    }
+
+    /// Reports what was only counted: by the same way as the record before it, with the same fate.
+    fn tell_trailing(&mut self, trailing: Vec<Trailing>, clock: &Clock) {
+        for Trailing { mut change, made_ns } in trailing {
+            change.time = clock.real(made_ns);
+            if let Some(ear) = &mut self.ear {
+                // Uses up the events of the counted changes.
+                ear.heard(&change, made_ns);
+            }
+            self.ledger.report(&change);
+            let root = self.options.paths.iter().position(|root| change.path.starts_with(root));
+            if root.is_some_and(|root| self.keep(&change, root)) {
+                self.settle(change, clock.mono_ns());
+            }
+        }
+    }
+
+    fn keep(&self, change: &Change, root: usize) -> bool {
+        self.options.paths.get(root).is_some_and(|root| self.filter.keep(change, root))
+    }
+
+    fn settle(&mut self, change: Change, now_ns: u64) {
+        let mut out = Vec::new();
+        self.settler.push(change, now_ns, &mut out);
+        self.emit_all(out);
+    }
+
+    fn emit_all(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            self.changes += 1;
+            self.reports.push(Report::Change(Box::new(change)));
+        }
+    }
+
+    /// What inotify alone heard: everything, where it is the only channel.
+    fn hear_alone(&mut self, clock: &Clock) {
+        let Some(ear) = &mut self.ear else { return };
+        let mut heard = Vec::new();
+        if self.kernel.is_some() {
+            ear.orphans(clock.mono_ns(), &mut heard);
+        } else if self.options.raw {
+            ear.changes(clock.mono_ns(), &mut Vec::new());
+            return;
+        } else {
+            ear.changes(clock.mono_ns(), &mut heard);
+        }
+        if !self.options.raw {
+            self.report_heard(heard, clock.mono_ns());
+        }
+    }
+
+    fn report_heard(&mut self, heard: Vec<Heard>, now_ns: u64) {
+        for Heard { mut change, .. } in heard {
+            if change.id.is_some_and(|id| self.own.contains(&(id.dev, id.ino))) {
+                continue;
+            }
+            if self.kernel.is_some() {
+                change.missed_by.push(Missed {
+                    channel: Channel::Ebpf,
+                    cause: "no-record",
+                    why: "no hook saw it: made elsewhere (network, another kernel path), or its record was lost".into(),
+                });
+            }
+            let root = self.options.paths.iter().position(|root| change.path.starts_with(root));
+            if root.is_some_and(|root| self.keep(&change, root)) {
+                self.settle(change, now_ns);
+            }
+        }
+    }
+
+    /// The last reports: what is still held, and the summary.
+    pub(super) fn finish(&mut self) -> Result<(), Error> {
+        loop {
+            self.turn()?;
+            if !self.more {
+                break;
+            }
+        }
+        let clock = Clock::now();
+        let mut trailing = Vec::new();
+        if let Some(kernel) = &mut self.kernel {
+            kernel.trailing(clock.mono_ns(), true, &mut trailing);
+        }
+        self.tell_trailing(trailing, &clock);
+        if let Some(ear) = &mut self.ear
+            && self.kernel.is_none()
+        {
+            let heard = ear.finish();
+            self.report_heard(heard, clock.mono_ns());
+        }
+        self.check_kernel();
+        if self.ledger.lost {
+            let found = self.ledger.rescan(&self.options);
+            self.report_found(found);
+        }
+        let held = self.settler.finish();
+        self.emit_all(held);
+        self.reports.push(Report::Summary {
+            changes: self.changes,
+            kernel: self.kernel.as_ref().map(KernelSide::totals),
+            duration: self.started.elapsed(),
+        });
+        Ok(())
+    }
+}
+
+/// What to say of a channel that is off in `ready`.
+fn cause(error: Error) -> String {
+    match error {
+        Error::Channel { cause, .. } => cause,
+        error => error.to_string(),
+    }
+}
+
+fn raw_report(traced: Traced) -> Report {
+    let tier = crate::kernel::load::Tier::from_u8(traced.record.tier);
+    Report::Raw(Raw::Ebpf {
+        time: traced.change.time,
+        hook: crate::kernel::table::function_of(traced.hook),
+        tier: tier.as_str(),
+        change: Box::new(traced.change),
+    })
+}
+
+/// Device and inode of the regular files stdout and stderr lead to.
+fn own_outputs() -> Vec<(u64, u64)> {
+    let wanted = StatxFlags::INO | StatxFlags::TYPE;
+    let ids = [rustix::stdio::stdout(), rustix::stdio::stderr()].map(|fd| {
+        let stat = statx(fd, c"", AtFlags::EMPTY_PATH, wanted).ok()?;
+        let is_file = FileType::from_mode(stat.stx_mode.into()) == Some(FileType::File);
+        is_file.then(|| (crate::source::device(&stat), stat.stx_ino))
+    });
+    ids.into_iter().flatten().collect()
+}
+
+/// Whether a raw inotify record is of a file that hotr writes to.
+fn is_own(record: &Raw, own: &[(u64, u64)]) -> bool {
+    let Raw::Inotify { path, .. } = record else { return false };
+    !own.is_empty()
+        && statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO)
+            .is_ok_and(|stat| own.contains(&(crate::source::device(&stat), stat.stx_ino)))
+}

@@ -1,0 +1,85 @@
+//! What was lost, on either channel: told, and looked for.
+
+use std::time::{Instant, SystemTime};
+
+use super::{Engine, LOSS_CHECK};
+use crate::error::Error;
+use crate::event::{Change, Channel};
+use crate::report::{ChannelState, Report};
+use crate::source::inotify::LostReason;
+
+impl Engine {
+    pub(super) fn check_losses(&mut self) -> Result<(), Error> {
+        self.repair_inotify()?;
+        let busy = !self.reports.is_empty();
+        let due = self.loss_check.is_some_and(|at| at <= Instant::now());
+        if due {
+            self.loss_check = None;
+            self.check_kernel();
+        } else if busy && self.loss_check.is_none() && self.kernel.is_some() {
+            self.loss_check = Some(Instant::now() + LOSS_CHECK);
+        }
+        Ok(())
+    }
+
+    /// Counts what the kernel side lost, and looks for it once the ring buffer has been read empty.
+    pub(super) fn check_kernel(&mut self) {
+        let Some(kernel) = &mut self.kernel else { return };
+        let now = SystemTime::now();
+        let mut lost_now = false;
+        for (reason, count) in kernel.losses().into_iter().filter(|(_, count)| *count > 0) {
+            lost_now = true;
+            self.ledger.lost = true;
+            self.reports.push(Report::Loss { channel: Channel::Ebpf, reason, count, path: None });
+        }
+        if self.ledger.lost && (self.more || lost_now) {
+            // The storm goes on: look again.
+            self.loss_check = Some(Instant::now() + LOSS_CHECK);
+        } else if self.ledger.lost {
+            let found = self.ledger.rescan(&self.options);
+            self.report_found(found);
+        } else {
+            self.ledger.clean(now);
+        }
+    }
+
+    pub(super) fn report_found(&mut self, found: Vec<Change>) {
+        for change in found {
+            if change.id.is_some_and(|id| self.own.contains(&(id.dev, id.ino))) {
+                continue;
+            }
+            let root = self.options.paths.iter().position(|root| change.path.starts_with(root));
+            if root.is_some_and(|root| self.keep(&change, root)) {
+                self.emit_all(vec![change]);
+            }
+        }
+    }
+
+    fn repair_inotify(&mut self) -> Result<(), Error> {
+        let Some(ear) = &mut self.ear else { return Ok(()) };
+        let Some(lost) = ear.take_lost() else { return Ok(()) };
+        self.reports.push(Report::Loss {
+            channel: Channel::Inotify,
+            reason: lost.reason.as_str(),
+            count: lost.count,
+            path: lost.path,
+        });
+        let found = ear.repair()?;
+        self.renewed = true;
+        if let Some(kernel) = &mut self.kernel {
+            kernel.listen_to(ear);
+        }
+        let overflow = lost.reason == LostReason::QueueOverflow;
+        self.reports.push(Report::Channel {
+            channel: Channel::Inotify,
+            state: ChannelState::Active,
+            why: format!(
+                "watches rebuilt{}: {} watches",
+                if overflow { " after a full queue" } else { "" },
+                ear.source.watches()
+            ),
+        });
+        self.report_found(found);
+        Ok(())
+    }
+}

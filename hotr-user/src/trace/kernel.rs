@@ -1,0 +1,309 @@
+//! The eBPF half of a trace: programs, roots, storms; records in, changes out.
+
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use hotr_common::hook::Hook;
+use hotr_common::record::{NO_ROOT, Record};
+
+use super::calls::Calls;
+use super::clock::Clock;
+use super::roots::{Gone, Place, Roots, channel_error, proc_error};
+use super::storms::{Storms, Trailing};
+use crate::error::Error;
+use crate::event::{Change, Op};
+use crate::kernel::facts::{Facts, missing_for_ebpf};
+use crate::kernel::load::{PlannedHook, Tier};
+use crate::kernel::table::is_optional;
+use crate::mounts::{LayerCache, MountWatch};
+use crate::options::TraceOptions;
+use crate::pipeline::decode;
+use crate::pipeline::syscall::NamedCall;
+use crate::procinfo::{ActorCache, Task};
+use crate::report::KernelTotals;
+use crate::source::ebpf::{EbpfOptions, EbpfSource};
+
+/// How long repeats of a change are only counted in the kernel.
+pub(super) const WINDOW_NS: u64 = 100_000_000;
+/// Size of the ring buffer. Mapped twice, so it counts double in the resident size.
+const RING_BYTES: u32 = 4 << 20;
+/// Records read in one turn, before the other channels are looked at.
+const BATCH: usize = 4096;
+
+/// A record with its change.
+pub(super) struct Traced {
+    pub(super) record: Record,
+    pub(super) hook: Hook,
+    pub(super) change: Change,
+    /// Index of the watched root.
+    pub(super) root: usize,
+}
+
+/// The running channel.
+pub(super) struct KernelSide {
+    pub(super) source: EbpfSource,
+    pub(super) roots: Roots,
+    storms: Storms,
+    mounts: MountWatch,
+    layers: LayerCache,
+    actors: ActorCache,
+    calls: Calls,
+    lost: [u64; 2],
+}
+
+impl KernelSide {
+    /// Loads and attaches; the roots are registered before anything is attached.
+    pub(super) fn start(options: &TraceOptions) -> Result<Self, Error> {
+        if let Some(missing) = missing_for_ebpf(&Facts::gather()) {
+            return Err(Error::Channel {
+                channel: "ebpf",
+                cause: missing,
+                next: "or run with --channels inotify".to_owned(),
+            });
+        }
+        let window_ns = if options.raw { 0 } else { WINDOW_NS };
+        let (mounts, table) = MountWatch::new().map_err(proc_error)?;
+        let mut roots = Roots::new(&options.paths, table)?;
+        let ebpf = EbpfOptions { tier: options.tier, ring_bytes: RING_BYTES, window_ns };
+        let start = |roots: &mut Roots| {
+            let (mut source, btf, kernel) = EbpfSource::load(ebpf)?;
+            roots.plan(&mut source)?;
+            source.attach(&btf, &kernel, options.tier);
+            Ok(source)
+        };
+        let source = start(&mut roots).map_err(|error| channel_error(&error))?;
+        let side = Self {
+            source,
+            roots,
+            storms: Storms::new(window_ns),
+            mounts,
+            layers: LayerCache::default(),
+            actors: ActorCache::new(),
+            calls: Calls::default(),
+            lost: [0; 2],
+        };
+        side.check_plan()?;
+        Ok(side)
+    }
+
+    /// Lets the delivery hooks watch hotr's own inotify instance. Without them a merged event is not told apart.
+    pub(super) fn listen_to(&mut self, ear: &super::ear::Ear) {
+        let registered = self.source.register(&[ear.source.as_fd()]);
+        if let Some(instance) = registered.ok().and_then(|found| found.into_iter().next()) {
+            let _ = self.source.set_inotify_group(&instance);
+        }
+    }
+
+    /// A channel that no hook could be attached for does not run.
+    fn check_plan(&self) -> Result<(), Error> {
+        let plan = self.source.plan();
+        if plan.iter().any(|hook| hook.tier.is_some()) {
+            return Ok(());
+        }
+        let cause = plan.first().map_or_else(String::new, |hook| hook.why.clone());
+        Err(Error::Channel {
+            channel: "ebpf",
+            cause: format!("the kernel refused every program: {cause}"),
+            next: "see `hotr doctor`, or choose another --tier".to_owned(),
+        })
+    }
+
+    /// Hooks that could not be attached although changes are lost without them.
+    pub(super) fn missing(&self) -> Vec<&PlannedHook> {
+        self.source.plan().iter().filter(|hook| hook.tier.is_none() && !is_optional(hook.hook)).collect()
+    }
+
+    /// The tier of all hooks, or `mixed`.
+    pub(super) fn tier(&self) -> &'static str {
+        let mut tiers: Vec<Tier> = self.source.plan().iter().filter_map(|hook| hook.tier).collect();
+        tiers.sort();
+        tiers.dedup();
+        match tiers.as_slice() {
+            [one] => one.as_str(),
+            _ => "mixed",
+        }
+    }
+
+    /// Descriptors to wait for.
+    pub(super) fn descriptors(&self) -> Vec<RawFd> {
+        let mut fds = vec![self.source.as_fd().as_raw_fd(), self.mounts.as_fd().as_raw_fd()];
+        fds.extend(self.roots.pins().map(|fd| fd.as_raw_fd()));
+        fds
+    }
+
+    /// Reads records; true when there may be more.
+    pub(super) fn read(&mut self, clock: &Clock, out: &mut Vec<Traced>) -> bool {
+        let Self { source, roots, storms, layers, actors, calls, .. } = self;
+        let now = Instant::now();
+        let mut reader = Reader { roots, storms, layers, actors, calls, clock, now };
+        let read = source.drain(BATCH, |record, path, old| out.extend(reader.traced(record, path, old)));
+        read == BATCH
+    }
+
+    /// What storms have not told yet.
+    pub(super) fn trailing(&mut self, now_ns: u64, all: bool, out: &mut Vec<Trailing>) {
+        let Self { source, storms, .. } = self;
+        if all {
+            storms.finish(|key| source.storm(key), |more| out.push(more));
+            return;
+        }
+        let mut quiet = Vec::new();
+        storms.due(now_ns, |key| source.storm(key), |key| quiet.push(*key), |more| out.push(more));
+        for key in quiet {
+            source.forget_storm(&key);
+        }
+    }
+
+    /// See [`Storms::judged`].
+    pub(super) fn judged(&mut self, record: &Record, change: &Change) {
+        self.storms.judged(record, change);
+    }
+
+    /// What was counted under a name that a change has just taken away.
+    pub(super) fn renamed(&mut self, change: &Change, out: &mut Vec<Trailing>) {
+        let Self { source, storms, roots, .. } = self;
+        if let Some(old) = change.old_path.as_ref().filter(|old| roots.is_root(old)) {
+            roots.moved(old, &change.path);
+        }
+        let (old, new) = match &change.old_path {
+            Some(old) => (old, Some(change.path.as_path())),
+            None => (&change.path, None),
+        };
+        storms.renamed(old, new, |key| source.storm(key), |more| out.push(more));
+    }
+
+    /// When [`Self::trailing`] has something to do.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.storms.next_deadline()
+    }
+
+    /// Registered inodes that went away, and mounts that changed.
+    pub(super) fn follow_roots(&mut self) -> Result<Vec<Gone>, Error> {
+        let mut gone = self.roots.losses(&mut self.source).map_err(|error| channel_error(&error))?;
+        let table = self.mounts.refresh().map_err(proc_error)?;
+        let changed = table.is_some();
+        if let Some(table) = table {
+            self.roots.table = table;
+            self.layers.clear();
+        }
+        if changed || !gone.is_empty() || !self.roots.complete() {
+            self.roots.plan(&mut self.source).map_err(|error| channel_error(&error))?;
+            gone.extend(self.roots.take_gone());
+        }
+        Ok(gone)
+    }
+
+    /// Records lost since the last call: no room in the ring buffer, path too long.
+    pub(super) fn losses(&mut self) -> [(&'static str, u64); 2] {
+        let counters = self.source.counters();
+        let now = [counters.ring_full, counters.oversize];
+        let new = [now[0] - self.lost[0].min(now[0]), now[1] - self.lost[1].min(now[1])];
+        self.lost = now;
+        [("ring-full", new[0]), ("oversize", new[1])]
+    }
+
+    /// Totals for the summary.
+    pub(super) fn totals(&self) -> KernelTotals {
+        let counters = self.source.counters();
+        KernelTotals {
+            seen: counters.seen,
+            submitted: counters.submitted,
+            coalesced: counters.coalesced,
+            filtered: counters.filtered,
+            ring_full: counters.ring_full,
+            oversize: counters.oversize,
+            recursion_misses: self.source.recursion_misses(),
+        }
+    }
+}
+
+struct Reader<'a> {
+    roots: &'a Roots,
+    storms: &'a mut Storms,
+    layers: &'a mut LayerCache,
+    actors: &'a mut ActorCache,
+    calls: &'a mut Calls,
+    clock: &'a Clock,
+    now: Instant,
+}
+
+impl Reader<'_> {
+    fn traced(&mut self, record: &Record, path: &[u8], old: &[u8]) -> Option<Traced> {
+        let hook = Hook::from_u16(record.hook)?;
+        let (mut change, root) = match NamedCall::decode(record, path, old) {
+            Some(call) => {
+                let time = self.clock.real(record.time);
+                self.calls.change(&call, record, self.roots, time, self.now)?
+            }
+            None => self.change(record, hook, path, old)?,
+        };
+        let watched = &self.roots.watched[root];
+        if watched.only.is_some()
+            && change.path != watched.path
+            && change.old_path.as_ref() != Some(&watched.path)
+        {
+            return None;
+        }
+        let task = Task { pid: record.pid, tid: record.tid, comm: comm(record), cgroup_id: record.cgroup };
+        let info = self.actors.lookup(&task, self.now);
+        change.actor = Some(crate::event::Actor {
+            pid: record.pid,
+            tid: record.tid,
+            uid: record.uid,
+            comm: task.comm.to_vec(),
+            exe: info.exe.map(|exe| exe.to_path_buf()),
+            cgroup: info.cgroup.map(|cgroup| cgroup.to_string()),
+        });
+        let (writes, bytes) = self.storms.record(record, &change)?;
+        if change.op == Op::Write {
+            (change.writes, change.bytes) = (writes, bytes);
+        }
+        Some(Traced { record: *record, hook, change, root })
+    }
+
+    /// The change of a record that names the file, and the index of the watched root.
+    fn change(&mut self, record: &Record, hook: Hook, path: &[u8], old: &[u8]) -> Option<(Change, usize)> {
+        let roots = self.roots;
+        // A rename has a root on either side; a slot that is not known any more was of a root that has gone.
+        let place = roots.place(record.root).or_else(|| roots.place(record.old_root))?;
+        let full = self.full_path(record, record.root, path)?;
+        let mut change = decode::change(record, hook, self.clock.real(record.time), full);
+        if change.op == Op::Rename {
+            change.old_path = self.full_path(record, record.old_root, old);
+            if record.root == NO_ROOT {
+                change.detail.push("moved-out".into());
+            } else if record.old_root == NO_ROOT {
+                change.detail.push("moved-in".into());
+            }
+        }
+        change.layer = place.layer.or_else(|| self.layer(record, place));
+        if change.op == Op::Write {
+            (change.writes, change.bytes) = (1, record.bytes);
+        }
+        Some((change, place.root))
+    }
+
+    /// The path to report: below a root, or from the root of its filesystem where we see that mounted.
+    fn full_path(&self, record: &Record, slot: u16, names: &[u8]) -> Option<PathBuf> {
+        if let Some(place) = self.roots.place(slot) {
+            return Some(decode::join(&place.visible, names));
+        }
+        let from_root = decode::join("/".as_ref(), names);
+        let dev = crate::mounts::DevId { major: record.dev >> 20, minor: record.dev & 0xf_ffff };
+        self.roots.table.other_mounts_of(dev).find_map(|mount| mount.visible_path(&from_root))
+    }
+
+    fn layer(&mut self, record: &Record, place: &Place) -> Option<crate::event::Layer> {
+        if record.mnt_id == 0 {
+            return None;
+        }
+        let through = u64::from(record.mnt_id);
+        self.layers.layer(through, place.mount_id, record.pid, &self.roots.table, self.now)
+    }
+}
+
+fn comm(record: &Record) -> &[u8] {
+    let end = record.comm.iter().position(|byte| *byte == 0).unwrap_or(record.comm.len());
+    &record.comm[..end]
+}

@@ -1,0 +1,125 @@
+//! After records were lost: finds what they would have told by looking at the files' change times.
+//!
+//! In: what was reported since the programs last were known to have lost nothing. Out: every file that changed
+//! since then and was not reported after its change time. A removal leaves no trace but its directory's times.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::event::{Change, Channel, FileId, FileType, Missed, Op};
+use crate::options::TraceOptions;
+use crate::source::snapshot::{Changed, ScanOptions, changed_since};
+
+/// Inode times advance with the timer tick, at the slowest 100 times a second.
+const TICK_NS: i64 = 10_000_000;
+
+/// What was reported since the last moment without loss.
+pub(super) struct Ledger {
+    since_ns: i64,
+    /// (device, inode) → time of its last report, and its size then.
+    reported: HashMap<(u64, u64), (i64, Option<u64>)>,
+    /// Records were lost since [`Self::since_ns`].
+    pub(super) lost: bool,
+}
+
+impl Ledger {
+    pub(super) fn new() -> Self {
+        Self { since_ns: nanos(SystemTime::now()), reported: HashMap::new(), lost: false }
+    }
+
+    /// Remembers a report.
+    pub(super) fn report(&mut self, change: &Change) {
+        if let Some(id) = change.id {
+            let time = nanos(change.time);
+            let last = self.reported.entry((id.dev, id.ino)).or_insert((time, change.size));
+            if time >= last.0 {
+                *last = (time, change.size);
+            }
+        }
+    }
+
+    /// Whether the file's last change was reported. A change time is of the last tick before the change, a report
+    /// of the moment after it; what came later within one tick shows in the size only.
+    fn is_known(&self, found: &Changed) -> bool {
+        let size = (found.file_type == Some(FileType::File)).then_some(found.size);
+        self.reported
+            .get(&(found.dev, found.ino))
+            .is_some_and(|(time, reported)| found.ctime_ns <= *time && *reported == size)
+    }
+
+    /// Nothing was lost until now.
+    pub(super) fn clean(&mut self, now: SystemTime) {
+        if !self.lost {
+            self.since_ns = nanos(now);
+            self.reported.clear();
+        }
+    }
+
+    /// Looks for what was lost; afterwards nothing is.
+    pub(super) fn rescan(&mut self, options: &TraceOptions) -> Vec<Change> {
+        let started = SystemTime::now();
+        let scan = ScanOptions { recursive: options.recursive, exclude: options.exclude.clone() };
+        let mut found = Vec::new();
+        for root in &options.paths {
+            // A root that has gone is told of by its own loss.
+            let _ = changed_since(
+                root,
+                &scan,
+                self.since_ns,
+                |_, _, _| false,
+                |changed| {
+                    if !self.is_known(&changed) {
+                        found.push(changed);
+                    }
+                },
+            );
+        }
+        let since = self.since_ns;
+        self.lost = false;
+        self.clean(started);
+        found.into_iter().map(|changed| change(changed, since)).collect()
+    }
+}
+
+fn change(changed: Changed, since_ns: i64) -> Change {
+    let is_new = changed.btime_ns.is_some_and(|birth| birth >= since_ns - TICK_NS);
+    let op = if is_new {
+        Op::Create
+    } else if changed.mtime_ns >= since_ns - TICK_NS {
+        Op::Write
+    } else {
+        Op::Attrib
+    };
+    let size = (changed.file_type == Some(FileType::File)).then_some(changed.size);
+    let path: PathBuf = changed.path;
+    Change {
+        time: time(changed.ctime_ns),
+        op,
+        detail: vec!["rescan".into()],
+        path,
+        old_path: None,
+        file_type: changed.file_type,
+        id: Some(FileId { dev: changed.dev, ino: changed.ino, gen_: 0 }),
+        size,
+        writes: 0,
+        bytes: 0,
+        layer: None,
+        actor: None,
+        seen_by: vec![Channel::Poll],
+        missed_by: vec![Missed {
+            channel: Channel::Ebpf,
+            cause: "ring-full",
+            why: "the ring buffer was full; found by looking at change times".into(),
+        }],
+    }
+}
+
+fn nanos(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn time(nanos: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+}

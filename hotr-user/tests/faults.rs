@@ -1,0 +1,22 @@
+//! The real program where things go wrong: roots that go away, names nobody expects, readers that stop, limits.
+//!
+//! Every test runs `hotr trace --json` on this machine's kernel, waits for its lines, and checks what each run owes
+//! its reader: `ready` first, `summary` last, counters that add up. What needs eBPF, or root, says so when it
+//! cannot be run.
+
+#![expect(clippy::unwrap_used, reason = "a panic of a helper is the report of its test as well")]
+
+#[path = "faults/ending.rs"]
+mod ending;
+#[path = "faults/limits.rs"]
+mod limits;
+#[path = "faults/names.rs"]
+mod names;
+#[path = "faults/place.rs"]
+mod place;
+#[path = "faults/reader.rs"]
+mod reader;
+#[path = "faults/roots.rs"]
+mod roots;
+#[path = "faults/run.rs"]
+mod run;

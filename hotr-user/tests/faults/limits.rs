@@ -1,0 +1,98 @@
+//! Little privilege and few watches.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use super::place::Scratch;
+use super::run::{HOTR, Run, root};
+
+const NOBODY: u32 = 65534;
+
+/// The program where anybody may run it.
+fn for_anybody(scratch: &Scratch) -> PathBuf {
+    let copy = scratch.0.join("hotr");
+    fs::copy(HOTR, &copy).unwrap();
+    copy
+}
+
+#[test]
+fn without_privileges_inotify_goes_on() {
+    if !root() {
+        return;
+    }
+    let scratch = Scratch::new("nobody");
+    let dir = scratch.dir("root");
+    let mut command = Command::new(for_anybody(&scratch));
+    command.args(["trace", "--json"]).arg(&dir).uid(NOBODY).gid(NOBODY);
+    let mut run = Run::spawn(command);
+    let channels = run.ready()["channels"].clone();
+    assert_eq!(channels["inotify"]["state"], "active", "{channels}");
+    assert_eq!(channels["ebpf"]["state"], "off", "{channels}");
+    let why = channels["ebpf"]["why"].as_str().unwrap();
+    assert!(cfg!(hotr_without_ebpf) || why.contains("CAP_"), "{why}");
+    fs::write(dir.join("f"), "x").unwrap();
+    let line = run.change("create", &dir.join("f"));
+    assert_eq!(line["seen_by"], serde_json::json!(["inotify"]));
+    assert_eq!(line["missed_by"], serde_json::json!([]));
+    run.end();
+}
+
+#[test]
+fn without_privileges_ebpf_cannot_be_demanded() {
+    if !root() {
+        return;
+    }
+    let scratch = Scratch::new("nobody-ebpf");
+    let mut command = Command::new(for_anybody(&scratch));
+    command.args(["trace", "--json", "--channels", "ebpf"]).arg(&scratch.0).uid(NOBODY).gid(NOBODY);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.starts_with("hotr: ") && said.contains("ebpf"), "{said}");
+}
+
+/// In a user namespace of its own, where one watch is allowed: nobody else is concerned.
+#[test]
+fn with_one_watch_the_uncovered_directories_are_counted() {
+    if !root() {
+        return;
+    }
+    let scratch = Scratch::new("one-watch");
+    for name in ["a", "b", "c/d"] {
+        scratch.dir(name);
+    }
+    let mut command = Command::new(HOTR);
+    command.args(["trace", "--json"]).arg(&scratch.0);
+    let one_watch = || {
+        // SAFETY: the child has one thread, and no descriptor is shared by it.
+        unsafe { unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)? };
+        for (file, text) in [
+            (c"/proc/self/setgroups", b"deny".as_slice()),
+            (c"/proc/self/uid_map", b"0 0 1"),
+            (c"/proc/self/gid_map", b"0 0 1"),
+            (c"/proc/sys/user/max_inotify_watches", b"1"),
+        ] {
+            let file = openat(CWD, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+            rustix::io::write(&file, text)?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes system calls only: it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(one_watch) };
+    let mut run = Run::spawn(command);
+    let channels = run.ready()["channels"].clone();
+    assert_eq!(channels["ebpf"]["state"], "off", "{channels}");
+    assert_eq!(channels["inotify"]["state"], "degraded", "{channels}");
+    assert_eq!(channels["inotify"]["watches"], 1, "{channels}");
+    assert!(channels["inotify"]["uncovered"].as_u64() >= Some(3), "{channels}");
+    let file = scratch.0.join("f");
+    fs::write(&file, "x").unwrap();
+    run.change("create", &file);
+    run.end();
+}

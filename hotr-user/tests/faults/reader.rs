@@ -1,0 +1,75 @@
+//! Readers that stop reading, and readers that go.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{ChildStdout, Command, Stdio};
+
+use serde_json::Value;
+
+use super::place::Scratch;
+use super::run::{Run, Started, changes, command, path_of, spawn};
+
+/// A run of which only the first line is read.
+fn unread(command: Command) -> (Started, BufReader<ChildStdout>, Value) {
+    let (child, stdout) = spawn(command);
+    let mut stdout = BufReader::with_capacity(4096, stdout);
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    let ready: Value = serde_json::from_str(&line).expect(&line);
+    assert_eq!(ready["type"], "ready");
+    (child, stdout, ready)
+}
+
+#[test]
+fn a_storm_that_nobody_reads_is_told_later() {
+    const FILES: usize = 20_000;
+    let scratch = Scratch::new("storm");
+    let (child, stdout, ready) = unread(command(&[], &scratch.0));
+    let files: HashSet<PathBuf> = (0..FILES).map(|number| scratch.0.join(format!("f{number}"))).collect();
+    for file in &files {
+        drop(File::create(file).unwrap());
+    }
+    let mut run = Run::read(child, stdout, vec![ready]);
+    let last = scratch.0.join("last");
+    fs::write(&last, "x").unwrap();
+    run.wait("the last", |line| line["type"] == "change" && path_of(line) == last);
+    let status = fs::read_to_string(format!("/proc/{}/status", run.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().to_owned();
+    let peak_kib: u64 = peak.strip_suffix(" kB").unwrap().parse().unwrap();
+    assert!(peak_kib < 200 * 1024, "{peak}");
+    let lines = run.end();
+    let told: HashSet<PathBuf> = changes(&lines).map(path_of).collect();
+    let missing = files.difference(&told).count();
+    let losses: Vec<_> = lines.iter().filter(|line| line["type"] == "loss").collect();
+    let found = changes(&lines).filter(|line| line["seen_by"][0] == "poll").count();
+    eprintln!("{} changes, {found} of them found by a rescan, losses {losses:?}, peak {peak}", told.len());
+    assert_eq!(missing, 0, "of {FILES} files; {losses:?}");
+    assert!(found == 0 || !losses.is_empty(), "found by a rescan, and no loss was told");
+}
+
+#[test]
+fn a_reader_that_goes_ends_a_run_well() {
+    for change in [false, true] {
+        let scratch = Scratch::new("gone");
+        let (mut child, stdout, _) = unread(command(&[], &scratch.0));
+        drop(stdout);
+        if change {
+            fs::write(scratch.0.join("f"), "x").unwrap();
+        }
+        assert_eq!(child.wait(), Some(0));
+        assert_eq!(child.said().join().unwrap(), "");
+    }
+}
+
+#[test]
+fn an_output_without_room_is_one_line_and_status_1() {
+    let scratch = Scratch::new("full");
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = command(&[], &scratch.0).stdin(Stdio::null()).stdout(full).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.starts_with("hotr: ") && said.contains("No space left on device"), "{said}");
+}
