@@ -1,0 +1,103 @@
+//! `hotr-load`: the loads of `cargo xtask bench`, and what they measure of the watchers beside them.
+//!
+//! In: a benchmark's name, the programs to measure, where to work. Out: figures as JSON Lines
+//! `{"key":"cost/hotr/other","value":212.0}`, on stdout or in the file of `--out`. Judging them is the caller's.
+
+mod cost;
+mod creates;
+mod empty;
+mod figures;
+mod idle;
+mod latency;
+mod race;
+mod ready;
+mod storm;
+mod verifier;
+mod watcher;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::figures::Figures;
+
+/// Loads and measurements for hotr's benchmarks.
+#[derive(Parser)]
+struct Cli {
+    /// Where the figures go [default: standard output]
+    #[arg(long, global = true)]
+    out: Option<PathBuf>,
+    #[command(subcommand)]
+    load: Load,
+}
+
+#[derive(Subcommand)]
+enum Load {
+    /// Time one-byte pwrites to a file, and print nanoseconds for each, by the machine's clock and the thread's
+    PwriteLoop {
+        /// The file.
+        file: PathBuf,
+        /// How many.
+        count: u64,
+    },
+    /// What each watcher adds to a pwrite, for files in and outside of what it watches
+    Cost(cost::CostArgs),
+    /// Attach the empty fexit program until standard input ends
+    Empty {
+        /// An object with the program `bench_empty`.
+        object: PathBuf,
+        /// The kernel function.
+        function: String,
+    },
+    /// Many one-byte writes to one watched file
+    Storm(storm::StormArgs),
+    /// From the return of a write to the line about it, beside inotifywait
+    Latency(latency::LatencyArgs),
+    /// From the start to `ready` on a large tree, and the memory it takes
+    Ready(ready::ReadyArgs),
+    /// Directories that are made and filled at once
+    Race(race::RaceArgs),
+    /// Creates in many directories, as fast as two processes can
+    Creates(creates::CreatesArgs),
+    /// One of the processes of `creates`
+    #[command(hide = true)]
+    CreatesWorker(creates::WorkerArgs),
+    /// Memory of an idle trace
+    Idle(Common),
+    /// Instructions that the kernel's verifier processed for each program that a command loads
+    Verifier(verifier::VerifierArgs),
+}
+
+/// What every native benchmark needs.
+#[derive(Args, Clone)]
+struct Common {
+    /// hotr
+    #[arg(long)]
+    hotr: PathBuf,
+    /// An existing folder to work in
+    #[arg(long)]
+    dir: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let mut figures = Figures::new(cli.out.as_deref())?;
+    let out = &mut figures;
+    match cli.load {
+        Load::PwriteLoop { file, count } => {
+            println!("{}", serde_json::to_string(&cost::pwrite_loop(&file, count)?)?);
+            Ok(())
+        }
+        Load::Cost(args) => cost::run(&args, out),
+        Load::Empty { object, function } => empty::hold(&object, &function),
+        Load::Storm(args) => storm::run(&args, out),
+        Load::Latency(args) => latency::run(&args, out),
+        Load::Ready(args) => ready::run(&args, out),
+        Load::Race(args) => race::run(&args, out),
+        Load::Creates(args) => creates::run(&args, out),
+        Load::CreatesWorker(args) => creates::work(&args),
+        Load::Idle(common) => idle::run(&common, out),
+        Load::Verifier(args) => verifier::run(&args, out),
+    }
+}

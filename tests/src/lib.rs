@@ -1,0 +1,18 @@
+//! The kernel conformance matrix: every way to change a file, on every filesystem, in every tier, judged by the
+//! exact lines that hotr prints for it, present and absent.
+//!
+//! `ops` does and describes, `session` runs hotr and puts barriers, `expect` compares, `exceptions` is the table of
+//! what is known to differ, `verdict` decides, `run` puts a
+//! run together, `render` writes the documentation.
+
+pub mod exceptions;
+pub mod expect;
+pub mod native;
+pub mod observed;
+pub mod ops;
+pub mod place;
+pub mod render;
+pub mod run;
+pub mod selftest;
+pub mod session;
+pub mod verdict;
