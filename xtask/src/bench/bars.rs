@@ -1,0 +1,249 @@
+//! The bars: pure judgements from figures to rows. A figure that is missing meets no bar.
+
+use super::{figures::Figures, report::Row};
+
+/// The kernel tells a storm once in this time, in seconds (`WINDOW_NS` of hotr's engine).
+const WINDOW: f64 = 0.1;
+
+/// No program may give the verifier more work than this, in instructions.
+const VERIFIER: f64 = 100_000.0;
+
+/// Added to a pwrite: at each place, as a multiple of what an empty program adds.
+pub(crate) fn pwrite(kernel: &str, figures: &Figures) -> Vec<Row> {
+    let places = [
+        ("other", "another superblock", 1.15),
+        ("outside", "the watched superblock, outside the tree, cache warm", 2.0),
+        ("watched", "a watched file during a storm, coalesced", 3.0),
+    ];
+    let mut rows: Vec<Row> = places
+        .iter()
+        .map(|(place, words, bar)| {
+            let hotr = figures.added("hotr", place, "writer");
+            let empty = figures.added("empty", place, "writer");
+            let ratio = hotr / empty;
+            let mut measured = format!("{hotr:.0} instructions, {ratio:.2} × the empty program's {empty:.0}");
+            over(&mut measured, hotr, empty * bar, "instructions");
+            let figure = format!("added to a 1-byte pwrite on {words} (fentry, {kernel})");
+            Row::new("pwrite", &figure, measured, &format!("≤ {bar} ×"), ratio <= *bar)
+        })
+        .collect();
+    rows.push(lowest(kernel, figures));
+    rows
+}
+
+/// fatrace and inotifywait put no program on the write path: what nobody watches costs them nothing, and what is
+/// watched costs them events. So the tracers are compared where they have something to tell.
+fn lowest(kernel: &str, figures: &Figures) -> Row {
+    let mut met = true;
+    let mut parts = Vec::new();
+    for (place, words, others) in [
+        ("other", "another superblock", &["bpftrace"][..]),
+        ("outside", "outside the tree", &["bpftrace", "fatrace"]),
+        ("watched", "watched", &["bpftrace", "fatrace", "inotifywait"]),
+    ] {
+        let hotr = figures.added("hotr", place, "machine");
+        let mut part = format!("{words}: hotr {hotr:.0}");
+        for other in others {
+            let added = figures.added(other, place, "machine");
+            met &= hotr < added;
+            part.push_str(&format!(", {other} {added:.0}"));
+        }
+        parts.push(part);
+    }
+    let figure = format!("the same beside other tracers, their userspace included ({kernel})");
+    Row::new("pwrite", &figure, parts.join("; "), "hotr is the lowest of those that report the place", met)
+}
+
+/// A storm on one file: few records, exact totals; raw: every write a record, or counted as lost.
+pub(crate) fn storm(figures: &Figures) -> Vec<Row> {
+    let get = |key: &str| figures.get(&format!("storm/{key}"));
+    let (count, lines, seconds) = (get("count"), get("json/lines"), get("json/seconds"));
+    let most = (seconds / WINDOW).floor() + 2.0;
+    let mut measured = format!("{lines} records in {seconds:.2} s (at most {most})");
+    over(&mut measured, lines, most, "records");
+    let (writes, bytes) = (get("json/writes"), get("json/bytes"));
+    let exact = same(writes, count) && same(bytes, count) && same(get("json/lost"), 0.0);
+    let (raw, lost) = (get("raw/lines"), get("raw/lost"));
+    let raw_seconds = get("raw/seconds");
+    let what = format!("{count} one-byte writes to one watched file");
+    vec![
+        Row::new("storm", &format!("{what}: records"), measured, "≤ duration / window + 2", lines <= most),
+        Row::new(
+            "storm",
+            &format!("{what}: totals"),
+            format!("{writes} writes, {bytes} bytes told"),
+            "exact",
+            exact,
+        ),
+        Row::new(
+            "storm",
+            &format!("{what}, --raw"),
+            format!("{raw} records and {lost} counted as lost, in {raw_seconds:.2} s"),
+            // The end of the storm is marked by a file, whose records may be among the lost.
+            "together at least every write",
+            raw + lost >= count,
+        ),
+    ]
+}
+
+/// Beside inotifywait, in turns.
+pub(crate) fn latency(figures: &Figures) -> Row {
+    let get = |who: &str, percent: u32| figures.get(&format!("latency/{who}/p{percent}"));
+    let (hotr, other) = (get("hotr", 99), get("inotifywait", 99));
+    let mut measured = format!(
+        "p50 {:.0} µs, p99 {hotr:.0} µs; inotifywait p50 {:.0} µs, p99 {other:.0} µs",
+        get("hotr", 50),
+        get("inotifywait", 50)
+    );
+    over(&mut measured, hotr, other, "µs");
+    Row::new("latency", "write returned → line read", measured, "p99 ≤ inotifywait's", hotr <= other)
+}
+
+/// Absolute bars: a person waits for it.
+pub(crate) fn ready(figures: &Figures) -> Vec<Row> {
+    let get = |key: &str| figures.get(&format!("ready/{key}"));
+    let what = format!("ready on {} directories, --channels ebpf", get("directories"));
+    let row = |unit: &str, key: &str, bar: f64, title: &str| {
+        let (hotr, other) = (get(&format!("hotr/{key}")), get(&format!("inotifywait/{key}")));
+        let mut measured = format!("{hotr:.1} {unit}; inotifywait -r {other:.1} {unit}");
+        over(&mut measured, hotr, bar, unit);
+        Row::new("ready", &format!("{what}: {title}"), measured, &format!("≤ {bar} {unit}"), hotr <= bar)
+    };
+    vec![row("ms", "ms", 100.0, "time"), row("MB", "peak-mb", 25.0, "resident, at its peak")]
+}
+
+/// Every file of every round.
+pub(crate) fn race(figures: &Figures) -> Row {
+    let get = |key: &str| figures.get(&format!("race/{key}"));
+    let count = get("count");
+    let least = |who: &str| get(&format!("{who}/least"));
+    let measured = format!(
+        "at least {} of {count} a round; with --channels inotify {}; inotifywait -r {}",
+        least("hotr"),
+        least("hotr-inotify"),
+        least("inotifywait")
+    );
+    let met = same(least("hotr"), count) && same(least("hotr-inotify"), count);
+    let figure =
+        format!("{count} × (mkdir -p d/a/b, write d/a/b/f), {} rounds: files reported", get("rounds"));
+    Row::new("race", &figure, measured, "all, each round, by default and with --channels inotify", met)
+}
+
+/// Reported, or found again after a loss that was told.
+pub(crate) fn creates(figures: &Figures) -> Row {
+    let get = |key: &str| figures.get(&format!("creates/{key}"));
+    let (disk, reported) = (get("on-disk"), get("reported"));
+    let measured = format!(
+        "{reported} of {disk} reported; loss told {} times ({} records); made in {:.1} s, all told after {:.1} s, \
+         peak {:.0} MB",
+        get("loss-lines"),
+        get("lost"),
+        get("seconds"),
+        get("told-seconds"),
+        get("peak-mb")
+    );
+    let counted = same(get("ring-full"), 0.0) || get("loss-lines") > 0.0;
+    let met = same(disk, get("count")) && same(reported, disk) && counted;
+    let figure = format!("{} creates in 128 directories by two processes", get("count"));
+    Row::new("creates", &figure, measured, "every file reported, or the loss told and every file found", met)
+}
+
+/// Over all kernels and tiers.
+pub(crate) fn verifier(figures: &Figures) -> Row {
+    let most = figures.below("verifier/").max_by(|(_, left), (_, right)| left.total_cmp(right));
+    let (name, value) = most.unwrap_or(("nothing was loaded", f64::NAN));
+    let mut measured = format!("at most {value} ({name})");
+    over(&mut measured, value, VERIFIER, "instructions");
+    let figure = "verifier: instructions processed for a program, on every kernel";
+    Row::new("verifier", figure, measured, &format!("≤ {VERIFIER}"), value <= VERIFIER)
+}
+
+/// Counts are whole numbers.
+fn same(left: f64, right: f64) -> bool {
+    (left - right).abs() < 0.5
+}
+
+/// Says by how much a bar is missed.
+fn over(measured: &mut String, value: f64, bar: f64, unit: &str) {
+    if value > bar {
+        measured.push_str(&format!("; {:.1} {unit} over", value - bar));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_is_judged_against_the_empty_program() {
+        let mut values = Vec::new();
+        for place in ["other", "outside", "watched"] {
+            for (subject, added) in [
+                ("none", 0.0),
+                ("empty", 200.0),
+                ("hotr", 400.0),
+                ("bpftrace", 500.0),
+                ("fatrace", 500.0),
+                ("inotifywait", 500.0),
+            ] {
+                for clock in ["writer", "machine"] {
+                    values.push((format!("cost/{subject}/{place}/{clock}"), 1600.0 + added));
+                }
+            }
+        }
+        let values: Vec<(&str, f64)> = values.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+        let rows = pwrite("6.12", &Figures::of(&values));
+        assert_eq!(rows.iter().map(|row| row.met).collect::<Vec<_>>(), [false, true, true, true]);
+        assert_eq!(
+            rows[0].measured,
+            "400 instructions, 2.00 × the empty program's 200; 170.0 instructions over"
+        );
+    }
+
+    #[test]
+    fn what_was_not_measured_meets_no_bar() {
+        let none = Figures::default();
+        assert!(pwrite("6.12", &none).iter().all(|row| !row.met));
+        assert!(storm(&none).iter().all(|row| !row.met));
+        assert!(ready(&none).iter().all(|row| !row.met));
+        for row in [latency(&none), race(&none), creates(&none), verifier(&none)] {
+            assert!(!row.met, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn a_lost_file_must_have_been_told() {
+        let figures = |ring_full: f64, told: f64, reported: f64| {
+            Figures::of(&[
+                ("creates/count", 10.0),
+                ("creates/on-disk", 10.0),
+                ("creates/reported", reported),
+                ("creates/ring-full", ring_full),
+                ("creates/loss-lines", told),
+            ])
+        };
+        assert!(creates(&figures(0.0, 0.0, 10.0)).met);
+        assert!(creates(&figures(5.0, 1.0, 10.0)).met);
+        assert!(!creates(&figures(5.0, 0.0, 10.0)).met);
+        assert!(!creates(&figures(5.0, 1.0, 9.0)).met);
+    }
+
+    #[test]
+    fn a_storm_is_few_records_and_exact_totals() {
+        let figures = |lines: f64, writes: f64| {
+            Figures::of(&[
+                ("storm/count", 100.0),
+                ("storm/json/seconds", 1.0),
+                ("storm/json/lines", lines),
+                ("storm/json/writes", writes),
+                ("storm/json/bytes", writes),
+                ("storm/json/lost", 0.0),
+                ("storm/raw/lines", 90.0),
+                ("storm/raw/lost", 10.0),
+            ])
+        };
+        let met = |figures: &Figures| storm(figures).iter().map(|row| row.met).collect::<Vec<_>>();
+        assert_eq!(met(&figures(12.0, 100.0)), [true, true, true]);
+        assert_eq!(met(&figures(13.0, 99.0)), [false, false, true]);
+    }
+}

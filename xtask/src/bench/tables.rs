@@ -1,0 +1,142 @@
+//! Tables without bars: what the rows were judged from, and what stands beside it.
+
+use std::collections::BTreeSet;
+
+use super::{figures::Figures, guests::TOOLS, report::Table};
+
+const PLACES: [(&str, &str); 3] =
+    [("other", "another superblock"), ("outside", "outside the tree"), ("watched", "watched file, a storm")];
+
+fn table(name: &str, title: &str, about: &str, header: &[&str], rows: Vec<Vec<String>>) -> Table {
+    Table {
+        title: title.to_owned(),
+        about: about.to_owned(),
+        header: header.iter().map(|cell| (*cell).to_owned()).collect(),
+        rows,
+        command: format!("cargo xtask bench --only {name}"),
+    }
+}
+
+/// Instructions of a write, for every subject and place.
+pub(crate) fn pwrite(version: &str, figures: &Figures) -> Table {
+    let plain = |place: &str| format!("{:.0}", figures.get(&format!("cost/none/{place}/writer")));
+    let mut rows = vec![
+        [vec!["(the write itself)".to_owned()], PLACES.iter().map(|(place, _)| plain(place)).collect()]
+            .concat(),
+    ];
+    let hotr = ["hotr", "hotr-kprobe", "hotr-tracepoint", "hotr-auto"];
+    for subject in ["empty"].iter().chain(&hotr).chain(&TOOLS) {
+        let cell = |(place, _): &(&str, &str)| {
+            let (writer, machine) =
+                (figures.added(subject, place, "writer"), figures.added(subject, place, "machine"));
+            let ratio = writer / figures.added("empty", place, "writer");
+            format!("+{writer:.0} ({ratio:.2} ×), machine +{machine:.0}")
+        };
+        rows.push(match figures.text(&format!("cost/{subject}")) {
+            Some(why) => {
+                vec![(*subject).to_owned(), format!("not measured: {why}"), String::new(), String::new()]
+            }
+            None => [vec![(*subject).to_owned()], PLACES.iter().map(cell).collect()].concat(),
+        });
+    }
+    let header = ["subject", PLACES[0].1, PLACES[1].1, PLACES[2].1];
+    table(
+        "pwrite",
+        &format!("Instructions added to a 1-byte pwrite, kernel {version}"),
+        "Counted in a virtual machine whose clock advances one nanosecond an instruction. Each subject runs alone. \
+         The first number is what the writing thread pays, in brackets as a multiple of an empty fexit program on \
+         vfs_write; `machine` includes the subject's userspace. bpftrace: `kretfunc:vfs_write` filtered by superblock, \
+         printing; fatrace: `-c -f W`; inotifywait: `-m -r`. `hotr` is the fentry tier with --channels ebpf, `hotr-auto` \
+         the default channels.",
+        &header,
+        rows,
+    )
+}
+
+/// Percentiles of all three subjects.
+pub(crate) fn latency(figures: &Figures) -> Table {
+    let rows = ["hotr", "hotr-ebpf", "inotifywait"]
+        .iter()
+        .map(|who| {
+            let cell = |percent: u32| format!("{:.0}", figures.get(&format!("latency/{who}/p{percent}")));
+            vec![(*who).to_owned(), cell(50), cell(90), cell(99)]
+        })
+        .collect();
+    let about = "In turns, one write to a file of its own each, all three running all the time. `hotr-ebpf` is \
+                 --channels ebpf.";
+    table("latency", "Write returned → line read, µs", about, &["subject", "p50", "p90", "p99"], rows)
+}
+
+/// Start-up, medians.
+pub(crate) fn ready(figures: &Figures) -> Table {
+    let rows = ["hotr", "hotr-auto", "inotifywait"]
+        .iter()
+        .map(|who| {
+            let cell = |key: &str| format!("{:.1}", figures.get(&format!("ready/{who}/{key}")));
+            vec![(*who).to_owned(), cell("ms"), cell("resident-mb"), cell("peak-mb")]
+        })
+        .collect();
+    let title = format!("Start on {} directories", figures.get("ready/directories"));
+    let about = "Medians, in turns. `hotr` is --channels ebpf, `hotr-auto` the default channels.";
+    table("ready", &title, about, &["subject", "ms to ready", "resident MB", "peak MB"], rows)
+}
+
+/// Files reported a round.
+pub(crate) fn race(figures: &Figures) -> Table {
+    let rows = ["hotr", "hotr-inotify", "inotifywait"]
+        .iter()
+        .map(|who| {
+            let cell = |key: &str| format!("{}", figures.get(&format!("race/{who}/{key}")));
+            vec![(*who).to_owned(), cell("least"), cell("median"), cell("most")]
+        })
+        .collect();
+    let title = format!(
+        "Files reported of {} in new directories, {} rounds",
+        figures.get("race/count"),
+        figures.get("race/rounds")
+    );
+    table("race", &title, "In turns.", &["subject", "least", "median", "most"], rows)
+}
+
+/// Programs × kernels; the largest of the tiers where a program serves several.
+pub(crate) fn verifier(labels: &[String], figures: &Figures) -> Table {
+    let names: BTreeSet<&str> =
+        figures.below("verifier/").filter_map(|(key, _)| Some(key.rsplit_once('/')?.1)).collect();
+    let cell = |label: &String, name: &str| {
+        let prefix = format!("verifier/{label}/");
+        let most = figures
+            .below(&prefix)
+            .filter(|(key, _)| key.rsplit_once('/').is_some_and(|(_, program)| program == name))
+            .map(|(_, value)| value)
+            .fold(f64::NAN, f64::max);
+        if most.is_nan() { "–".to_owned() } else { most.to_string() }
+    };
+    let rows = names
+        .iter()
+        .map(|name| {
+            [vec![(*name).to_owned()], labels.iter().map(|label| cell(label, name)).collect()].concat()
+        })
+        .collect();
+    let header: Vec<&str> = std::iter::once("program").chain(labels.iter().map(String::as_str)).collect();
+    let about = "As the kernel's verifier counts them when hotr loads its programs; names as the kernel keeps them \
+                 (15 bytes). A dash: this kernel has another program for the hook.";
+    table("verifier", "Verifier: instructions processed", about, &header, rows)
+}
+
+/// Size and memory.
+pub(crate) fn idle(figures: &Figures) -> Table {
+    let get = |key: &str| figures.get(&format!("idle/{key}"));
+    let row = |what: &str, value: String| vec![what.to_owned(), value];
+    let rows = vec![
+        row("release program", format!("{:.2} MB", get("binary-bytes") / 1e6)),
+        row(
+            "hotr trace, idle, --channels ebpf",
+            format!("{:.1} MB resident, {:.1} MB peak", get("ebpf/resident-mb"), get("ebpf/peak-mb")),
+        ),
+        row(
+            "hotr trace, idle, default channels",
+            format!("{:.1} MB resident, {:.1} MB peak", get("auto/resident-mb"), get("auto/peak-mb")),
+        ),
+    ];
+    table("idle", "Size and idle memory", "1 MB is 10^6 bytes.", &["what", "is"], rows)
+}

@@ -1,0 +1,162 @@
+//! `cargo xtask build`: the kernel side first, then the program that carries it.
+//!
+//! In: the sources. Out: `target/release/hotr`, one file. Cargo decides what is fresh; nothing is touched here,
+//! so a second run costs two freshness checks.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use serde::Deserialize;
+
+use crate::{cmd, paths, setup, toolchain::EbpfRust};
+
+/// Tells hotr-user's build script which object to carry.
+pub(crate) const OBJECT: &str = "HOTR_EBPF_OBJECT";
+
+/// How to build.
+#[derive(Args)]
+pub(crate) struct BuildArgs {
+    /// Optimised, to target/release (the default)
+    #[arg(long, conflicts_with = "debug")]
+    release: bool,
+    /// Unoptimised, to target/debug
+    #[arg(long)]
+    debug: bool,
+    /// Without shared libraries, to target/vm: runs on a machine or guest that has none
+    #[arg(long = "static")]
+    without_libraries: bool,
+}
+
+/// One flavour of the userspace programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    /// Optimised, for this machine.
+    Release,
+    /// Unoptimised, for this machine.
+    Debug,
+    /// Optimised and without shared libraries, for guests.
+    Static,
+}
+
+/// Entry point of the command.
+pub(crate) fn run(args: &BuildArgs) -> Result<()> {
+    let flavour = match (args.without_libraries, args.debug && !args.release) {
+        (true, _) => Flavour::Static,
+        (false, true) => Flavour::Debug,
+        (false, false) => Flavour::Release,
+    };
+    let built = hotr(flavour)?;
+    println!("{}", built.display());
+    Ok(())
+}
+
+/// Sets up, builds both sides, and returns the program's place.
+pub(crate) fn hotr(flavour: Flavour) -> Result<PathBuf> {
+    let object = object(&setup::build()?)?;
+    program(flavour, &object, "hotr-user", "hotr")
+}
+
+/// Builds the kernel side and returns the object's place.
+pub(crate) fn object(rust: &EbpfRust) -> Result<PathBuf> {
+    let folder = paths::ebpf_crate();
+    if !folder.join("Cargo.toml").is_file() {
+        bail!("build the kernel side: {} is not there", folder.display());
+    }
+    let mut command = rust.cargo("build", &[])?;
+    command.arg("--release").arg("--target-dir").arg(folder.join("target")).current_dir(&folder);
+    executable(&mut command, None, "build the kernel side")
+}
+
+/// Builds the kernel side with the empty program of the benchmarks, apart from the object that hotr carries.
+pub(crate) fn bench_object(rust: &EbpfRust) -> Result<PathBuf> {
+    let folder = paths::ebpf_crate();
+    let mut command = rust.cargo("build", &[])?;
+    command.args(["--release", "--features", "bench", "--target-dir"]).arg(folder.join("target/bench"));
+    executable(command.current_dir(&folder), None, "build the empty program")
+}
+
+/// Builds the binary `binary` of `package` with `object` inside and returns its place.
+pub(crate) fn program(flavour: Flavour, object: &Path, package: &str, binary: &str) -> Result<PathBuf> {
+    let mut command = cmd::cargo();
+    command
+        .args(["build", "--package", package, "--bin", binary])
+        .current_dir(paths::root())
+        .env(OBJECT, object);
+    if flavour != Flavour::Debug {
+        command.arg("--release");
+    }
+    if flavour == Flavour::Static {
+        // The target is named so that the flags reach the program only: procedural macros cannot be static.
+        let triple = host_triple();
+        let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
+        command.args(["--target", &triple]).arg("--target-dir").arg(paths::target().join("vm"));
+        command.env(flags, "-Ctarget-feature=+crt-static");
+    }
+    executable(&mut command, Some(binary), &format!("build {binary}"))
+}
+
+fn host_triple() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+/// The line of `cargo --message-format=json` that interests us.
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    executable: Option<PathBuf>,
+    target: Option<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+/// Runs a cargo build with its diagnostics shown, and returns the executable that cargo says it made: the
+/// name and folder are cargo's to choose.
+fn executable(command: &mut Command, binary: Option<&str>, what: &str) -> Result<PathBuf> {
+    command.args(["--quiet", "--message-format=json-render-diagnostics"]);
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("{what}: cannot start cargo"))?;
+    if !output.status.success() {
+        bail!("{what}: cargo ended with {}; its messages are above", output.status);
+    }
+    made(&String::from_utf8_lossy(&output.stdout), binary)
+        .with_context(|| format!("{what}: cargo reported no executable; does the crate have a [[bin]]?"))
+}
+
+/// The executable that cargo's messages name, of the target `binary` if that is given.
+fn made(messages: &str, binary: Option<&str>) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Message>(line).ok())
+        .filter(|message| message.reason == "compiler-artifact")
+        .filter(|message| {
+            binary.is_none_or(|name| message.target.as_ref().is_some_and(|target| target.name == name))
+        })
+        .find_map(|message| message.executable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_taken_from_cargos_messages() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"build-script-build"},"executable":null}
+not json
+{"reason":"compiler-artifact","target":{"name":"other"},"executable":"/o"}
+{"reason":"compiler-artifact","target":{"name":"hotr"},"executable":"/t/hotr"}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(made(messages, Some("hotr")), Some(PathBuf::from("/t/hotr")));
+        assert_eq!(made(messages, None), Some(PathBuf::from("/o")));
+        assert_eq!(made(messages, Some("absent")), None);
+    }
+}

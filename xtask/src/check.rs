@@ -1,0 +1,170 @@
+//! `cargo xtask check`: what a reviewer would otherwise have to look at.
+//!
+//! Format, lints of both sides, licences, and the shape of the repository: the folders that ARCHITECTURE.md names
+//! exist, and a long file says why it is long.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+
+use crate::{
+    build,
+    cmd::{self, say},
+    paths, setup,
+};
+
+/// Files longer than this carry a line `// size: reason`.
+const LONG: usize = 400;
+
+/// Which checks to make.
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    /// Only what needs no compiler: format, folders, file sizes
+    #[arg(long)]
+    fast: bool,
+}
+
+/// Entry point of the command: every check is made, whatever the others said.
+pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
+    let mut failed = Vec::new();
+    let mut note = |name: &str, result: Result<()>| match result {
+        Ok(()) => say(format!("check: {name}: ok")),
+        Err(error) => {
+            say(format!("check: {name}: {error:#}"));
+            failed.push(name.to_owned());
+        }
+    };
+    note("format", format());
+    note("folders", folders());
+    note("file sizes", sizes());
+    if !args.fast {
+        note("lints", lints());
+        note("licences", licences());
+    }
+    if failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(format!("check: failed: {}", failed.join(", ")));
+    Ok(ExitCode::FAILURE)
+}
+
+fn format() -> Result<()> {
+    let mut workspace = cmd::cargo();
+    cmd::must(workspace.args(["fmt", "--all", "--check"]).current_dir(paths::root()), "check the format")?;
+    let ebpf = paths::ebpf_crate();
+    if ebpf.join("Cargo.toml").is_file() {
+        cmd::must(
+            cmd::cargo().args(["fmt", "--check"]).current_dir(ebpf),
+            "check the format of the kernel side",
+        )?;
+    }
+    Ok(())
+}
+
+/// The userspace crates are linted with the real object. The kernel side is read by the workspace's clippy as if for
+/// this machine, because eBPF compilers seldom come with one, and by its own compiler with every warning an error.
+fn lints() -> Result<()> {
+    let rust = setup::build()?;
+    let object = build::object(&rust)?;
+    let mut workspace = cmd::cargo();
+    workspace
+        .args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-Dwarnings"])
+        .env(build::OBJECT, object);
+    cmd::must(workspace.current_dir(paths::root()), "lint the workspace")?;
+    let folder = paths::ebpf_crate();
+    // A folder of its own: other flags in the build's folder would make the next build start over.
+    let target = folder.join("target/lint");
+    let mut clippy = cmd::cargo();
+    clippy.args(["clippy", "--release", "--quiet", "--target-dir"]).arg(&target).args(["--", "-Dwarnings"]);
+    clippy.current_dir(&folder).env("RUSTC_BOOTSTRAP", "1");
+    cmd::must(&mut clippy, "lint the kernel side")?;
+    let mut compiler = rust.cargo("check", &["-Dwarnings"])?;
+    compiler.args(["--release", "--quiet", "--target-dir"]).arg(&target).current_dir(&folder);
+    cmd::must(&mut compiler, "check the kernel side with its own compiler")
+}
+
+fn licences() -> Result<()> {
+    if cmd::find("cargo-deny").is_none() {
+        say("check: licences: cargo-deny is not installed; `cargo install cargo-deny` to have them checked");
+        return Ok(());
+    }
+    cmd::must(Command::new("cargo-deny").arg("check").current_dir(paths::root()), "check the licences")
+}
+
+fn folders() -> Result<()> {
+    let file = paths::root().join("ARCHITECTURE.md");
+    let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+    let absent: Vec<String> =
+        named_folders(&text).into_iter().filter(|name| !paths::root().join(name).is_dir()).collect();
+    anyhow::ensure!(
+        absent.is_empty(),
+        "ARCHITECTURE.md names folders that do not exist: {}",
+        absent.join(", ")
+    );
+    Ok(())
+}
+
+/// Folders named in Markdown as inline code that ends in a slash, for example `hotr-user/src/kernel/`.
+fn named_folders(markdown: &str) -> Vec<String> {
+    let mut found: Vec<String> = markdown
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|code| code.len() > 1 && code.ends_with('/') && !code.starts_with('/'))
+        .filter(|code| code.chars().all(|c| c.is_ascii_alphanumeric() || "/_-.".contains(c)))
+        .map(str::to_owned)
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn sizes() -> Result<()> {
+    let mut long = Vec::new();
+    for file in sources(paths::root())? {
+        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let lines = text.lines().count();
+        if lines > LONG && !text.lines().any(|line| line.starts_with("// size:")) {
+            let name = file.strip_prefix(paths::root()).unwrap_or(&file);
+            long.push(format!("{} ({lines} lines)", name.display()));
+        }
+    }
+    anyhow::ensure!(
+        long.is_empty(),
+        "over {LONG} lines without a line `// size: reason`: {}",
+        long.join(", ")
+    );
+    Ok(())
+}
+
+/// The Rust files that git knows, new ones included.
+fn sources(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut command = Command::new("git");
+    command
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "*.rs"])
+        .current_dir(root);
+    let listed = cmd::capture(&mut command, "list the sources")?;
+    let names = String::from_utf8(listed).context("list the sources: a name is not UTF-8")?;
+    Ok(names
+        .split('\0')
+        .filter(|name| !name.is_empty())
+        .map(|name| root.join(name))
+        .filter(|file| file.is_file())
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_found_in_inline_code_only() {
+        let text = "see `b/src/` and `a/`, not c/ nor `/proc/` nor `x.rs` nor `a {b}/`";
+        assert_eq!(named_folders(text), ["a/", "b/src/"]);
+    }
+}
