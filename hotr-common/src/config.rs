@@ -32,8 +32,8 @@ pub struct Live {
     pub epoch: u32,
     /// 1 when some root is an overlay layer.
     pub layers: u32,
-    /// 1 when name-taking system calls must be reported (tracepoint tier).
-    pub calls: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 const _: () = assert!(size_of::<Live>() == (MAX_SUPERBLOCKS + 4) * 8 + 16);
@@ -109,6 +109,14 @@ pub struct Storm {
     /// 0.
     pub reserved: u32,
 }
+
+/// The kernel side's `ask` program: copy the totals of a storm to the `ANSWER` map.
+pub const ASK_READ: u64 = 1;
+/// The same: delete a storm's entry.
+pub const ASK_FORGET: u64 = 2;
+
+/// `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h): userspace reads the map's memory without system calls.
+pub const MMAPABLE: u32 = 1 << 10;
 
 /// The last delivery to hotr's inotify instance in a task.
 #[derive(Clone, Copy, Debug)]

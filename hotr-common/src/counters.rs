@@ -16,6 +16,8 @@ pub struct Counters {
     pub ring_full: u64,
     /// Lost: path longer than a record holds.
     pub oversize: u64,
+    /// 0: no two CPUs share a cache line.
+    pub reserved: [u64; 2],
 }
 
-const _: () = assert!(size_of::<Counters>() == 48);
+const _: () = assert!(size_of::<Counters>() == 64);

@@ -70,7 +70,6 @@ pub struct Offsets {
     pub io_kiocb_task: u32,
     pub io_kiocb_tctx: u32,
     pub io_uring_task_task: u32,
-    pub io_kiocb_cqe_res: u32,
     pub io_uring_cqe_res: u32,
     pub vm_fault_vma: u32,
     pub vma_vm_file: u32,
@@ -102,4 +101,4 @@ impl Arguments {
     pub const NONE: Self = Self { subject: NO_ARG, second: NO_ARG, ret: NO_ARG, ret_pointer: 0 };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 4 * (67 + 6) + 4 * HOOKS);
+const _: () = assert!(size_of::<Offsets>() == 4 * (66 + 6) + 4 * HOOKS);

@@ -34,8 +34,6 @@ pub const FLAG_IO_WORKER: u32 = 1 << 3;
 /// on kernels that let it be seen. [`Record::inode`] is no address: see [`Record::mount_namespace`] and
 /// [`Record::old_mnt_id`].
 pub const FLAG_CALL: u32 = 1 << 4;
-/// The walk to the root met more than [`MAX_DEPTH`] levels.
-pub const FLAG_TOO_DEEP: u32 = 1 << 5;
 /// Through a file that stands for another one (`FMODE_BACKING`: an overlay's mapping).
 pub const FLAG_BACKING: u32 = 1 << 6;
 

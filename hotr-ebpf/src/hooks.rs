@@ -1,5 +1,6 @@
 //! The hooks, one topic a file. Each has an fexit program, and a kprobe with its kretprobe.
 
+pub mod ask;
 pub mod attr;
 #[cfg(feature = "bench")]
 pub mod bench;

@@ -1,9 +1,10 @@
 //! Every map and global of the kernel side.
 
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use hotr_common::config::{
-    Delivered, DirKey, Live, MAX_ROOTS, MAX_SUPERBLOCKS, Registered, RootSlot, STORMS, Storm, StormKey,
+    Delivered, DirKey, Live, MAX_ROOTS, MAX_SUPERBLOCKS, MMAPABLE, Registered, RootSlot, STORMS, Storm, StormKey,
     VERDICTS, Verdict,
 };
 use hotr_common::counters::Counters;
@@ -37,9 +38,14 @@ pub static EPOCH: Array<u64> = Array::with_max_entries(1, 0);
 #[map(name = "STORM_MAP")]
 pub static STORM_MAP: HashMap<StormKey, Storm> = HashMap::with_max_entries(STORMS, 0);
 
-/// What the programs saw and did.
+/// What the last run of `ask` read.
+#[map(name = "ANSWER")]
+pub static ANSWER: Array<Storm> = Array::with_max_entries(1, MMAPABLE);
+
+/// What the programs saw and did, one entry a CPU. Not a per-CPU map, because userspace could read that by system
+/// calls only (see `hooks/ask.rs`). The loader sets the number of entries.
 #[map(name = "COUNTERS")]
-pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
+pub static COUNTERS: Array<Counters> = Array::with_max_entries(1, MMAPABLE);
 
 /// kprobe tier: arguments kept from a function's entry to its return, by (thread id << 32 | hook).
 #[map(name = "CALLS")]
@@ -119,7 +125,7 @@ pub static LIVE: Live = Live {
     own_tgid: 0,
     epoch: 0,
     layers: 0,
-    calls: 0,
+    reserved: 0,
 };
 
 /// Reads a field of [`OFF`] or [`LIVE`]; volatile, or rustc folds the initial zeros in. Only for the macros below.
@@ -155,7 +161,8 @@ pub enum Count {
 /// Adds one. Atomic, because a program may be preempted by another one on the same CPU.
 #[inline(always)]
 pub fn count(what: Count) {
-    let Some(counters) = COUNTERS.get_ptr_mut(0) else { return };
+    // SAFETY: no arguments.
+    let Some(counters) = COUNTERS.get_ptr_mut(unsafe { bpf_get_smp_processor_id() }) else { return };
     // SAFETY: the pointer is to this CPU's map value, alive as long as the map.
     let cell = unsafe {
         match what {

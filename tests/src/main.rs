@@ -138,9 +138,6 @@ fn run(dirs: &[(String, PathBuf)], tiers: &[String], what: &What) -> Result<Exit
     let mut outcomes: Vec<Outcome> = Vec::new();
     for (fs, path) in dirs {
         for tier in tiers {
-            let operations: Vec<&Operation> = chosen.clone();
-            let place = Place::new(fs, path, tier, &operations)?;
-            let operations: Vec<&Operation> = operations.into_iter().filter(|op| place.runs(op)).collect();
             let run = Run {
                 hotr: &what.hotr,
                 kernel: &kernel,
@@ -152,7 +149,7 @@ fn run(dirs: &[(String, PathBuf)], tiers: &[String], what: &What) -> Result<Exit
                 verbose: what.verbose,
                 exceptions: &exceptions,
             };
-            for outcome in run.all(&place, &operations) {
+            for outcome in run.all(&chosen, || Place::new(fs, path, tier, &chosen))? {
                 report(&outcome);
                 writeln!(file, "{}", serde_json::to_string(&outcome)?)?;
                 outcomes.push(outcome);

@@ -134,6 +134,16 @@ fn raise_memlock() {
     let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
 }
 
+/// Numbers a CPU of this machine may have: one more than the last one in `/sys/devices/system/cpu/possible`.
+#[must_use]
+pub fn possible_cpus() -> usize {
+    let possible = aya::util::nr_cpus().unwrap_or_else(|_| {
+        // Without sysfs: what the C library knows, which leaves out CPUs that are added later.
+        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    });
+    possible.max(1)
+}
+
 /// Loads the object with this kernel's offsets, attaches nothing yet.
 ///
 /// # Errors
@@ -153,6 +163,7 @@ pub fn load(btf: &Btf, kernel: Option<&AyaBtf>, ring_bytes: u32) -> Result<Ebpf,
         .btf(kernel)
         .override_global("OFF", &offsets, true)
         .map_max_entries("RECORDS", ring_bytes)
+        .map_max_entries("COUNTERS", u32::try_from(possible_cpus()).unwrap_or(u32::MAX))
         .load(&OBJECT.0)
         .map_err(LoadError::Object)
 }

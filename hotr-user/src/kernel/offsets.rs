@@ -93,7 +93,6 @@ pub fn offsets(btf: &Btf) -> Result<Offsets, MissingField> {
         io_kiocb_task: optional("io_kiocb", "task"),
         io_kiocb_tctx: optional("io_kiocb", "tctx"),
         io_uring_task_task: optional("io_uring_task", "task"),
-        io_kiocb_cqe_res: optional("io_kiocb", "cqe.res"),
         io_uring_cqe_res: optional("io_uring_cqe", "res"),
         vm_fault_vma: need("vm_fault", "vma")?,
         vma_vm_file: need("vm_area_struct", "vm_file")?,

@@ -1,22 +1,26 @@
 //! The eBPF channel: starts the kernel programs, registers roots with them, and reads their records.
 
+mod shared;
+mod skipped;
+
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::RawTracePoint;
+use aya::maps::{Array, HashMap, IterableMap, MapData, RingBuf};
+use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun};
 use aya::{Btf as AyaBtf, Ebpf, Pod};
 use hotr_common::config::{
-    Live, MAX_ROOTS, MAX_SUPERBLOCKS, ROOT_LAYER, Registered, RootSlot, Storm, StormKey,
+    ASK_FORGET, ASK_READ, Live, MAX_ROOTS, MAX_SUPERBLOCKS, ROOT_LAYER, Registered, RootSlot, Storm, StormKey,
 };
 use hotr_common::counters::Counters;
 use hotr_common::record::Record;
 
 use crate::kernel::btf::Btf;
 use crate::kernel::load::{self, LoadError, PlannedHook};
-use crate::kernel::tracepoints;
 use crate::options::TierChoice;
+use shared::Shared;
+use skipped::Skipped;
 
 /// Newtypes that let maps hold the common crate's values.
 macro_rules! pod {
@@ -33,7 +37,6 @@ pod! {
     SlotPod(RootSlot);
     RegisteredPod(Registered);
     CountersPod(Counters);
-    StormKeyPod(StormKey);
     StormPod(Storm);
 }
 
@@ -54,8 +57,9 @@ pub struct EbpfSource {
     live: Array<MapData, LivePod>,
     roots: HashMap<MapData, u64, u32>,
     slots: Array<MapData, SlotPod>,
-    storms: HashMap<MapData, StormKeyPod, StormPod>,
-    counters: PerCpuArray<MapData, CountersPod>,
+    answer: Shared<StormPod>,
+    counters: Shared<CountersPod>,
+    skipped: Skipped,
     registered: Array<MapData, RegisteredPod>,
     settings: Live,
     used: Vec<Option<Registered>>,
@@ -71,7 +75,11 @@ impl EbpfSource {
     pub fn load(options: EbpfOptions) -> Result<(Self, Btf, AyaBtf), LoadError> {
         let btf = Btf::from_kernel()?;
         let kernel = AyaBtf::from_sys_fs().map_err(|error| LoadError::Object(error.into()))?;
+        let cpus = load::possible_cpus();
         let mut ebpf = load::load(&btf, Some(&kernel), options.ring_bytes)?;
+        let asking: &mut RawTracePoint =
+            ebpf.program_mut(ASK).and_then(|program| program.try_into().ok()).ok_or(LoadError::Map(ASK))?;
+        asking.load().map_err(|error| LoadError::Program { program: ASK, error })?;
         let settings = Live {
             superblocks: [0; MAX_SUPERBLOCKS],
             own_group: 0,
@@ -81,15 +89,16 @@ impl EbpfSource {
             own_tgid: 0,
             epoch: 0,
             layers: 0,
-            calls: 0,
+            reserved: 0,
         };
         let mut source = Self {
             ring: take(&mut ebpf, "RECORDS")?,
             live: take(&mut ebpf, ".bss")?,
             roots: take(&mut ebpf, "ROOTS")?,
             slots: take(&mut ebpf, "ROOT_SLOTS")?,
-            storms: take(&mut ebpf, "STORM_MAP")?,
-            counters: take(&mut ebpf, "COUNTERS")?,
+            answer: shared(&mut ebpf, "ANSWER", 1)?,
+            counters: shared(&mut ebpf, "COUNTERS", cpus)?,
+            skipped: Skipped::default(),
             registered: take(&mut ebpf, "REGISTERED")?,
             settings,
             used: Vec::new(),
@@ -103,6 +112,7 @@ impl EbpfSource {
     /// Attaches every hook at the best tier. Roots should be registered before.
     pub fn attach(&mut self, btf: &Btf, kernel: &AyaBtf, choice: TierChoice) {
         self.plan = load::attach(&mut self.ebpf, btf, kernel, choice);
+        self.skipped = Skipped::of(&self.ebpf);
     }
 
     /// What each hook got.
@@ -244,37 +254,35 @@ impl EbpfSource {
     /// Totals of a file under continuous change.
     #[must_use]
     pub fn storm(&self, key: &StormKey) -> Option<Storm> {
-        self.storms.get(&StormKeyPod(*key), 0).ok().map(|storm| storm.0)
+        let found = self.ask(key, ASK_READ)?;
+        if found { self.answer.values().next().map(|storm| storm.0) } else { None }
     }
 
     /// Forgets a file that has been quiet for longer than the window: its next change gives a record at once.
-    pub fn forget_storm(&mut self, key: &StormKey) {
+    pub fn forget_storm(&self, key: &StormKey) {
         // Gone already is what was wanted.
-        let _ = self.storms.remove(&StormKeyPod(*key));
+        let _ = self.ask(key, ASK_FORGET);
     }
 
-    /// How often the kernel did not run a program because it was already running on that CPU: the sum over hotr's
-    /// programs of `recursion_misses` in their fdinfo (kernel/bpf/syscall.c `bpf_prog_show_fdinfo`). 0 on kernels
-    /// that do not count it. `wake` is left out: what it was not run for, the run that was in its way does.
+    /// Runs the kernel side's `ask`; `None` when the kernel refuses to.
+    fn ask(&self, key: &StormKey, what: u64) -> Option<bool> {
+        let program: &RawTracePoint = self.ebpf.program(ASK)?.try_into().ok()?;
+        let mut run = RawTracePointRunOptions::new();
+        run.args[..4].copy_from_slice(&[key.inode, key.pid.into(), key.hook.into(), what]);
+        Some(program.test_run(run).ok()?.return_value != 0)
+    }
+
+    /// How often a program was not run although its hook was passed.
     #[must_use]
-    pub fn recursion_misses(&self) -> u64 {
-        let programs = self.ebpf.programs().filter(|(name, _)| *name != tracepoints::WAKE);
-        let programs = programs.filter_map(|(_, program)| program.fd().ok());
-        let infos = programs.filter_map(|fd| {
-            std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok()
-        });
-        let misses = infos.filter_map(|info| {
-            info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse::<u64>().ok())
-        });
-        misses.sum()
+    pub fn skipped(&self) -> u64 {
+        self.skipped.count()
     }
 
     /// Counters of all CPUs together.
     #[must_use]
     pub fn counters(&self) -> Counters {
         let mut sum = Counters::default();
-        let Ok(values) = self.counters.get(&0, 0) else { return sum };
-        for CountersPod(cpu) in values.iter() {
+        for CountersPod(cpu) in self.counters.values() {
             sum.seen += cpu.seen;
             sum.submitted += cpu.submitted;
             sum.coalesced += cpu.coalesced;
@@ -286,6 +294,9 @@ impl EbpfSource {
     }
 }
 
+/// Name of the program that reads storms for us.
+const ASK: &str = "ask";
+
 impl AsFd for EbpfSource {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ring.as_fd()
@@ -294,6 +305,13 @@ impl AsFd for EbpfSource {
 
 fn take<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError> {
     ebpf.take_map(name).and_then(|map| T::try_from(map).ok()).ok_or(LoadError::Map(name))
+}
+
+/// Maps an array that the programs share with hotr.
+fn shared<T: Pod>(ebpf: &mut Ebpf, name: &'static str, entries: usize) -> Result<Shared<T>, LoadError> {
+    let map: Array<MapData, T> = take(ebpf, name)?;
+    Shared::new(map.map(), entries)
+        .map_err(|source| LoadError::Register { object: format!("map {name}"), source })
 }
 
 /// A number that no other system call on the machine carries as its third argument.

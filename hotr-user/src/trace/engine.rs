@@ -25,6 +25,8 @@ use crate::source::mono_ns;
 
 /// How often losses of the kernel side are asked for while changes come.
 const LOSS_CHECK: Duration = Duration::from_millis(250);
+/// The same while none come.
+const IDLE_LOSS_CHECK: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(super) struct Engine {
@@ -92,7 +94,7 @@ impl Engine {
             own: own_outputs(),
             changes: 0,
             started: Instant::now(),
-            loss_check: None,
+            loss_check: Some(Instant::now() + IDLE_LOSS_CHECK),
             more: false,
             renewed: false,
         };
@@ -277,6 +279,12 @@ impl Engine {
                 continue;
             }
             if self.kernel.is_some() {
+                if matches!(change.op, Op::Write | Op::Attrib) && change.id.is_none() {
+                    // The programs do not tell of a file without a name, and a name that has gone since is told as
+                    // removed; inotify still tells such a file's directory (fs/notify/fsnotify.c
+                    // `__fsnotify_parent`).
+                    continue;
+                }
                 change.missed_by.push(Missed {
                     channel: Channel::Ebpf,
                     cause: "no-record",
@@ -311,7 +319,7 @@ impl Engine {
             self.report_heard(heard, clock.mono_ns());
         }
         self.check_kernel();
-        if self.ledger.lost {
+        if self.ledger.is_short() {
             let found = self.ledger.rescan(&self.options);
             self.report_found(found);
         }

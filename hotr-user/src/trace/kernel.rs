@@ -49,7 +49,7 @@ pub(super) struct KernelSide {
     layers: LayerCache,
     actors: ActorCache,
     calls: Calls,
-    lost: [u64; 2],
+    lost: [u64; 3],
 }
 
 impl KernelSide {
@@ -81,7 +81,7 @@ impl KernelSide {
             layers: LayerCache::default(),
             actors: ActorCache::new(),
             calls: Calls::default(),
-            lost: [0; 2],
+            lost: [0; 3],
         };
         side.check_plan()?;
         Ok(side)
@@ -194,13 +194,13 @@ impl KernelSide {
         Ok(gone)
     }
 
-    /// Records lost since the last call: no room in the ring buffer, path too long.
-    pub(super) fn losses(&mut self) -> [(&'static str, u64); 2] {
+    /// Lost since the last call: no room in the ring buffer, path too long for a record, program not run.
+    pub(super) fn losses(&mut self) -> [(&'static str, u64); 3] {
         let counters = self.source.counters();
-        let now = [counters.ring_full, counters.oversize];
-        let new = [now[0] - self.lost[0].min(now[0]), now[1] - self.lost[1].min(now[1])];
-        self.lost = now;
-        [("ring-full", new[0]), ("oversize", new[1])]
+        let now = [counters.ring_full, counters.oversize, self.source.skipped()];
+        let before = std::mem::replace(&mut self.lost, now);
+        let new = |kind: usize| now[kind].saturating_sub(before[kind]);
+        [("ring-full", new(0)), ("oversize", new(1)), ("program-skipped", new(2))]
     }
 
     /// Totals for the summary.
@@ -213,7 +213,7 @@ impl KernelSide {
             filtered: counters.filtered,
             ring_full: counters.ring_full,
             oversize: counters.oversize,
-            recursion_misses: self.source.recursion_misses(),
+            recursion_misses: self.source.skipped(),
         }
     }
 }

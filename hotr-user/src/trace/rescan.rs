@@ -19,13 +19,13 @@ pub(super) struct Ledger {
     since_ns: i64,
     /// (device, inode) → time of its last report, and its size then.
     reported: HashMap<(u64, u64), (i64, Option<u64>)>,
-    /// Records were lost since [`Self::since_ns`].
-    pub(super) lost: bool,
+    /// Why records were lost since [`Self::since_ns`], if any were.
+    lost: Option<&'static str>,
 }
 
 impl Ledger {
     pub(super) fn new() -> Self {
-        Self { since_ns: nanos(SystemTime::now()), reported: HashMap::new(), lost: false }
+        Self { since_ns: nanos(SystemTime::now()), reported: HashMap::new(), lost: None }
     }
 
     /// Remembers a report.
@@ -48,9 +48,19 @@ impl Ledger {
             .is_some_and(|(time, reported)| found.ctime_ns <= *time && *reported == size)
     }
 
+    /// Records were lost, by the reason of the `loss` line.
+    pub(super) fn lose(&mut self, reason: &'static str) {
+        self.lost.get_or_insert(reason);
+    }
+
+    /// Whether there is something to look for.
+    pub(super) fn is_short(&self) -> bool {
+        self.lost.is_some()
+    }
+
     /// Nothing was lost until now.
     pub(super) fn clean(&mut self, now: SystemTime) {
-        if !self.lost {
+        if self.lost.is_none() {
             self.since_ns = nanos(now);
             self.reported.clear();
         }
@@ -76,13 +86,13 @@ impl Ledger {
             );
         }
         let since = self.since_ns;
-        self.lost = false;
+        let reason = self.lost.take().unwrap_or(RING_FULL);
         self.clean(started);
-        found.into_iter().map(|changed| change(changed, since)).collect()
+        found.into_iter().map(|changed| change(changed, since, reason)).collect()
     }
 }
 
-fn change(changed: Changed, since_ns: i64) -> Change {
+fn change(changed: Changed, since_ns: i64, reason: &'static str) -> Change {
     let is_new = changed.btime_ns.is_some_and(|birth| birth >= since_ns - TICK_NS);
     let op = if is_new {
         Op::Create
@@ -107,12 +117,22 @@ fn change(changed: Changed, since_ns: i64) -> Change {
         layer: None,
         actor: None,
         seen_by: vec![Channel::Poll],
-        missed_by: vec![Missed {
-            channel: Channel::Ebpf,
-            cause: "ring-full",
-            why: "the ring buffer was full; found by looking at change times".into(),
-        }],
+        missed_by: vec![missed(reason)],
     }
+}
+
+/// Reason of a loss, and cause of what is missed by it.
+const RING_FULL: &str = "ring-full";
+/// See [`RING_FULL`].
+const SKIPPED: &str = "program-skipped";
+
+fn missed(reason: &str) -> Missed {
+    let (cause, why) = if reason == SKIPPED {
+        (SKIPPED, "the kernel did not run a program while another one ran; found by looking at change times")
+    } else {
+        (RING_FULL, "no room for its record; found by looking at change times")
+    };
+    Missed { channel: Channel::Ebpf, cause, why: why.into() }
 }
 
 fn nanos(time: SystemTime) -> i64 {

@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::{Engine, LOSS_CHECK};
+use super::{Engine, IDLE_LOSS_CHECK, LOSS_CHECK};
 use crate::error::Error;
 use crate::event::{Change, Channel};
 use crate::report::{ChannelState, Report};
@@ -12,12 +12,17 @@ impl Engine {
     pub(super) fn check_losses(&mut self) -> Result<(), Error> {
         self.repair_inotify()?;
         let busy = !self.reports.is_empty();
-        let due = self.loss_check.is_some_and(|at| at <= Instant::now());
-        if due {
-            self.loss_check = None;
+        if self.kernel.is_none() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if self.loss_check.is_some_and(|at| at <= now) {
+            // What was lost may have been the only change: looked for now and then when nothing was reported.
+            self.loss_check = Some(now + IDLE_LOSS_CHECK);
             self.check_kernel();
-        } else if busy && self.loss_check.is_none() && self.kernel.is_some() {
-            self.loss_check = Some(Instant::now() + LOSS_CHECK);
+        } else if busy {
+            let soon = now + LOSS_CHECK;
+            self.loss_check = Some(self.loss_check.map_or(soon, |at| at.min(soon)));
         }
         Ok(())
     }
@@ -29,13 +34,13 @@ impl Engine {
         let mut lost_now = false;
         for (reason, count) in kernel.losses().into_iter().filter(|(_, count)| *count > 0) {
             lost_now = true;
-            self.ledger.lost = true;
+            self.ledger.lose(reason);
             self.reports.push(Report::Loss { channel: Channel::Ebpf, reason, count, path: None });
         }
-        if self.ledger.lost && (self.more || lost_now) {
+        if self.ledger.is_short() && (self.more || lost_now) {
             // The storm goes on: look again.
             self.loss_check = Some(Instant::now() + LOSS_CHECK);
-        } else if self.ledger.lost {
+        } else if self.ledger.is_short() {
             let found = self.ledger.rescan(&self.options);
             self.report_found(found);
         } else {

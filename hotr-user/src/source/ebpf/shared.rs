@@ -1,0 +1,51 @@
+//! Memory that the kernel programs and hotr share: an array map, mapped into hotr. Reading it takes no system call,
+//! and so does not make the kernel skip a program (see `hotr-ebpf/src/hooks/ask.rs`).
+
+use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::mem::size_of;
+use std::os::fd::AsFd;
+use std::ptr::{NonNull, null_mut};
+
+use aya::maps::MapData;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// A mapped array of `T`, which must be integers only.
+pub(super) struct Shared<T> {
+    start: NonNull<c_void>,
+    bytes: usize,
+    entries: usize,
+    values: PhantomData<T>,
+}
+
+// SAFETY: the memory belongs to this value and is only read; the pointer is not tied to a thread.
+unsafe impl<T: Send> Send for Shared<T> {}
+
+impl<T: aya::Pod> Shared<T> {
+    /// Maps an array of `entries` values, made with `BPF_F_MMAPABLE`.
+    pub(super) fn new(map: &MapData, entries: usize) -> std::io::Result<Self> {
+        // The kernel rounds each value up to eight bytes (kernel/bpf/arraymap.c `array_map_alloc`).
+        let bytes =
+            (entries * size_of::<T>().next_multiple_of(8)).next_multiple_of(rustix::param::page_size());
+        let fd = map.fd().as_fd();
+        // SAFETY: a new mapping at an address the kernel chooses; it stays valid when the map's descriptor is closed.
+        let start = unsafe { mmap(null_mut(), bytes, ProtFlags::READ, MapFlags::SHARED, fd, 0)? };
+        let start = NonNull::new(start).ok_or(std::io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, bytes, entries, values: PhantomData })
+    }
+
+    /// The values as they are now. A value of several words that programs are writing may be torn between words.
+    pub(super) fn values(&self) -> impl Iterator<Item = T> + '_ {
+        const { assert!(size_of::<T>().is_multiple_of(8)) };
+        let first: *const T = self.start.as_ptr().cast();
+        // SAFETY: the mapping holds `entries` values of whole words, and any bits are a value of integers.
+        (0..self.entries).map(move |index| unsafe { first.add(index).read_volatile() })
+    }
+}
+
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`, which nothing refers to any more. It cannot fail then.
+        let _ = unsafe { munmap(self.start.as_ptr(), self.bytes) };
+    }
+}
