@@ -10,22 +10,26 @@ use hotr_common::config::{ASK_FORGET, ASK_READ, StormKey};
 
 use crate::maps::{ANSWER, STORM_MAP};
 
-/// Arguments: inode, thread group id, hook, [`ASK_READ`] or [`ASK_FORGET`]. Run by hotr, attached to nothing.
-/// Returns 1 when there is such a storm; after a read its totals are in [`ANSWER`].
+/// Arguments: inode, thread group id, hook, [`ASK_READ`] or [`ASK_FORGET`]. Run by hotr, attached to nothing. After a
+/// read the totals are in [`ANSWER`]; `born` is 0 there when there is no such storm.
 #[raw_tracepoint]
 pub fn ask(ctx: RawTracePointContext) -> u32 {
     let key = StormKey { inode: ctx.arg(0), pid: ctx.arg(1), hook: ctx.arg(2) };
     match ctx.arg::<u64>(3) {
         ASK_READ => {
-            // SAFETY: the value lives until the program ends; its words are read one by one.
-            let (Some(storm), Some(answer)) = (unsafe { STORM_MAP.get(&key) }, ANSWER.get_ptr_mut(0)) else {
-                return 0;
-            };
-            // SAFETY: only this program writes the answer, and hotr runs it one call at a time.
-            unsafe { *answer = *storm };
-            1
+            let Some(answer) = ANSWER.get_ptr_mut(0) else { return 0 };
+            // SAFETY: only this program writes the answer, and hotr runs it one call at a time; the storm's entry
+            // lives until the program ends, and its words are written whole.
+            unsafe {
+                match STORM_MAP.get(&key) {
+                    Some(storm) => *answer = *storm,
+                    None => (*answer).born = 0,
+                }
+            }
         }
-        ASK_FORGET => u32::from(STORM_MAP.remove(&key).is_ok()),
-        _ => 0,
+        // Gone already is what was wanted.
+        ASK_FORGET => drop(STORM_MAP.remove(&key)),
+        _ => {}
     }
+    0
 }

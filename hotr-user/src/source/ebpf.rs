@@ -7,7 +7,7 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use aya::maps::{Array, HashMap, IterableMap, MapData, RingBuf};
+use aya::maps::{Array, HashMap, MapData, RingBuf};
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun};
 use aya::{Btf as AyaBtf, Ebpf, Pod};
 use hotr_common::config::{
@@ -37,6 +37,7 @@ pod! {
     SlotPod(RootSlot);
     RegisteredPod(Registered);
     CountersPod(Counters);
+    StormKeyPod(StormKey);
     StormPod(Storm);
 }
 
@@ -57,6 +58,7 @@ pub struct EbpfSource {
     live: Array<MapData, LivePod>,
     roots: HashMap<MapData, u64, u32>,
     slots: Array<MapData, SlotPod>,
+    storms: HashMap<MapData, StormKeyPod, StormPod>,
     answer: Shared<StormPod>,
     counters: Shared<CountersPod>,
     skipped: Skipped,
@@ -96,6 +98,7 @@ impl EbpfSource {
             live: take(&mut ebpf, ".bss")?,
             roots: take(&mut ebpf, "ROOTS")?,
             slots: take(&mut ebpf, "ROOT_SLOTS")?,
+            storms: take(&mut ebpf, "STORM_MAP")?,
             answer: shared(&mut ebpf, "ANSWER", 1)?,
             counters: shared(&mut ebpf, "COUNTERS", cpus)?,
             skipped: Skipped::default(),
@@ -254,22 +257,27 @@ impl EbpfSource {
     /// Totals of a file under continuous change.
     #[must_use]
     pub fn storm(&self, key: &StormKey) -> Option<Storm> {
-        let found = self.ask(key, ASK_READ)?;
-        if found { self.answer.values().next().map(|storm| storm.0) } else { None }
+        match self.ask(key, ASK_READ) {
+            Some(()) => self.answer.values().next().map(|storm| storm.0).filter(|storm| storm.born != 0),
+            // A kernel that runs no program for us still reads the map, at the price told in `hooks/ask.rs`.
+            None => self.storms.get(&StormKeyPod(*key), 0).ok().map(|storm| storm.0),
+        }
     }
 
     /// Forgets a file that has been quiet for longer than the window: its next change gives a record at once.
-    pub fn forget_storm(&self, key: &StormKey) {
-        // Gone already is what was wanted.
-        let _ = self.ask(key, ASK_FORGET);
+    pub fn forget_storm(&mut self, key: &StormKey) {
+        if self.ask(key, ASK_FORGET).is_none() {
+            // Gone already is what was wanted.
+            let _ = self.storms.remove(&StormKeyPod(*key));
+        }
     }
 
     /// Runs the kernel side's `ask`; `None` when the kernel refuses to.
-    fn ask(&self, key: &StormKey, what: u64) -> Option<bool> {
+    fn ask(&self, key: &StormKey, what: u64) -> Option<()> {
         let program: &RawTracePoint = self.ebpf.program(ASK)?.try_into().ok()?;
         let mut run = RawTracePointRunOptions::new();
         run.args[..4].copy_from_slice(&[key.inode, key.pid.into(), key.hook.into(), what]);
-        Some(program.test_run(run).ok()?.return_value != 0)
+        program.test_run(run).ok().map(drop)
     }
 
     /// How often a program was not run although its hook was passed.
@@ -310,8 +318,7 @@ fn take<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Resu
 /// Maps an array that the programs share with hotr.
 fn shared<T: Pod>(ebpf: &mut Ebpf, name: &'static str, entries: usize) -> Result<Shared<T>, LoadError> {
     let map: Array<MapData, T> = take(ebpf, name)?;
-    Shared::new(map.map(), entries)
-        .map_err(|source| LoadError::Register { object: format!("map {name}"), source })
+    Shared::new(map, entries).map_err(|source| LoadError::Register { object: format!("map {name}"), source })
 }
 
 /// A number that no other system call on the machine carries as its third argument.

@@ -2,36 +2,37 @@
 //! and so does not make the kernel skip a program (see `hotr-ebpf/src/hooks/ask.rs`).
 
 use std::ffi::c_void;
-use std::marker::PhantomData;
 use std::mem::size_of;
 use std::os::fd::AsFd;
 use std::ptr::{NonNull, null_mut};
 
-use aya::maps::MapData;
+use aya::Pod;
+use aya::maps::{Array, IterableMap, MapData};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// A mapped array of `T`, which must be integers only.
-pub(super) struct Shared<T> {
+pub(super) struct Shared<T: Pod> {
     start: NonNull<c_void>,
     bytes: usize,
     entries: usize,
-    values: PhantomData<T>,
+    /// Programs that are loaded later refer to it.
+    _map: Array<MapData, T>,
 }
 
 // SAFETY: the memory belongs to this value and is only read; the pointer is not tied to a thread.
-unsafe impl<T: Send> Send for Shared<T> {}
+unsafe impl<T: Pod + Send> Send for Shared<T> {}
 
-impl<T: aya::Pod> Shared<T> {
+impl<T: Pod> Shared<T> {
     /// Maps an array of `entries` values, made with `BPF_F_MMAPABLE`.
-    pub(super) fn new(map: &MapData, entries: usize) -> std::io::Result<Self> {
+    pub(super) fn new(map: Array<MapData, T>, entries: usize) -> std::io::Result<Self> {
         // The kernel rounds each value up to eight bytes (kernel/bpf/arraymap.c `array_map_alloc`).
         let bytes =
             (entries * size_of::<T>().next_multiple_of(8)).next_multiple_of(rustix::param::page_size());
-        let fd = map.fd().as_fd();
+        let fd = map.map().fd().as_fd();
         // SAFETY: a new mapping at an address the kernel chooses; it stays valid when the map's descriptor is closed.
         let start = unsafe { mmap(null_mut(), bytes, ProtFlags::READ, MapFlags::SHARED, fd, 0)? };
         let start = NonNull::new(start).ok_or(std::io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start, bytes, entries, values: PhantomData })
+        Ok(Self { start, bytes, entries, _map: map })
     }
 
     /// The values as they are now. A value of several words that programs are writing may be torn between words.
@@ -43,7 +44,7 @@ impl<T: aya::Pod> Shared<T> {
     }
 }
 
-impl<T> Drop for Shared<T> {
+impl<T: Pod> Drop for Shared<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `new`, which nothing refers to any more. It cannot fail then.
         let _ = unsafe { munmap(self.start.as_ptr(), self.bytes) };
