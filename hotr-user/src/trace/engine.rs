@@ -318,7 +318,7 @@ impl Engine {
             let heard = ear.finish();
             self.report_heard(heard, clock.mono_ns());
         }
-        self.check_kernel();
+        self.check_kernel(true);
         if self.ledger.is_short() {
             let found = self.ledger.rescan(&self.options);
             self.report_found(found);

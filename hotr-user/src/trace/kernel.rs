@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hotr_common::hook::Hook;
 use hotr_common::record::{NO_ROOT, Record};
@@ -31,6 +31,9 @@ const RING_BYTES: u32 = 4 << 20;
 /// Records read in one turn, before the other channels are looked at.
 const BATCH: usize = 4096;
 
+/// How often skipped programs are told, and what they missed looked for.
+const SKIPPED_EVERY: Duration = Duration::from_secs(10);
+
 /// A record with its change.
 pub(super) struct Traced {
     pub(super) record: Record,
@@ -50,6 +53,7 @@ pub(super) struct KernelSide {
     actors: ActorCache,
     calls: Calls,
     lost: [u64; 3],
+    skipped_told: Option<Instant>,
 }
 
 impl KernelSide {
@@ -73,6 +77,7 @@ impl KernelSide {
             Ok(source)
         };
         let source = start(&mut roots).map_err(|error| channel_error(&error))?;
+        never_preempt();
         let side = Self {
             source,
             roots,
@@ -82,6 +87,7 @@ impl KernelSide {
             actors: ActorCache::new(),
             calls: Calls::default(),
             lost: [0; 3],
+            skipped_told: None,
         };
         side.check_plan()?;
         Ok(side)
@@ -194,10 +200,18 @@ impl KernelSide {
         Ok(gone)
     }
 
-    /// Lost since the last call: no room in the ring buffer, path too long for a record, program not run.
-    pub(super) fn losses(&mut self) -> [(&'static str, u64); 3] {
+    /// Lost since the last call: no room in the ring buffer, path too long for a record, program not run. The last
+    /// is asked for at most every [`SKIPPED_EVERY`], for where it happens it happens often, and mostly for calls that
+    /// change nothing; `all` asks for it in any case.
+    pub(super) fn losses(&mut self, all: bool) -> [(&'static str, u64); 3] {
         let counters = self.source.counters();
-        let now = [counters.ring_full, counters.oversize, self.source.skipped()];
+        let mut now = [counters.ring_full, counters.oversize, self.lost[2]];
+        if all || self.skipped_told.is_none_or(|told| told.elapsed() >= SKIPPED_EVERY) {
+            now[2] = self.source.skipped();
+            if now[2] > self.lost[2] {
+                self.skipped_told = Some(Instant::now());
+            }
+        }
         let before = std::mem::replace(&mut self.lost, now);
         let new = |kind: usize| now[kind].saturating_sub(before[kind]);
         [("ring-full", new(0)), ("oversize", new(1)), ("program-skipped", new(2))]
@@ -216,6 +230,16 @@ impl KernelSide {
             recursion_misses: self.source.skipped(),
         }
     }
+}
+
+/// Makes this thread one that does not preempt others when it is woken (`SCHED_BATCH`; kernel/sched/fair.c
+/// `wakeup_preempt_fair`). A record wakes it from inside a kernel program, and where tasks are preempted in the
+/// kernel, the program would be interrupted there and not be run for whoever runs meanwhile on that CPU. On another,
+/// idle CPU it runs at once all the same.
+fn never_preempt() {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: a pointer to a live structure, for the calling thread. Refused, more programs are skipped: that is told.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const priority) };
 }
 
 struct Reader<'a> {

@@ -43,9 +43,10 @@ impl Ledger {
     /// of the moment after it; what came later within one tick shows in the size only.
     fn is_known(&self, found: &Changed) -> bool {
         let size = (found.file_type == Some(FileType::File)).then_some(found.size);
-        self.reported
-            .get(&(found.dev, found.ino))
-            .is_some_and(|(time, reported)| found.ctime_ns <= *time && *reported == size)
+        // The report of a name says nothing of the size.
+        self.reported.get(&(found.dev, found.ino)).is_some_and(|(time, reported)| {
+            found.ctime_ns <= *time && (reported.is_none() || *reported == size)
+        })
     }
 
     /// Records were lost, by the reason of the `loss` line.
@@ -88,22 +89,25 @@ impl Ledger {
         let since = self.since_ns;
         let reason = self.lost.take().unwrap_or(RING_FULL);
         self.clean(started);
-        found.into_iter().map(|changed| change(changed, since, reason)).collect()
+        found.into_iter().filter_map(|changed| change(changed, since, reason)).collect()
     }
 }
 
-fn change(changed: Changed, since_ns: i64, reason: &'static str) -> Change {
-    let is_new = changed.btime_ns.is_some_and(|birth| birth >= since_ns - TICK_NS);
-    let op = if is_new {
+fn change(changed: Changed, since_ns: i64, reason: &'static str) -> Option<Change> {
+    let is_recent = |time_ns: i64| time_ns >= since_ns - TICK_NS;
+    let op = if changed.btime_ns.is_some_and(is_recent) {
         Op::Create
-    } else if changed.mtime_ns >= since_ns - TICK_NS {
-        Op::Write
-    } else {
+    } else if !is_recent(changed.mtime_ns) {
         Op::Attrib
+    } else if changed.file_type == Some(FileType::Dir) {
+        // A name in it came or went, which is told by itself.
+        return None;
+    } else {
+        Op::Write
     };
     let size = (changed.file_type == Some(FileType::File)).then_some(changed.size);
     let path: PathBuf = changed.path;
-    Change {
+    Some(Change {
         time: time(changed.ctime_ns),
         op,
         detail: vec!["rescan".into()],
@@ -118,7 +122,7 @@ fn change(changed: Changed, since_ns: i64, reason: &'static str) -> Change {
         actor: None,
         seen_by: vec![Channel::Poll],
         missed_by: vec![missed(reason)],
-    }
+    })
 }
 
 /// Reason of a loss, and cause of what is missed by it.

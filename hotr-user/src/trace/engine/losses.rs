@@ -19,7 +19,7 @@ impl Engine {
         if self.loss_check.is_some_and(|at| at <= now) {
             // What was lost may have been the only change: looked for now and then when nothing was reported.
             self.loss_check = Some(now + IDLE_LOSS_CHECK);
-            self.check_kernel();
+            self.check_kernel(false);
         } else if busy {
             let soon = now + LOSS_CHECK;
             self.loss_check = Some(self.loss_check.map_or(soon, |at| at.min(soon)));
@@ -27,12 +27,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Counts what the kernel side lost, and looks for it once the ring buffer has been read empty.
-    pub(super) fn check_kernel(&mut self) {
+    /// Counts what the kernel side lost, and looks for it once the ring buffer has been read empty. `all`: see
+    /// [`KernelSide::losses`](super::super::kernel::KernelSide::losses).
+    pub(super) fn check_kernel(&mut self, all: bool) {
         let Some(kernel) = &mut self.kernel else { return };
         let now = SystemTime::now();
         let mut lost_now = false;
-        for (reason, count) in kernel.losses().into_iter().filter(|(_, count)| *count > 0) {
+        for (reason, count) in kernel.losses(all).into_iter().filter(|(_, count)| *count > 0) {
             lost_now = true;
             self.ledger.lose(reason);
             self.reports.push(Report::Loss { channel: Channel::Ebpf, reason, count, path: None });
