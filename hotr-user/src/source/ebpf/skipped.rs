@@ -1,21 +1,25 @@
 //! How often the kernel did not run a program of hotr's although its hook was passed.
 //!
 //! It does not run a tracing program that is running already on that CPU, and no kprobe program while another one
-//! runs there; where tasks are preempted inside the kernel, that is another task's call. It counts those in
-//! `recursion_misses` of the program's fdinfo (kernel/bpf/syscall.c `bpf_prog_show_fdinfo`), on kernels that have it.
+//! runs there: in a task that was preempted, or that an interrupt came into. It counts those in `recursion_misses` of
+//! the program's fdinfo (kernel/bpf/syscall.c `bpf_prog_show_fdinfo`), and probes that were not even handled in the
+//! `missed` of their link (kernel/trace/trace_kprobe.c `bpf_get_kprobe_info`), each on kernels that have it.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use aya::Ebpf;
 
 use crate::kernel::tracepoints;
 
-/// The open fdinfo files of the loaded programs.
+/// What to ask.
 #[derive(Default)]
 pub(super) struct Skipped {
+    /// The fdinfo files of the loaded programs.
     programs: Vec<File>,
+    /// The links of probes.
+    probes: Vec<OwnedFd>,
 }
 
 impl Skipped {
@@ -26,10 +30,10 @@ impl Skipped {
         let fds = programs.filter_map(|(_, program)| program.fd().ok());
         let open =
             fds.filter_map(|fd| File::open(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok());
-        Self { programs: open.collect() }
+        Self { programs: open.collect(), probes: probes() }
     }
 
-    /// The sum over the programs; 0 on kernels that do not count it.
+    /// The sum over programs and probes; 0 on kernels that do not count it.
     pub(super) fn count(&self) -> u64 {
         let mut text = [0; 512];
         let misses = self.programs.iter().filter_map(|file| {
@@ -37,6 +41,70 @@ impl Skipped {
             let text = std::str::from_utf8(&text[..len]).ok()?;
             text.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse::<u64>().ok())
         });
-        misses.sum()
+        misses.sum::<u64>() + self.probes.iter().filter_map(|link| missed(link.as_fd())).sum::<u64>()
     }
+}
+
+/// Links of kprobes and kretprobes among the descriptors of this process: all of them are hotr's.
+fn probes() -> Vec<OwnedFd> {
+    let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else { return Vec::new() };
+    let numbers = descriptors.flatten().filter_map(|entry| {
+        let target = std::fs::read_link(entry.path()).ok()?;
+        let is_link = target.to_str()?.contains("bpf") && target.to_str()?.contains("link");
+        is_link.then_some(entry.file_name().to_str()?.parse::<i32>().ok()?)
+    });
+    let links = numbers.filter_map(|number| {
+        // SAFETY: the link stays open as long as it is attached, and nothing is detached on this thread meanwhile.
+        unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned().ok()
+    });
+    links.filter(|link| missed(link.as_fd()).is_some()).collect()
+}
+
+/// `struct bpf_link_info` of a perf event's link (include/uapi/linux/bpf.h), up to `missed` of a kprobe.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    link_type: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
+    event_type: u32,
+    event_padding: u32,
+    name: u64,
+    name_len: u32,
+    offset: u32,
+    address: u64,
+    missed: u64,
+}
+
+/// `union bpf_attr` of `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+struct InfoAttributes {
+    fd: u32,
+    len: u32,
+    info: u64,
+}
+
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_LINK_TYPE_PERF_EVENT: u32 = 7;
+/// `BPF_PERF_EVENT_KPROBE` and `BPF_PERF_EVENT_KRETPROBE`.
+const KPROBE_EVENTS: [u32; 2] = [3, 4];
+
+/// How often a probe was not handled; `None` when the link is of something else, or the kernel does not tell (before
+/// 6.7).
+fn missed(link: BorrowedFd<'_>) -> Option<u64> {
+    let mut info = LinkInfo::default();
+    let mut attributes = InfoAttributes {
+        fd: u32::try_from(link.as_raw_fd()).ok()?,
+        len: u32::try_from(size_of::<LinkInfo>()).ok()?,
+        info: (&raw mut info).expose_provenance() as u64,
+    };
+    // SAFETY: the kernel writes at most `len` bytes to `info` (kernel/bpf/syscall.c `bpf_link_get_info_by_fd`), and the
+    // new length to the attributes; both live until it returns.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw mut attributes, size_of::<InfoAttributes>())
+    };
+    let is_probe = info.link_type == BPF_LINK_TYPE_PERF_EVENT && KPROBE_EVENTS.contains(&info.event_type);
+    let is_told = attributes.len as usize == size_of::<LinkInfo>();
+    (answer == 0 && is_probe && is_told).then_some(info.missed)
 }
