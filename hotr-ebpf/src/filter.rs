@@ -34,20 +34,13 @@ pub fn superblock(sb: *const u8) -> Option<u32> {
 /// The current verdict epoch: directory renames counted by the kernel side, root changes by userspace.
 #[inline(always)]
 fn epoch() -> u32 {
-    let kernel = match EPOCH.get(0) {
-        // SAFETY: an aligned word of a live map value.
-        Some(epoch) => unsafe { core::ptr::read_volatile(epoch) as u32 },
-        None => 0,
-    };
-    kernel.wrapping_add(live!(epoch))
+    (maps::read(&raw const EPOCH) as u32).wrapping_add(live!(epoch))
 }
 
 /// Forgets every verdict: a directory changed its place.
 #[inline(always)]
 pub fn bump_epoch() {
-    if let Some(epoch) = EPOCH.get_ptr_mut(0) {
-        maps::add(epoch, 1);
-    }
+    maps::add(&raw mut EPOCH, 1);
 }
 
 /// Verdict of a directory, remembered by its identity (inode number and generation).

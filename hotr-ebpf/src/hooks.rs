@@ -27,15 +27,22 @@ macro_rules! exit_hook {
     ($hook:ident, $subject:ident, $handler:path => $fexit:ident, $kprobe:ident, $kretprobe:ident) => {
         #[aya_ebpf::macros::fexit]
         pub fn $fexit(ctx: aya_ebpf::programs::FExitContext) -> u32 {
-            if !$crate::call::may_matter(
+            // Apart from the question, so that a call nobody asked for does not pay for saved registers and stack.
+            #[inline(never)]
+            fn go_on(context: *mut ::core::ffi::c_void) -> u32 {
+                let ctx = aya_ebpf::programs::FExitContext::new(context);
+                let call = $crate::call::from_exit(&ctx, hotr_common::hook::Hook::$hook);
+                $handler(::core::marker::PhantomData::<$crate::kernel::Direct>, &call);
+                0
+            }
+
+            if $crate::call::may_matter(
                 &ctx,
                 hotr_common::hook::Hook::$hook,
                 $crate::call::Subject::$subject,
             ) {
-                return 0;
+                go_on(aya_ebpf::EbpfContext::as_ptr(&ctx));
             }
-            let call = $crate::call::from_exit(&ctx, hotr_common::hook::Hook::$hook);
-            $handler(::core::marker::PhantomData::<$crate::kernel::Direct>, &call);
             0
         }
 

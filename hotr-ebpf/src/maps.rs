@@ -30,10 +30,6 @@ pub static ROOT_SLOTS: Array<RootSlot> = Array::with_max_entries(MAX_ROOTS as u3
 #[map(name = "VERDICT_CACHE")]
 pub static VERDICT_CACHE: LruHashMap<DirKey, Verdict> = LruHashMap::with_max_entries(VERDICTS, 0);
 
-/// Bumped by every rename of a directory; empties the verdict cache.
-#[map(name = "EPOCH")]
-pub static EPOCH: Array<u64> = Array::with_max_entries(1, 0);
-
 /// Files under continuous change.
 #[map(name = "STORM_MAP")]
 pub static STORM_MAP: HashMap<StormKey, Storm> = HashMap::with_max_entries(STORMS, 0);
@@ -127,6 +123,12 @@ pub static LIVE: Live = Live {
     layers: 0,
     reserved: 0,
 };
+
+/// Bumped by every rename of a directory; empties the verdict cache. In a section of its own: the map of `.bss` is
+/// rewritten by userspace as a whole.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.epoch")]
+pub static mut EPOCH: u64 = 0;
 
 /// Reads a field of [`OFF`] or [`LIVE`]; volatile, or rustc folds the initial zeros in. Only for the macros below.
 #[inline(always)]
