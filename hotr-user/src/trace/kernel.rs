@@ -78,6 +78,8 @@ impl KernelSide {
         };
         let source = start(&mut roots).map_err(|error| channel_error(&error))?;
         never_preempt();
+        // What was skipped while the programs were attached one by one was made before `ready`.
+        let lost = [0, 0, source.skipped()];
         let side = Self {
             source,
             roots,
@@ -86,7 +88,7 @@ impl KernelSide {
             layers: LayerCache::default(),
             actors: ActorCache::new(),
             calls: Calls::default(),
-            lost: [0; 3],
+            lost,
             skipped_told: None,
         };
         side.check_plan()?;
