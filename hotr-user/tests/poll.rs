@@ -35,11 +35,11 @@ fn options() -> PollOptions {
 }
 
 fn poller(root: &Path) -> Poller {
-    Poller::new(&[root.to_owned()], options()).unwrap()
+    Poller::new(&[root.to_owned()], options()).expect("a readable scratch directory")
 }
 
 fn audit(poller: &mut Poller) -> Audit {
-    poller.audit(&AtomicBool::new(false), &Progress::default()).unwrap()
+    poller.audit(&AtomicBool::new(false), &Progress::default()).expect("a readable scratch directory")
 }
 
 fn plain(differences: Vec<Difference>, root: &Path) -> Vec<(String, PathBuf)> {
@@ -54,13 +54,13 @@ fn plain(differences: Vec<Difference>, root: &Path) -> Vec<(String, PathBuf)> {
 fn next_tick(root: &Path) {
     let probe = root.with_extension("tick");
     let time = || {
-        fs::write(&probe, "x").unwrap();
-        let meta = fs::metadata(&probe).unwrap();
+        fs::write(&probe, "x").expect("a readable scratch directory");
+        let meta = fs::metadata(&probe).expect("a readable scratch directory");
         (meta.ctime(), meta.ctime_nsec() / 10_000_000)
     };
     let first = time();
     while time() == first {}
-    fs::remove_file(probe).unwrap();
+    fs::remove_file(probe).expect("a readable scratch directory");
 }
 
 /// xorshift64*: the same operations for the same seed.
@@ -101,13 +101,14 @@ fn random_operations(folder: &Path, seed: u64) {
     let mut dice = Dice(seed);
     (0..60).for_each(|_| dice.operation(root));
     next_tick(root);
-    let mut naive = Snapshot::scan(std::slice::from_ref(root), ScanOptions::default()).unwrap();
+    let mut naive = Snapshot::scan(std::slice::from_ref(root), ScanOptions::default())
+        .expect("a readable scratch directory");
     let mut poller = poller(root);
     for round in 0..12 {
         let count = dice.roll(12);
         (0..count).for_each(|_| dice.operation(root));
         next_tick(root);
-        let expected = plain(naive.diff().unwrap(), root);
+        let expected = plain(naive.diff().expect("a readable scratch directory"), root);
         let found = audit(&mut poller);
         assert!(found.is_complete && found.unreadable.is_empty());
         assert_eq!(plain(found.differences, root), expected, "seed {seed}, round {round}");

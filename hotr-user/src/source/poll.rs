@@ -6,8 +6,10 @@
 mod attr;
 mod crew;
 pub mod interval;
+mod matcher;
 mod moves;
 mod pace;
+mod roots;
 mod scan;
 mod tree;
 
@@ -111,7 +113,7 @@ impl Poller {
         let mut poller = Self { tree: top(roots)?, options };
         // Nothing was known before: what has come is not a difference.
         let mut findings = Findings::default();
-        let tasks = scan::roots(&mut poller.tree, &mut findings, None);
+        let tasks = roots::look(&mut poller.tree, &mut findings, None);
         crew::run(&mut poller.tree, &poller.options, tasks, cancel, progress);
         Ok(poller)
     }
@@ -137,7 +139,7 @@ impl Poller {
         progress.of.store(self.tree.count, Ordering::Relaxed);
         let begin = Instant::now();
         let mut findings = Findings::default();
-        let tasks = scan::roots(&mut self.tree, &mut findings, None);
+        let tasks = roots::look(&mut self.tree, &mut findings, None);
         Ok(self.round(begin, findings, tasks, cancel, progress))
     }
 
@@ -198,7 +200,7 @@ impl Poller {
         let Some((slot, root)) = tops.into_iter().find(|(_, root)| path.starts_with(root)) else {
             return Vec::new();
         };
-        let mut tasks = scan::roots(&mut self.tree, findings, Some(slot));
+        let mut tasks = roots::look(&mut self.tree, findings, Some(slot));
         let Some(first) = tasks.first_mut().filter(|task| !task.fresh) else { return tasks };
         first.deep = false;
         let rest = path.strip_prefix(&root).unwrap_or(Path::new(""));

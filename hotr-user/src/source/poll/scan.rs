@@ -6,16 +6,16 @@
 //! it was last seen. A file that replaces another is a new inode, and a new inode gets the time of its making as
 //! change time: it cannot have the old one's unless both lie in one tick.
 
-use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, open, statx};
+use rustix::fs::{Mode, OFlags, RawDir, open};
 use rustix::io::Errno;
 
 use super::PollOptions;
 use super::attr::{self, Attr, Source, WANTED};
+use super::matcher::Matcher;
 use super::moves::{Came, Findings, Gone, Touched};
 use super::pace::Pace;
 use super::tree::{Base, Body, Device, Facts, NONE, TOP, Tree};
@@ -90,7 +90,7 @@ struct Round {
 }
 
 /// How a known name is now.
-enum Verdict {
+pub(super) enum Verdict {
     Same(Attr),
     Touched(Attr, Kind),
     Replaced(Attr),
@@ -430,7 +430,8 @@ impl Here<'_> {
     }
 }
 
-fn judge(
+/// Compares a record with what the file is now; `ident` is asked only when it can matter.
+pub(super) fn judge(
     old: &Attr,
     stat: &rustix::fs::Statx,
     now: i64,
@@ -456,99 +457,5 @@ fn judge(
 impl Round {
     fn new() -> Self {
         Self { came: Vec::new(), gone: Vec::new(), touched: Vec::new(), kids: Vec::new(), is_whole: true }
-    }
-}
-
-/// Finds known names in the order in which a directory lists them, which is nearly always the order of before.
-struct Matcher {
-    met: Vec<bool>,
-    next: (u32, u32),
-    index: Option<HashMap<Box<[u8]>, (u32, u32)>>,
-}
-
-impl Matcher {
-    fn new(body: &Body) -> Self {
-        Self { met: vec![false; body.len()], next: (0, 0), index: None }
-    }
-
-    fn find(&mut self, body: &Body, name: &CStr) -> Option<u32> {
-        let (slot, at) = self.next;
-        if (slot as usize) < body.len() && body.name(at) == name {
-            self.next = (slot + 1, at + name.count_bytes() as u32 + 1);
-            self.met[slot as usize] = true;
-            return Some(slot);
-        }
-        let index = self.index.get_or_insert_with(|| {
-            body.names().map(|(slot, at, name)| (name.to_bytes().into(), (slot, at))).collect()
-        });
-        let (slot, at) = *index.get(name.to_bytes())?;
-        self.met[slot as usize] = true;
-        self.next = (slot + 1, at + name.count_bytes() as u32 + 1);
-        Some(slot)
-    }
-}
-
-/// Looks at the roots, which are known by their paths; a symbolic link is followed here, and nowhere below.
-pub(super) fn roots(tree: &mut Tree, findings: &mut Findings, only: Option<u32>) -> Vec<Task> {
-    let mut tasks = Vec::new();
-    let now = attr::coarse_now();
-    let places: Vec<(u32, u32)> = tree.dir(TOP).body.names().map(|(slot, at, _)| (slot, at)).collect();
-    for (slot, name_at) in places {
-        if only.is_some_and(|only| only != slot) {
-            continue;
-        }
-        let name = tree.dir(TOP).body.name(name_at).to_owned();
-        let (old, mut child) = (tree.attr(TOP, slot), tree.dir(TOP).body.child(slot));
-        let was = old.mode != 0;
-        let verdict = match statx(CWD, name.as_c_str(), AtFlags::empty(), WANTED) {
-            Ok(stat) if was => Some(judge(&old, &stat, now, |stat| root_ident(&name, stat))),
-            Ok(stat) => {
-                Some(Verdict::Replaced(Attr { ident: root_ident(&name, &stat), ..Attr::of(&stat, now) }))
-            }
-            Err(Errno::NOENT | Errno::NOTDIR) => None,
-            Err(error) => {
-                findings.unreadable_roots.push((name.to_bytes().into(), error));
-                continue;
-            }
-        };
-        let lost = matches!(verdict, None | Some(Verdict::Replaced(_)));
-        if was && lost {
-            findings.gone.push(Gone { parent: TOP, name: name.to_bytes().into(), attr: old, child });
-        }
-        let attr = match verdict {
-            None => Attr { mode: 0, ..old },
-            Some(Verdict::Same(attr)) => attr,
-            Some(Verdict::Touched(attr, kind)) => {
-                findings.touched.push(Touched { dir: TOP, slot, name_at, kind });
-                attr
-            }
-            Some(Verdict::Replaced(attr)) => {
-                findings.came.push(Came { dir: TOP, slot, name_at });
-                child = NONE;
-                attr
-            }
-        };
-        let fresh = attr.is_dir() && (lost || child == NONE);
-        if fresh {
-            child = tree.add(TOP, name_at, &attr);
-        }
-        tree.note_device(attr.dev);
-        let devices = std::mem::take(&mut tree.devices);
-        tree.dir_mut(TOP).body.set(slot, &attr, child, Base { ino: 0, dev: 0, devices: &devices });
-        tree.devices = devices;
-        if attr.is_dir() {
-            let changed = old.racy || (attr.mtime, attr.ctime) != (old.mtime, old.ctime);
-            tree.dir_mut(child).listed &= !changed;
-            tasks.push(Task { id: child, fresh, deep: true, parent: None });
-        }
-    }
-    tasks
-}
-
-fn root_ident(name: &CStr, stat: &rustix::fs::Statx) -> u32 {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    match open(name, flags, Mode::empty()) {
-        Ok(file) => attr::ident(Source::Generation, file.as_fd(), c"", stat),
-        Err(_) => 0,
     }
 }

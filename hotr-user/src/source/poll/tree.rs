@@ -135,7 +135,7 @@ impl Body {
                 0
             });
         }
-        let mut ino = (delta & 0xffff_ffff) as u32;
+        let mut ino = (attr.ino.wrapping_sub(base.ino) & 0xffff_ffff) as u32;
         if let Some(rare) = self.rare.as_mut().filter(|rare| !rare.high.is_empty()) {
             rare.high[slot as usize] = (attr.ino >> 32) as u32;
             ino = (attr.ino & 0xffff_ffff) as u32;
