@@ -236,3 +236,36 @@ fn a_part_can_be_looked_at_alone() {
     let rest = plain(audit(&mut poller).differences, &scratch.0);
     assert_eq!(rest, [("Created".to_owned(), scratch.0.join("a/b/f"))]);
 }
+
+/// File system access of this thread, and of those it starts, as a user without rights; a no-op for such a user.
+fn as_nobody<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: takes and gives numbers only, and concerns this thread alone.
+    let before = unsafe { libc::setfsuid(65534) };
+    let result = work();
+    // SAFETY: as above.
+    unsafe { libc::setfsuid(before.cast_unsigned()) };
+    result
+}
+
+#[test]
+fn an_unreadable_directory_is_told_and_stays_as_it_was() {
+    let scratch = Scratch::new();
+    let closed = scratch.0.join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::write(closed.join("f"), "x").unwrap();
+    let mut poller = poller(&scratch.0);
+    let mode = |mode| fs::set_permissions(&closed, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o000);
+    fs::write(closed.join("g"), "x").or_else(|_| fs::write(scratch.0.join("g"), "x")).unwrap();
+    let found = as_nobody(|| audit(&mut poller));
+    let told: Vec<_> = found.unreadable.iter().map(|one| (one.path.clone(), one.error.kind())).collect();
+    assert_eq!(told, [(closed.clone(), std::io::ErrorKind::PermissionDenied)]);
+    assert!(found.differences.iter().all(|one| one.kind != Kind::Removed), "{:?}", found.differences);
+    mode(0o755);
+    fs::write(closed.join("h"), "x").unwrap();
+    let found = audit(&mut poller);
+    assert!(found.unreadable.is_empty());
+    let created: Vec<_> = found.differences.iter().filter(|one| one.kind == Kind::Created).collect();
+    assert!(created.iter().any(|one| one.path == closed.join("h")), "{created:?}");
+    assert!(found.differences.iter().all(|one| one.kind != Kind::Removed), "{:?}", found.differences);
+}

@@ -6,16 +6,17 @@
 //! it was last seen. A file that replaces another is a new inode, and a new inode gets the time of its making as
 //! change time: it cannot have the old one's unless both lie in one tick.
 
+mod list;
+
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{Mode, OFlags, RawDir, open};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
 use super::PollOptions;
 use super::attr::{self, Attr, Source, WANTED};
-use super::matcher::Matcher;
 use super::moves::{Came, Findings, Gone, Touched};
 use super::pace::Pace;
 use super::tree::{Base, Body, Device, Facts, NONE, TOP, Tree};
@@ -284,107 +285,6 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
             round.kids.push(Kid { slot, name_at, id: child, attr, changed });
         }
         (attr, child)
-    }
-
-    /// Reads the names; what is known under a name is compared, in whatever order they come.
-    fn list(
-        &mut self,
-        dir: &mut Here<'_>,
-        body: &mut Body,
-        relative: Option<&std::path::Path>,
-    ) -> rustix::io::Result<Round> {
-        let mut round = Round::new();
-        let mut match_ = Matcher::new(body);
-        let mut buffer = std::mem::take(&mut self.buffer);
-        self.entries.clear();
-        self.names.clear();
-        let now = attr::coarse_now();
-        let mut listing = RawDir::new(dir.fd, buffer.spare_capacity_mut());
-        let mut failed = None;
-        while let Some(entry) = listing.next() {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(Errno::INTR) => continue,
-                Err(error) => {
-                    failed = Some(error);
-                    break;
-                }
-            };
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..")
-                || relative.is_some_and(|relative| self.is_excluded(relative, name))
-            {
-                continue;
-            }
-            if !self.pace.step() {
-                failed = Some(Errno::CANCELED);
-                break;
-            }
-            match stat_at(dir.fd, name, WANTED) {
-                Ok(stat) => self.entry(dir, &mut round, body, &mut match_, name, &stat, now),
-                Err(Errno::NOENT) => {}
-                Err(error) => {
-                    failed = Some(error);
-                    break;
-                }
-            }
-        }
-        self.buffer = buffer;
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        for (slot, _, name) in body.names() {
-            if !match_.met[slot as usize] {
-                let (attr, child) = (body.attr(slot, dir.base), body.child(slot));
-                round.gone.push(Gone { parent: dir.task.id, name: name.to_bytes().into(), attr, child });
-            }
-        }
-        for (attr, _) in &self.entries {
-            self.fit(attr, dir, |_| ());
-        }
-        let tree = self.shared.tree();
-        *body = Body::build(&self.entries, &self.names, Base { devices: &tree.devices, ..dir.base });
-        Ok(round)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "all of one entry; a struct would have one use")]
-    fn entry(
-        &mut self,
-        dir: &Here<'_>,
-        round: &mut Round,
-        body: &Body,
-        match_: &mut Matcher,
-        name: &CStr,
-        stat: &rustix::fs::Statx,
-        now: i64,
-    ) {
-        let place = (self.entries.len() as u32, self.names.len() as u32);
-        let record = match match_.find(body, name) {
-            Some(known) => {
-                let old = body.attr(known, dir.base);
-                let verdict = dir.judge(&old, stat, name, now);
-                let gone = matches!(verdict, Verdict::Replaced(_)).then(|| name.to_bytes().into());
-                self.take(dir, round, &old, body.child(known), verdict, place, gone)
-            }
-            None => {
-                let mut attr = Attr::of(stat, now);
-                attr.ident = attr::ident(dir.source, dir.fd, name, stat);
-                let (slot, name_at) = place;
-                if !dir.task.fresh {
-                    round.came.push(Came { dir: dir.task.id, slot, name_at });
-                }
-                if attr.is_dir() {
-                    round.kids.push(Kid { slot, name_at, id: NONE, attr, changed: true });
-                }
-                (attr, NONE)
-            }
-        };
-        self.entries.push(record);
-        self.names.extend_from_slice(name.to_bytes_with_nul());
-    }
-
-    fn is_excluded(&self, relative: &std::path::Path, name: &CStr) -> bool {
-        self.shared.options.exclude.is_match(super::tree::join(relative.to_owned(), name.to_bytes()))
     }
 
     /// Takes over what was found, and makes the tasks below.
