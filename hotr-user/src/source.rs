@@ -5,6 +5,7 @@ mod clock;
 pub mod ebpf;
 mod fsinfo;
 pub mod inotify;
+pub mod poll;
 pub mod snapshot;
 mod walk;
 

@@ -35,6 +35,10 @@ const PSEUDO: &[(u32, &str)] = &[
 /// ext2, ext3, ext4; xfs; tmpfs: a directory without subdirectories has exactly two links.
 const COUNTS_SUBDIRECTORIES: &[u32] = &[0x0000_ef53, 0x5846_5342, 0x0102_1994];
 
+/// ext2, ext3, ext4; xfs; tmpfs; btrfs; f2fs: a name that comes or goes always changes its directory's times, whoever
+/// did it. On overlay a lower directory may change without the merged one; servers and FUSE daemons are free in this.
+const DATES_NAMES: &[u32] = &[0x0000_ef53, 0x5846_5342, 0x0102_1994, 0x9123_683e, 0xf2f5_2010];
+
 /// A filesystem, by what matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fs {
@@ -42,6 +46,8 @@ pub(crate) struct Fs {
     pub(crate) pseudo: Option<&'static str>,
     /// A directory with a link count of two has no subdirectory.
     pub(crate) counts_subdirectories: bool,
+    /// A directory's times tell whether a name in it came or went.
+    pub(crate) dates_names: bool,
 }
 
 impl Fs {
@@ -52,6 +58,7 @@ impl Fs {
         Ok(Self {
             pseudo: PSEUDO.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name),
             counts_subdirectories: COUNTS_SUBDIRECTORIES.contains(&magic),
+            dates_names: DATES_NAMES.contains(&magic),
         })
     }
 }

@@ -106,6 +106,8 @@ pub struct Difference {
     pub dev: u64,
     /// Inode number.
     pub ino: u64,
+    /// Inode generation; 0 where it is not known.
+    pub gen_: u32,
     /// Type.
     pub file_type: Option<FileType>,
     /// Size in bytes.
@@ -131,7 +133,7 @@ impl Difference {
             path: self.path,
             old_path,
             file_type: self.file_type,
-            id: Some(FileId { dev: self.dev, ino: self.ino, gen_: 0 }),
+            id: Some(FileId { dev: self.dev, ino: self.ino, gen_: self.gen_ }),
             size: (op != Op::Remove && self.file_type == Some(FileType::File)).then_some(self.size),
             writes: 0,
             bytes: 0,

@@ -233,6 +233,7 @@ fn difference(nodes: &Nodes, id: Id, kind: Kind) -> Difference {
         path: nodes.path(id),
         dev: nodes.device(id),
         ino: meta.ino,
+        gen_: 0,
         file_type: meta.file_type(),
         size: meta.size,
         ctime_ns: meta.ctime,

@@ -9,6 +9,8 @@ mod empty;
 mod figures;
 mod idle;
 mod latency;
+mod poll;
+mod poll_doc;
 mod race;
 mod ready;
 mod storm;
@@ -63,6 +65,11 @@ enum Load {
     /// One of the processes of `creates`
     #[command(hide = true)]
     CreatesWorker(creates::WorkerArgs),
+    /// A full audit of large trees, beside find and notify's PollWatcher
+    Poll(poll::PollArgs),
+    /// One of the subjects of `poll`
+    #[command(hide = true)]
+    PollSubject(poll::SubjectArgs),
     /// Memory of an idle trace
     Idle(Common),
     /// Instructions that the kernel's verifier processed for each program that a command loads
@@ -97,6 +104,8 @@ fn main() -> Result<()> {
         Load::Race(args) => race::run(&args, out),
         Load::Creates(args) => creates::run(&args, out),
         Load::CreatesWorker(args) => creates::work(&args),
+        Load::Poll(args) => poll::run(&args, out),
+        Load::PollSubject(args) => poll::subject(&args),
         Load::Idle(common) => idle::run(&common, out),
         Load::Verifier(args) => verifier::run(&args, out),
     }

@@ -1,0 +1,262 @@
+//! The polling channel: a compact snapshot of whole trees, and what has changed since the last look at it.
+//!
+//! In: root paths. Out: an [`Audit`] with the differences of a full comparison. A file takes 32 bytes and its name;
+//! a warm audit makes one `statx` a file and reads a directory only when its times say that a name may have changed.
+
+mod attr;
+mod crew;
+pub mod interval;
+mod matcher;
+mod moves;
+mod pace;
+mod roots;
+mod scan;
+mod tree;
+
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use globset::GlobSet;
+
+use self::attr::Attr;
+use self::moves::Findings;
+use self::scan::Task;
+use self::tree::{Base, Body, Dir, NONE, TOP, Tree};
+use crate::source::snapshot::Difference;
+
+pub use pace::Progress;
+
+/// What a poller looks at, and how hard.
+#[derive(Clone, Debug)]
+pub struct PollOptions {
+    /// Whole trees, not just the root directories.
+    pub recursive: bool,
+    /// Directories and files left out, by path relative to their root.
+    pub exclude: GlobSet,
+    /// Share of one core that a scan may take, above 0; the scan then has one thread and rests in between. `None`: all.
+    pub budget: Option<f64>,
+    /// Lowest priority for processor and disk.
+    pub idle: bool,
+    /// Threads of a scan without a budget.
+    pub threads: usize,
+}
+
+impl Default for PollOptions {
+    /// In the background: a tenth of a core, at idle priority.
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { recursive: true, exclude: GlobSet::empty(), budget: Some(0.1), idle: true, threads }
+    }
+}
+
+/// A directory or root that could not be looked at. What is known of it stays as it was.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Which.
+    pub path: PathBuf,
+    /// The system's answer.
+    pub error: io::Error,
+}
+
+/// What one round found.
+#[derive(Debug)]
+pub struct Audit {
+    /// In the order told by [`crate::source::snapshot::Snapshot::diff`].
+    pub differences: Vec<Difference>,
+    /// Files and directories known now, roots included.
+    pub files: u64,
+    /// Directories that were looked into.
+    pub dirs: u64,
+    /// What could not be looked at.
+    pub unreadable: Vec<Unreadable>,
+    /// From start to end.
+    pub took: Duration,
+    /// Processor time of all threads.
+    pub cpu: Duration,
+    /// Not cancelled. What a cancelled audit did not reach is compared by the next.
+    pub is_complete: bool,
+}
+
+/// The state of the roots as of the last round.
+#[derive(Debug)]
+pub struct Poller {
+    options: PollOptions,
+    tree: Tree,
+}
+
+impl Poller {
+    /// Reads the roots; with a budget this takes its time, so read them without and call [`Self::set_pace`] after. A
+    /// root that does not exist is empty.
+    ///
+    /// # Errors
+    /// `InvalidInput` when a root's path holds a NUL, or the budget is not above 0.
+    pub fn new(roots: &[PathBuf], options: PollOptions) -> io::Result<Self> {
+        Self::with_progress(roots, options, &AtomicBool::new(false), &Progress::default())
+    }
+
+    /// As [`Self::new`]; a cancelled scan knows less, and the next audit reports the rest as created.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_progress(
+        roots: &[PathBuf],
+        options: PollOptions,
+        cancel: &AtomicBool,
+        progress: &Progress,
+    ) -> io::Result<Self> {
+        if options.budget.is_some_and(|share| share.is_nan() || share <= 0.0) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a budget must be above 0"));
+        }
+        let mut poller = Self { tree: top(roots)?, options };
+        // Nothing was known before: what has come is not a difference.
+        let mut findings = Findings::default();
+        let tasks = roots::look(&mut poller.tree, &mut findings, None);
+        crew::run(&mut poller.tree, &poller.options, tasks, cancel, progress);
+        Ok(poller)
+    }
+
+    /// Other values of [`PollOptions::budget`] and [`PollOptions::idle`] for the rounds to come.
+    pub fn set_pace(&mut self, budget: Option<f64>, idle: bool) {
+        self.options.budget = budget.filter(|share| *share > 0.0);
+        self.options.idle = idle;
+    }
+
+    /// Number of files and directories, roots included.
+    pub fn files(&self) -> u64 {
+        self.tree.count
+    }
+
+    /// Compares everything with what is on disk, and takes that as the new state. `cancel` ends it early, within
+    /// about 50 ms; no difference is lost by that.
+    ///
+    /// # Errors
+    /// None today; single directories that fail are in [`Audit::unreadable`].
+    pub fn audit(&mut self, cancel: &AtomicBool, progress: &Progress) -> io::Result<Audit> {
+        progress.done.store(0, Ordering::Relaxed);
+        progress.of.store(self.tree.count, Ordering::Relaxed);
+        let begin = Instant::now();
+        let mut findings = Findings::default();
+        let tasks = roots::look(&mut self.tree, &mut findings, None);
+        Ok(self.round(begin, findings, tasks, cancel, progress))
+    }
+
+    /// Compares these directories alone, and what is new below them; for any other path, the nearest known directory
+    /// above it. Files of known directories further down are not looked at.
+    ///
+    /// # Errors
+    /// None today, as [`Self::audit`].
+    pub fn audit_paths(&mut self, paths: &[PathBuf], cancel: &AtomicBool) -> io::Result<Audit> {
+        let begin = Instant::now();
+        let mut findings = Findings::default();
+        let mut tasks: Vec<Task> = Vec::new();
+        for path in paths {
+            for task in self.locate(path, &mut findings) {
+                if !tasks.iter().any(|known| known.id == task.id) {
+                    tasks.push(task);
+                }
+            }
+        }
+        Ok(self.round(begin, findings, tasks, cancel, &Progress::default()))
+    }
+
+    fn round(
+        &mut self,
+        begin: Instant,
+        mut findings: Findings,
+        tasks: Vec<Task>,
+        cancel: &AtomicBool,
+        progress: &Progress,
+    ) -> Audit {
+        let (found, cpu, is_complete) = crew::run(&mut self.tree, &self.options, tasks, cancel, progress);
+        findings.append(found);
+        let roots = std::mem::take(&mut findings.unreadable_roots).into_iter();
+        let mut unreadable: Vec<Unreadable> = roots
+            .map(|(path, error)| (tree::join(PathBuf::new(), &path), error))
+            .chain(findings.unreadable.iter().map(|(id, error)| (self.tree.path(*id), *error)))
+            .map(|(path, error)| Unreadable { path, error: error.into() })
+            .collect();
+        unreadable.sort_by(|a, b| a.path.cmp(&b.path));
+        let differences = moves::resolve(&mut self.tree, &mut findings);
+        Audit {
+            differences,
+            files: self.tree.count,
+            dirs: findings.dirs,
+            unreadable,
+            took: begin.elapsed(),
+            cpu,
+            is_complete,
+        }
+    }
+
+    /// The task for the directory at a path. Its root is looked at as well: it may have been replaced. A directory
+    /// whose own inode changed is told by its parent, so that is taken when it does not lead to the same one any more.
+    fn locate(&mut self, path: &Path, findings: &mut Findings) -> Vec<Task> {
+        let tops: Vec<(u32, PathBuf)> = (self.tree.dir(TOP).body.names())
+            .map(|(slot, _, name)| (slot, tree::join(PathBuf::new(), name.to_bytes())))
+            .collect();
+        let Some((slot, root)) = tops.into_iter().find(|(_, root)| path.starts_with(root)) else {
+            return Vec::new();
+        };
+        let mut tasks = roots::look(&mut self.tree, findings, Some(slot));
+        let Some(first) = tasks.first_mut().filter(|task| !task.fresh) else { return tasks };
+        first.deep = false;
+        let rest = path.strip_prefix(&root).unwrap_or(Path::new(""));
+        let mut at = root;
+        for part in rest.components() {
+            let found = self.child(first.id, part.as_os_str().as_bytes());
+            let Some((id, attr)) = found.filter(|(id, _)| *id != NONE) else { break };
+            at.push(part);
+            let now =
+                rustix::fs::statx(rustix::fs::CWD, &at, rustix::fs::AtFlags::SYMLINK_NOFOLLOW, attr::WANTED);
+            let is_there = now.is_ok_and(|stat| {
+                let now = Attr::of(&stat, 0);
+                (now.dev, now.ino, now.is_dir()) == (attr.dev, attr.ino, true)
+            });
+            if !is_there {
+                break;
+            }
+            first.id = id;
+        }
+        // Its times in the snapshot are its parent's business, so they say nothing here.
+        self.tree.dir_mut(first.id).listed = false;
+        tasks
+    }
+
+    fn child(&self, dir: u32, name: &[u8]) -> Option<(u32, Attr)> {
+        let body = &self.tree.dir(dir).body;
+        let (slot, ..) = body.names().find(|(_, _, known)| known.to_bytes() == name)?;
+        Some((body.child(slot), self.tree.attr(dir, slot)))
+    }
+}
+
+/// A tree of nothing but names of roots.
+fn top(roots: &[PathBuf]) -> io::Result<Tree> {
+    let mut names = Vec::new();
+    let mut entries: Vec<(Attr, u32)> = Vec::new();
+    let absent = Attr { dev: 0, ino: 0, ident: 0, mode: 0, size: 0, mtime: 0, ctime: 0, racy: false };
+    for root in roots {
+        let bytes = root.as_os_str().as_bytes();
+        if bytes.contains(&0) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a path must not hold a NUL"));
+        }
+        names.extend_from_slice(bytes);
+        names.push(0);
+        entries.push((absent, NONE));
+    }
+    let body = Body::build(&entries, &names, Base { ino: 0, dev: 0, devices: &[] });
+    let dir = Dir { body, ino: 0, dev: 0, parent: TOP, name_at: 0, listed: true };
+    Ok(Tree { dirs: vec![dir], count: entries.len() as u64, ..Tree::default() })
+}
+
+/// A directory's path below its root.
+fn relative(tree: &Tree, id: u32) -> PathBuf {
+    let mut root = id;
+    while tree.dir(root).parent != TOP {
+        root = tree.dir(root).parent;
+    }
+    let path = tree.path(id);
+    path.strip_prefix(tree.path(root)).map(Path::to_owned).unwrap_or_default()
+}

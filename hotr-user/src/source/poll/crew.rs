@@ -1,0 +1,119 @@
+//! The threads of a scan: each takes directories from its own pile, and gives half of it away when another has none.
+//!
+//! In: the first tasks. Out: findings of all threads, and the processor time they took.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::PollOptions;
+use super::moves::Findings;
+use super::pace::{Pace, Progress, cpu_time, lower_priority};
+use super::scan::{Scanner, Shared, Task};
+use super::tree::Tree;
+
+#[derive(Default)]
+struct Pile {
+    tasks: Vec<Task>,
+    waiting: usize,
+    is_over: bool,
+}
+
+struct Queue {
+    pile: Mutex<Pile>,
+    more: Condvar,
+    hungry: AtomicBool,
+    threads: usize,
+}
+
+/// Works off the tasks and all that come of them; `false` when it was cancelled.
+pub(super) fn run(
+    tree: &mut Tree,
+    options: &PollOptions,
+    tasks: Vec<Task>,
+    cancel: &AtomicBool,
+    progress: &Progress,
+) -> (Findings, Duration, bool) {
+    // Less than a core needs one thread: more would only share its budget.
+    let threads = if options.budget.is_some() { 1 } else { options.threads.max(1) };
+    let shared = Shared { tree: Mutex::new(tree), options, held: Arc::new(()) };
+    let queue = Queue {
+        pile: Mutex::new(Pile { tasks, ..Pile::default() }),
+        more: Condvar::new(),
+        hungry: AtomicBool::new(false),
+        threads,
+    };
+    let mut all = (Findings::default(), Duration::ZERO, true);
+    std::thread::scope(|scope| {
+        // Threads of their own: the caller's priority could not be raised again.
+        let work = || {
+            if options.idle {
+                lower_priority();
+            }
+            let begin = cpu_time();
+            let mut scanner = Scanner::new(&shared, Pace::new(options.budget, cancel, progress));
+            let whole = queue.work(&mut scanner);
+            (scanner.findings, cpu_time().saturating_sub(begin), whole)
+        };
+        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for handle in handles {
+            match handle.join() {
+                Ok((findings, cpu, whole)) => {
+                    all.0.append(findings);
+                    all.1 += cpu;
+                    all.2 &= whole;
+                }
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    all
+}
+
+impl Queue {
+    fn work(&self, scanner: &mut Scanner<'_, '_, '_>) -> bool {
+        let mut own = Vec::new();
+        loop {
+            let Some(task) = own.pop().or_else(|| self.take(&mut own)) else { return true };
+            if !scanner.visit(&task, &mut own) {
+                self.end();
+                return false;
+            }
+            if self.hungry.load(Ordering::Relaxed) && own.len() > 1 {
+                let half = own.len() / 2;
+                let mut pile = self.pile.lock().unwrap_or_else(PoisonError::into_inner);
+                pile.tasks.extend(own.drain(..half));
+                self.more.notify_all();
+            }
+        }
+    }
+
+    /// Waits for a task; none when every thread waits.
+    fn take(&self, own: &mut Vec<Task>) -> Option<Task> {
+        let mut pile = self.pile.lock().unwrap_or_else(PoisonError::into_inner);
+        pile.waiting += 1;
+        while pile.tasks.is_empty() && !pile.is_over {
+            if pile.waiting == self.threads {
+                pile.is_over = true;
+                self.more.notify_all();
+                break;
+            }
+            self.hungry.store(true, Ordering::Relaxed);
+            pile = self.more.wait(pile).unwrap_or_else(PoisonError::into_inner);
+        }
+        if pile.is_over {
+            return None;
+        }
+        pile.waiting -= 1;
+        let left = pile.tasks.len() / 2;
+        own.extend(pile.tasks.drain(left..));
+        self.hungry.store(pile.tasks.is_empty() && pile.waiting > 0, Ordering::Relaxed);
+        own.pop()
+    }
+
+    fn end(&self) {
+        let mut pile = self.pile.lock().unwrap_or_else(PoisonError::into_inner);
+        pile.is_over = true;
+        self.more.notify_all();
+    }
+}

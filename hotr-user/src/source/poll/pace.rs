@@ -1,0 +1,129 @@
+//! How much a scan may take of the machine: idle priority, and rests that keep it within a share of one core.
+//!
+//! In: a call for each file. Out: whether to go on; time spent asleep in between.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Files between two looks at the clock.
+const STRIDE: u32 = 64;
+/// Work between two rests.
+const SLICE: Duration = Duration::from_millis(5);
+/// The longest sleep before the cancel flag is looked at again.
+const NAP: Duration = Duration::from_millis(50);
+
+/// How far an audit is; may be read by another thread at any time.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Files and directories looked at in this round.
+    pub done: AtomicU64,
+    /// Files and directories that the round before knew; 0 in the first.
+    pub of: AtomicU64,
+}
+
+/// One thread's pace.
+pub(super) struct Pace<'a> {
+    share: Option<f64>,
+    cancel: &'a AtomicBool,
+    progress: &'a Progress,
+    since_look: u32,
+    rested_at: Duration,
+    go_on: bool,
+}
+
+impl<'a> Pace<'a> {
+    pub(super) fn new(share: Option<f64>, cancel: &'a AtomicBool, progress: &'a Progress) -> Self {
+        Self { share, cancel, progress, since_look: 0, rested_at: cpu_time(), go_on: true }
+    }
+
+    /// Counts a file, rests when it is time to; `false` when the scan was cancelled.
+    pub(super) fn step(&mut self) -> bool {
+        self.since_look += 1;
+        if self.since_look >= STRIDE { self.look() } else { self.go_on }
+    }
+
+    /// As [`Self::step`], but looks in any case and counts nothing.
+    pub(super) fn look(&mut self) -> bool {
+        self.progress.done.fetch_add(u64::from(self.since_look), Ordering::Relaxed);
+        self.since_look = 0;
+        self.go_on = !self.cancel.load(Ordering::Relaxed);
+        if let Some(share) = self.share {
+            let worked = cpu_time().saturating_sub(self.rested_at);
+            if worked >= SLICE {
+                self.rest(worked.mul_f64((1.0 / share - 1.0).max(0.0)));
+                self.rested_at = cpu_time();
+            }
+        }
+        self.go_on
+    }
+
+    fn rest(&mut self, mut left: Duration) {
+        while self.go_on && !left.is_zero() {
+            let nap = left.min(NAP);
+            std::thread::sleep(nap);
+            left = left.saturating_sub(nap);
+            self.go_on = !self.cancel.load(Ordering::Relaxed);
+        }
+    }
+}
+
+/// Processor time of the calling thread.
+pub(super) fn cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
+/// Gives the calling thread the lowest priority for processor and disk. Where the scheduler's idle class is refused,
+/// it gets the highest niceness; where the disk's is refused, none: neither changes what a scan finds.
+pub(super) fn lower_priority() {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    const IOPRIO_CLASS_IDLE: libc::c_int = 3 << 13;
+    // SAFETY: the struct is plain numbers; the call takes a pointer to one that lives on, and 0 names this thread.
+    let refused = unsafe {
+        let parameter: libc::sched_param = std::mem::zeroed();
+        libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameter) != 0
+    };
+    if refused {
+        // SAFETY: takes numbers only; on Linux 0 names this thread.
+        let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+    }
+    // SAFETY: takes numbers only; 0 names this thread.
+    let _ = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_IDLE) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_budget_is_kept_and_cancelling_ends_a_rest() {
+        let (cancel, progress) = (AtomicBool::new(false), Progress::default());
+        let (begin, cpu) = (Instant::now(), cpu_time());
+        let mut pace = Pace::new(Some(0.2), &cancel, &progress);
+        while cpu_time() - cpu < Duration::from_millis(20) {
+            assert!(pace.step());
+        }
+        let (worked, took) = (cpu_time() - cpu, begin.elapsed());
+        assert!(worked.as_secs_f64() / took.as_secs_f64() < 0.3, "{worked:?} of {took:?}");
+        let mut pace = Pace::new(Some(1e-9), &cancel, &progress);
+        cancel.store(true, Ordering::Relaxed);
+        while pace.step() {}
+        assert!(progress.done.load(Ordering::Relaxed) > 0);
+    }
+
+    #[test]
+    fn a_scanning_thread_is_idle() {
+        std::thread::spawn(|| {
+            lower_priority();
+            // SAFETY: takes a number only; 0 names this thread.
+            let class = unsafe { libc::sched_getscheduler(0) };
+            // SAFETY: as above.
+            let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+            assert!(class == libc::SCHED_IDLE || nice == 19, "class {class}, niceness {nice}");
+        })
+        .join()
+        .expect("the thread ends");
+    }
+}

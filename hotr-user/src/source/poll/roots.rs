@@ -1,0 +1,79 @@
+//! The roots: the only files that are known by a path.
+//!
+//! In: the tree. Out: its topmost records brought up to date, what was found, and the tasks to begin with.
+
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, open, statx};
+use rustix::io::Errno;
+
+use super::attr::{self, Attr, Source, WANTED};
+use super::moves::{Came, Findings, Gone, Touched};
+use super::scan::{Task, Verdict, judge};
+use super::tree::{Base, NONE, TOP, Tree};
+
+/// Looks at the roots, which are known by their paths; a symbolic link is followed here, and nowhere below.
+pub(super) fn look(tree: &mut Tree, findings: &mut Findings, only: Option<u32>) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    let now = attr::coarse_now();
+    let places: Vec<(u32, u32)> = tree.dir(TOP).body.names().map(|(slot, at, _)| (slot, at)).collect();
+    for (slot, name_at) in places {
+        if only.is_some_and(|only| only != slot) {
+            continue;
+        }
+        let name = tree.dir(TOP).body.name(name_at).to_owned();
+        let (old, mut child) = (tree.attr(TOP, slot), tree.dir(TOP).body.child(slot));
+        let was = old.mode != 0;
+        let verdict = match statx(CWD, name.as_c_str(), AtFlags::empty(), WANTED) {
+            Ok(stat) if was => Some(judge(&old, &stat, now, |stat| root_ident(&name, stat))),
+            Ok(stat) => {
+                Some(Verdict::Replaced(Attr { ident: root_ident(&name, &stat), ..Attr::of(&stat, now) }))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => None,
+            Err(error) => {
+                findings.unreadable_roots.push((name.to_bytes().into(), error));
+                continue;
+            }
+        };
+        let lost = matches!(verdict, None | Some(Verdict::Replaced(_)));
+        if was && lost {
+            findings.gone.push(Gone { parent: TOP, name: name.to_bytes().into(), attr: old, child });
+        }
+        let attr = match verdict {
+            None => Attr { mode: 0, ..old },
+            Some(Verdict::Same(attr)) => attr,
+            Some(Verdict::Touched(attr, kind)) => {
+                findings.touched.push(Touched { dir: TOP, slot, name_at, kind });
+                attr
+            }
+            Some(Verdict::Replaced(attr)) => {
+                findings.came.push(Came { dir: TOP, slot, name_at });
+                child = NONE;
+                attr
+            }
+        };
+        let fresh = attr.is_dir() && (lost || child == NONE);
+        if fresh {
+            child = tree.add(TOP, name_at, &attr);
+        }
+        tree.note_device(attr.dev);
+        let devices = std::mem::take(&mut tree.devices);
+        tree.dir_mut(TOP).body.set(slot, &attr, child, Base { ino: 0, dev: 0, devices: &devices });
+        tree.devices = devices;
+        if attr.is_dir() {
+            let changed = old.racy || (attr.mtime, attr.ctime) != (old.mtime, old.ctime);
+            tree.dir_mut(child).listed &= !changed;
+            tasks.push(Task { id: child, fresh, deep: true, parent: None });
+        }
+    }
+    tasks
+}
+
+fn root_ident(name: &CStr, stat: &rustix::fs::Statx) -> u32 {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    match open(name, flags, Mode::empty()) {
+        Ok(file) => attr::ident(Source::Generation, file.as_fd(), c"", stat),
+        Err(_) => 0,
+    }
+}
