@@ -4,6 +4,7 @@ pub mod btf;
 pub mod facts;
 pub mod load;
 pub mod offsets;
+mod preload;
 pub mod syscalls;
 pub mod sysno;
 pub mod table;

@@ -1,16 +1,17 @@
 //! Loads the kernel programs and attaches them: for each hook the first tier, and in it the first function, that
 //! the kernel accepts. What it answered to the others is kept for `hotr doctor`.
 
+use std::collections::HashMap;
 use std::io;
 
-use aya::programs::{FEntry, FExit, KProbe, ProgramError};
+use aya::programs::{Program, ProgramError};
 use aya::{Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader};
 use hotr_common::hook::Hook;
 
 use super::btf::{Btf, BtfError};
 use super::offsets::{MissingField, offsets};
 use super::table::{HELPERS, Programs, SITES, Site};
-use super::tracepoints;
+use super::{preload, tracepoints};
 use crate::options::TierChoice;
 
 /// The eBPF object, part of the program.
@@ -187,6 +188,7 @@ pub fn attach(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice) -
         // Asked before any program is verified in vain.
         refused.kprobe = Some("this kernel has no kprobes".to_owned());
     }
+    preload_tiers(ebpf, btf, kernel, choice, &mut refused);
     let mut plan = Vec::new();
     for hook in Hook::ALL {
         let sites: Vec<&Site> = SITES.iter().filter(|site| site.hook == hook).collect();
@@ -206,6 +208,52 @@ pub fn attach(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice) -
         fill_with_tracepoints(ebpf, btf, kernel, &mut plan);
     }
     plan
+}
+
+/// Loads the programs that will be attached: of the first tier that the kernel does not refuse altogether.
+fn preload_tiers(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice, refused: &mut Refused) {
+    let mut wanted = HashMap::new();
+    if matches!(choice, TierChoice::Auto | TierChoice::Fentry) {
+        let (name, function) = PROBE;
+        let answer = ebpf.program_mut(name).map(|program| preload::load(program, function, kernel));
+        match answer {
+            Some(Err(error)) if is_refusal(&error) => refused.fentry = Some(chain(&error)),
+            _ => wanted = programs_of(btf, Tier::Fentry),
+        }
+    }
+    if wanted.is_empty()
+        && matches!(choice, TierChoice::Auto | TierChoice::Kprobe)
+        && refused.kprobe.is_none()
+    {
+        wanted = programs_of(btf, Tier::Kprobe);
+    }
+    if wanted.is_empty() && matches!(choice, TierChoice::Auto | TierChoice::Tracepoint) {
+        wanted = tracepoints::programs(btf);
+    }
+    preload::preload(ebpf, kernel, &wanted);
+}
+
+/// A program and its function that every kernel with the tier takes.
+const PROBE: (&str, &str) = ("fexit_write", "vfs_write");
+
+/// Names of a tier's programs, each with the function it will be attached to.
+fn programs_of(btf: &Btf, tier: Tier) -> HashMap<&'static str, &'static str> {
+    let mut wanted = HashMap::new();
+    let sites = SITES
+        .iter()
+        .filter(|site| btf.function(site.function).is_some_and(|it| site.arguments(&it).is_some()));
+    let helpers = HELPERS.iter().filter(|(function, _)| btf.function(function).is_some());
+    let all = sites
+        .map(|site| (site.function, &site.programs))
+        .chain(helpers.map(|(function, them)| (*function, them)));
+    for (function, programs) in all {
+        let (entry, exit) = programs.of(tier);
+        for name in entry.iter().chain(exit) {
+            // The preferred site of a hook comes first.
+            wanted.entry(*name).or_insert(function);
+        }
+    }
+    wanted
 }
 
 /// The last tier. A hook that a kernel merely lacks, because another one tells the same there, needs none.
@@ -296,14 +344,12 @@ fn attach_site(
     programs: &Programs,
     tier: Tier,
 ) -> Result<(), ProgramError> {
-    let (entry, exit) = match tier {
-        Tier::Fentry => (programs.fentry, programs.fexit),
-        _ => (programs.kprobe, programs.kretprobe),
-    };
+    let (entry, exit) = programs.of(tier);
     for (done, name) in entry.iter().chain(exit).enumerate() {
         if let Err(error) = attach_program(ebpf, kernel, function, name) {
-            for earlier in entry.iter().chain(exit).take(done) {
-                detach(ebpf, earlier);
+            // This one as well: it may be loaded, for a function that another site does not have.
+            for tried in entry.iter().chain(exit).take(done + 1) {
+                detach(ebpf, tried);
             }
             return Err(error);
         }
@@ -313,32 +359,20 @@ fn attach_site(
 
 fn attach_program(ebpf: &mut Ebpf, kernel: &AyaBtf, function: &str, name: &str) -> Result<(), ProgramError> {
     let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
+    preload::load(program, function, kernel)?;
     match program {
-        aya::programs::Program::FEntry(program) => {
-            let program: &mut FEntry = program;
-            program.load(function, kernel)?;
-            program.attach()?;
-        }
-        aya::programs::Program::FExit(program) => {
-            let program: &mut FExit = program;
-            program.load(function, kernel)?;
-            program.attach()?;
-        }
-        aya::programs::Program::KProbe(program) => {
-            let program: &mut KProbe = program;
-            program.load()?;
-            program.attach(function, 0)?;
-        }
-        _ => return Err(ProgramError::NotLoaded),
+        Program::FEntry(program) => program.attach().map(drop),
+        Program::FExit(program) => program.attach().map(drop),
+        Program::KProbe(program) => program.attach(function, 0).map(drop),
+        _ => Err(ProgramError::NotLoaded),
     }
-    Ok(())
 }
 
 fn detach(ebpf: &mut Ebpf, name: &str) {
     let result = match ebpf.program_mut(name) {
-        Some(aya::programs::Program::FEntry(program)) => program.unload(),
-        Some(aya::programs::Program::FExit(program)) => program.unload(),
-        Some(aya::programs::Program::KProbe(program)) => program.unload(),
+        Some(Program::FEntry(program)) => program.unload(),
+        Some(Program::FExit(program)) => program.unload(),
+        Some(Program::KProbe(program)) => program.unload(),
         _ => Ok(()),
     };
     // It is detached when the object is dropped at the latest.

@@ -6,6 +6,7 @@ use hotr_common::hook::Hook;
 use hotr_common::offsets::{Arguments, NO_ARG};
 
 use super::btf::Prototype;
+use super::load::Tier;
 
 /// How an argument is found in a prototype.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,18 @@ pub struct Programs {
     pub kprobe: &'static [&'static str],
     /// kretprobe programs.
     pub kretprobe: &'static [&'static str],
+}
+
+impl Programs {
+    /// The programs of a tier: on entry, and at the exit. The tracepoint tier has its own.
+    #[must_use]
+    pub const fn of(&self, tier: Tier) -> (&'static [&'static str], &'static [&'static str]) {
+        match tier {
+            Tier::Fentry => (self.fentry, self.fexit),
+            Tier::Kprobe => (self.kprobe, self.kretprobe),
+            Tier::Tracepoint => (&[], &[]),
+        }
+    }
 }
 
 /// One function a hook can be attached to.

@@ -1,6 +1,8 @@
 //! Attaches the tracepoint tier: for the hooks that got nothing better, the system calls they are reached by, and
 //! the tracepoints for what no system call tells.
 
+use std::collections::HashMap;
+
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{BtfTracePoint, ProgramError, ProgramFd};
 use aya::{Btf as AyaBtf, Ebpf};
@@ -87,10 +89,9 @@ pub fn attach(
             continue;
         }
         let (function, programs): (&'static str, &[(&str, &str)]) = match traced {
-            Hook::Dirty => ("writeback_mark_inode_dirty", &[("mark_dirty", "writeback_mark_inode_dirty")]),
+            Hook::Dirty => ("writeback_mark_inode_dirty", DIRTY_PROGRAMS),
             Hook::UringTrace => ("io_uring_complete", uring_programs(btf)),
-            // In this order: the second wakes for what the first submitted.
-            _ => ("sys_exit", &[("sys_exit", "sys_exit"), (WAKE, "sys_exit")]),
+            _ => (SYS_EXIT, EXIT_PROGRAMS),
         };
         let outcome = match traced {
             Hook::SysExit => load_classes(ebpf, kernel),
@@ -119,6 +120,19 @@ pub fn attach(
         }
     }
     Ok(())
+}
+
+const SYS_EXIT: &str = "sys_exit";
+/// In this order: the second wakes for what the first submitted.
+const EXIT_PROGRAMS: &[(&str, &str)] = &[("sys_exit", SYS_EXIT), (WAKE, SYS_EXIT)];
+const DIRTY_PROGRAMS: &[(&str, &str)] = &[("mark_dirty", "writeback_mark_inode_dirty")];
+
+/// Names of this tier's programs on this kernel, each with its tracepoint.
+pub(super) fn programs(btf: &Btf) -> HashMap<&'static str, &'static str> {
+    let classes = CLASS_PROGRAMS.iter().map(|(_, name)| (*name, SYS_EXIT));
+    let rest =
+        [EXIT_PROGRAMS, DIRTY_PROGRAMS, VICTIM_PROGRAMS, uring_programs(btf)].into_iter().flatten().copied();
+    classes.chain(rest.filter(|(_, tracepoint)| btf.tracepoint(tracepoint).is_some())).collect()
 }
 
 /// Programs that see the file which a removing call removes, on kernels that have their tracepoints.
@@ -155,7 +169,7 @@ fn load_classes(ebpf: &mut Ebpf, kernel: &AyaBtf) -> Result<(), String> {
 fn class_program(ebpf: &mut Ebpf, kernel: &AyaBtf, name: &str) -> Result<ProgramFd, ProgramError> {
     let program: &mut BtfTracePoint = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
     if program.fd().is_err() {
-        program.load("sys_exit", kernel)?;
+        program.load(SYS_EXIT, kernel)?;
     }
     Ok(program.fd()?.try_clone()?)
 }
@@ -204,7 +218,9 @@ fn attach_program(
     tracepoint: &str,
 ) -> Result<(), ProgramError> {
     let program: &mut BtfTracePoint = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
-    program.load(tracepoint, kernel)?;
+    if program.fd().is_err() {
+        program.load(tracepoint, kernel)?;
+    }
     program.attach()?;
     Ok(())
 }

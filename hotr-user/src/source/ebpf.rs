@@ -75,8 +75,14 @@ impl EbpfSource {
     /// # Errors
     /// When the kernel refuses the object, or lacks what every tier needs.
     pub fn load(options: EbpfOptions) -> Result<(Self, Btf, AyaBtf), LoadError> {
-        let btf = Btf::from_kernel()?;
-        let kernel = AyaBtf::from_sys_fs().map_err(|error| LoadError::Object(error.into()))?;
+        // Two readers, for they want different things of it, at the same time: both take long.
+        let (btf, kernel) = std::thread::scope(|scope| {
+            let kernel = scope.spawn(AyaBtf::from_sys_fs);
+            (Btf::from_kernel(), kernel.join())
+        });
+        let btf = btf?;
+        let kernel = kernel.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let kernel = kernel.map_err(|error| LoadError::Object(error.into()))?;
         let cpus = load::possible_cpus();
         let mut ebpf = load::load(&btf, Some(&kernel), options.ring_bytes)?;
         let asking: &mut RawTracePoint =

@@ -78,6 +78,7 @@ impl KernelSide {
         };
         let source = start(&mut roots).map_err(|error| channel_error(&error))?;
         never_preempt();
+        give_back_memory();
         // What was skipped while the programs were attached one by one was made before `ready`.
         let lost = [0, 0, source.skipped()];
         let side = Self {
@@ -231,6 +232,16 @@ impl KernelSide {
             oversize: counters.oversize,
             recursion_misses: self.source.skipped(),
         }
+    }
+}
+
+/// Gives the memory that the start took (the kernel's types, the object) back to the machine: without being asked, the
+/// C library keeps most of it for ever.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no pointers are passed, and none become invalid.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 
