@@ -9,6 +9,7 @@ mod ear;
 mod engine;
 mod judge;
 mod kernel;
+mod presence;
 mod rescan;
 mod roots;
 mod storms;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::clock::Clock;
+use super::presence::{Became, Presence};
 use crate::error::Error;
 use crate::event::{Change, Channel};
 use crate::options::TraceOptions;
@@ -21,8 +22,18 @@ pub(super) struct Ear {
     correlator: Correlator<InotifyEvent>,
     /// The state to compare with after a loss; only where no other channel tells what was missed.
     baseline: Option<Snapshot>,
+    /// Looks after the roots; only where no other channel does.
+    presence: Option<Presence>,
     /// Events were lost, and the watches are not rebuilt yet.
     pub(super) overflowed: bool,
+}
+
+/// What a rebuild of the watches found.
+pub(super) struct Repaired {
+    /// Differences to the last known state.
+    pub(super) found: Vec<Change>,
+    /// Why roots cannot be watched now; they are looked for.
+    pub(super) absent: Vec<Error>,
 }
 
 impl Ear {
@@ -42,6 +53,7 @@ impl Ear {
             events: Vec::new(),
             correlator: Correlator::default(),
             baseline: None,
+            presence: None,
             overflowed: false,
         })
     }
@@ -56,6 +68,7 @@ impl Ear {
     /// Looks at all files, for no other channel will tell what was missed.
     pub(super) fn keep_baseline(&mut self, options: &TraceOptions) -> Result<(), Error> {
         self.baseline = Some(scan(options)?);
+        self.presence = Some(Presence::new(&options.paths, crate::source::mono_ns()));
         Ok(())
     }
 
@@ -143,7 +156,13 @@ impl Ear {
 
     /// When something will be due, `CLOCK_MONOTONIC`.
     pub(super) fn next_deadline(&self) -> Option<u64> {
-        [self.hearing.next_deadline(), self.correlator.next_deadline()].into_iter().flatten().min()
+        let look = self.presence.as_ref().map(Presence::next_deadline);
+        [self.hearing.next_deadline(), self.correlator.next_deadline(), look].into_iter().flatten().min()
+    }
+
+    /// What became of a root that no event tells, if it is time to look.
+    pub(super) fn look_at_roots(&mut self, now_ns: u64) -> Option<Became> {
+        self.presence.as_mut()?.look(now_ns)
     }
 
     /// What was lost, if anything; nothing can be proven until [`Self::repair`].
@@ -154,15 +173,20 @@ impl Ear {
     }
 
     /// Rebuilds the watches, and tells what the trees say was missed.
-    pub(super) fn repair(&mut self) -> Result<Vec<Change>, Error> {
-        self.source.rebuild()?;
+    pub(super) fn repair(&mut self) -> Result<Repaired, Error> {
+        if let Some(presence) = &mut self.presence {
+            presence.renew();
+        }
+        let absent = self.source.rebuild()?;
         self.correlator.clear();
         self.events.clear();
         self.overflowed = false;
-        let Some(baseline) = &mut self.baseline else { return Ok(Vec::new()) };
+        let Some(baseline) = &mut self.baseline else { return Ok(Repaired { found: Vec::new(), absent }) };
         let differences = baseline.diff().map_err(scan_error)?;
         let now = SystemTime::now();
-        Ok(differences.into_iter().map(|difference| difference.into_change(Channel::Poll, now)).collect())
+        let found =
+            differences.into_iter().map(|difference| difference.into_change(Channel::Poll, now)).collect();
+        Ok(Repaired { found, absent })
     }
 }
 

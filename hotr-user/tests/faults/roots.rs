@@ -65,13 +65,12 @@ fn a_deleted_root_is_told() {
 
 #[test]
 fn a_root_that_is_created_again_is_traced_again() {
-    // inotify alone tells the loss; nothing leads it to the new directory.
-    for channel in channels().into_iter().filter(|channel| *channel == "ebpf") {
+    for channel in channels() {
         let scratch = Scratch::new("again");
         let dir = scratch.dir("root");
         let mut run = Run::start(&["--channels", channel], &dir);
         fs::remove_dir(&dir).unwrap();
-        run.loss("root-deleted");
+        run.loss(if channel == "ebpf" { "root-deleted" } else { "root-gone" });
         fs::create_dir(&dir).unwrap();
         run.until_heard(|number| created(&dir, number));
         run.end();
@@ -101,9 +100,7 @@ fn an_unmount_is_not_hindered_and_told_and_a_new_mount_is_traced() {
         assert_eq!(tmpfs.unmount(), Ok(()), "{channel} holds the filesystem");
         run.loss("unmounted");
         let again = Tmpfs::on(&dir);
-        if channel == "ebpf" {
-            run.until_heard(|number| created(&dir, number));
-        }
+        run.until_heard(|number| created(&dir, number));
         run.end();
         drop(again);
     }
@@ -114,7 +111,7 @@ fn what_is_mounted_over_a_root_is_traced_and_then_the_root_again() {
     if !root() {
         return;
     }
-    for channel in channels().into_iter().filter(|channel| *channel == "ebpf") {
+    for channel in channels() {
         let scratch = Scratch::new("over");
         let dir = scratch.dir("root");
         fs::write(dir.join("under"), "x").unwrap();

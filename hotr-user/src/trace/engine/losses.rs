@@ -2,6 +2,7 @@
 
 use std::time::{Instant, SystemTime};
 
+use super::super::presence::Became;
 use super::{Engine, IDLE_LOSS_CHECK, LOSS_CHECK};
 use crate::error::Error;
 use crate::event::{Change, Channel};
@@ -63,29 +64,41 @@ impl Engine {
 
     fn repair_inotify(&mut self) -> Result<(), Error> {
         let Some(ear) = &mut self.ear else { return Ok(()) };
-        let Some(lost) = ear.take_lost() else { return Ok(()) };
-        self.reports.push(Report::Loss {
-            channel: Channel::Inotify,
-            reason: lost.reason.as_str(),
-            count: lost.count,
-            path: lost.path,
-        });
-        let found = ear.repair()?;
+        let why = if let Some(lost) = ear.take_lost() {
+            self.reports.push(Report::Loss {
+                channel: Channel::Inotify,
+                reason: lost.reason.as_str(),
+                count: lost.count,
+                path: lost.path,
+            });
+            if lost.reason == LostReason::QueueOverflow { " after a full queue" } else { "" }
+        } else {
+            let (reason, path) = match ear.look_at_roots(crate::source::mono_ns()) {
+                None => return Ok(()),
+                Some(Became::Back(_)) => (None, None),
+                Some(Became::Gone(path)) => (Some(LostReason::RootGone), Some(path)),
+                Some(Became::Another(path)) => (Some(LostReason::RootMoved), Some(path)),
+            };
+            self.reports.extend(reason.map(|reason| Report::Loss {
+                channel: Channel::Inotify,
+                reason: reason.as_str(),
+                count: 1,
+                path,
+            }));
+            ""
+        };
+        let repaired = ear.repair()?;
         self.renewed = true;
         if let Some(kernel) = &mut self.kernel {
             kernel.listen_to(ear);
         }
-        let overflow = lost.reason == LostReason::QueueOverflow;
-        self.reports.push(Report::Channel {
-            channel: Channel::Inotify,
-            state: ChannelState::Active,
-            why: format!(
-                "watches rebuilt{}: {} watches",
-                if overflow { " after a full queue" } else { "" },
-                ear.source.watches()
-            ),
-        });
-        self.report_found(found);
+        let watches = ear.source.watches();
+        let (state, why) = match repaired.absent.first() {
+            None => (ChannelState::Active, format!("watches rebuilt{why}: {watches} watches")),
+            Some(error) => (ChannelState::Degraded, format!("{error}; looked for again every second")),
+        };
+        self.reports.push(Report::Channel { channel: Channel::Inotify, state, why });
+        self.report_found(repaired.found);
         Ok(())
     }
 }

@@ -1,0 +1,54 @@
+//! Loads the programs of a tier on all processors at once.
+//!
+//! The kernel's verifier takes most of the time until `ready`, and works on as many programs at a time as there are
+//! callers. What is refused here is asked for again when it is attached, where the answer is kept.
+
+use std::collections::HashMap;
+use std::num::NonZero;
+use std::sync::{Mutex, PoisonError};
+
+use aya::programs::{Program, ProgramError};
+use aya::{Btf as AyaBtf, Ebpf};
+
+/// No machine gets faster by more.
+const MAX_WORKERS: usize = 16;
+
+/// Loads the programs whose name is in `wanted`, each for the function or tracepoint that stands there.
+pub(super) fn preload(ebpf: &mut Ebpf, kernel: &AyaBtf, wanted: &HashMap<&str, &str>) {
+    let programs = ebpf.programs_mut().filter_map(|(name, program)| Some((program, *wanted.get(name)?)));
+    let waiting: Mutex<Vec<(&mut Program, &str)>> = Mutex::new(programs.collect());
+    let work = || {
+        while let Some((program, function)) = next(&waiting) {
+            let _ = load(program, function, kernel);
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_WORKERS);
+    std::thread::scope(|scope| {
+        for _ in 1..workers {
+            // Without another thread this one does it all.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
+}
+
+fn next<T>(waiting: &Mutex<Vec<T>>) -> Option<T> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).pop()
+}
+
+/// Loads a program for a function or tracepoint, unless it has been.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub(super) fn load(program: &mut Program, function: &str, kernel: &AyaBtf) -> Result<(), ProgramError> {
+    if program.fd().is_ok() {
+        return Ok(());
+    }
+    match program {
+        Program::FEntry(program) => program.load(function, kernel),
+        Program::FExit(program) => program.load(function, kernel),
+        Program::BtfTracePoint(program) => program.load(function, kernel),
+        Program::KProbe(program) => program.load(),
+        _ => Err(ProgramError::NotLoaded),
+    }
+}
