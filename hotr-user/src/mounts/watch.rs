@@ -17,6 +17,8 @@ use super::MountTable;
 #[derive(Debug)]
 pub struct MountWatch {
     file: File,
+    /// The same, polled by [`Self::refresh`] alone: the news of `file` may have been taken by an epoll loop.
+    news: File,
     text: Vec<u8>,
 }
 
@@ -26,10 +28,11 @@ impl MountWatch {
     /// # Errors
     /// When `/proc` is not mounted or not readable.
     pub fn new() -> io::Result<(Self, MountTable)> {
-        let file = File::open("/proc/thread-self/mountinfo")?;
-        let mut watch = Self { file, text: Vec::new() };
+        let open = || File::open("/proc/thread-self/mountinfo");
+        let mut watch = Self { file: open()?, news: open()?, text: Vec::new() };
         // Polled once before the first read: a change after this point is news.
         watch.changed()?;
+        has_news(&watch.news)?;
         watch.text = watch.read()?;
         let table = MountTable::parse(&watch.text);
         Ok((watch, table))
@@ -41,16 +44,17 @@ impl MountWatch {
     /// # Errors
     /// Whatever poll(2) says.
     pub fn changed(&self) -> io::Result<bool> {
-        let mut fds = [PollFd::new(&self.file, PollFlags::PRI)];
-        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
-        Ok(fds[0].revents().intersects(PollFlags::PRI | PollFlags::ERR))
+        has_news(&self.file)
     }
 
-    /// Reads again; `None` when the text is the same as the last time.
+    /// The table, when it is another one than at the last call. Costs one system call when it is not.
     ///
     /// # Errors
-    /// When mountinfo cannot be read.
+    /// When mountinfo cannot be polled or read.
     pub fn refresh(&mut self) -> io::Result<Option<MountTable>> {
+        if !has_news(&self.news)? {
+            return Ok(None);
+        }
         let text = self.read()?;
         if text == self.text {
             return Ok(None);
@@ -71,6 +75,13 @@ impl AsFd for MountWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// Whether a mount changed since the last poll of this descriptor.
+fn has_news(mountinfo: &File) -> io::Result<bool> {
+    let mut fds = [PollFd::new(mountinfo, PollFlags::PRI)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    Ok(fds[0].revents().intersects(PollFlags::PRI | PollFlags::ERR))
 }
 
 /// The id of the mount through which a file was opened (an `O_PATH` descriptor will do).
