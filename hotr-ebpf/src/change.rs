@@ -109,14 +109,20 @@ pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u
         count(Count::Filtered);
         return;
     };
+    // The completion of a request interrupts any task: that one's process and credentials say nothing.
+    let elsewhere = !target.task.is_null();
     // A file without a name is nobody's to reload.
     if M::u32(target.inode, off!(inode_i_nlink)) == 0
-        || filter::is_inner(place.verdict.root, target.dentry, target.inode)
+        || (!elsewhere && filter::is_inner(place.verdict.root, target.dentry, target.inode))
     {
         count(Count::Filtered);
         return;
     }
-    let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let pid = if elsewhere {
+        Probe::u32(target.task, off!(task_tgid))
+    } else {
+        (bpf_get_current_pid_tgid() >> 32) as u32
+    };
     if pid == live!(own_tgid) {
         count(Count::Filtered);
         return;
