@@ -74,9 +74,11 @@ pub(super) struct Feed {
 impl Feed {
     /// Starts the channels, then takes the baseline.
     pub(super) async fn start(options: WatchOptions) -> Result<Self, Error> {
-        let since_ns = inode_clock_ns();
         let links = Links::new(options.trace.paths.clone());
         let session = Session::start(options.trace.clone())?;
+        // Not before: what was changed while the channels started is part of the baseline, and nobody was told
+        // `ready` yet.
+        let since_ns = inode_clock_ns();
         let (sender, inlet) = unbounded_channel();
         let mut feed = Self {
             filter: PathFilter::new(options.filter.clone(), options.trace.paths.clone()),
@@ -127,7 +129,7 @@ impl Feed {
             tokio::select! {
                 // What is due comes first: a storm of ignored changes must not hold it back.
                 biased;
-                () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => self.judge(),
+                () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => self.settle()?,
                 reports = self.session.next() => {
                     let reports = reports?;
                     self.absorb(reports);
@@ -206,7 +208,6 @@ impl Feed {
         if moved.is_empty() {
             return Ok(());
         }
-        let since_ns = inode_clock_ns();
         // The channels are on what the links led to before. `finish` is not asked: its summary would be the run's.
         match Session::start(self.options.trace.clone()) {
             Ok(session) => self.session = session,
@@ -223,8 +224,20 @@ impl Feed {
         self.dirs.clear();
         self.filter.forget_rules();
         self.confirmer.clear();
-        self.take_baseline(since_ns).await;
+        // What changed before this moment is covered by the reload for the link.
+        self.take_baseline(inode_clock_ns()).await;
         self.wait_for_quiet();
+        Ok(())
+    }
+
+    /// The time of the batch has come. On a busy machine that may be noticed before what was queued meanwhile was
+    /// read: that first.
+    fn settle(&mut self) -> Result<(), Error> {
+        let reports = self.session.turn()?;
+        self.absorb(reports);
+        if self.due.is_some_and(|due| due <= Instant::now()) {
+            self.judge();
+        }
         Ok(())
     }
 

@@ -220,7 +220,9 @@ impl Worker {
     }
 
     async fn reload(&mut self, order: Order) {
-        self.calm_down().await;
+        if order.trigger == Trigger::Change {
+            self.calm_down().await;
+        }
         if self.ending {
             return;
         }

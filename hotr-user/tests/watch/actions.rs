@@ -25,9 +25,15 @@ fn a_change_during_a_reload_is_not_forgotten() {
     watch.wait("the change is heard", |line| line["type"] == "change" && line["op"] == "create");
     fs::write(&gate, "").unwrap();
     watch.reload("done");
-    let line = watch.reload("started");
-    assert_eq!(watch.names(&line), ["conf", "second"], "{line}");
-    watch.reload("done");
+    // A second write within the settling time of the first is told at its end: it may take a further reload.
+    let mut names = Vec::new();
+    while names.len() < 2 {
+        let line = watch.reload("started");
+        names.extend(watch.names(&line));
+        watch.reload("done");
+    }
+    names.sort();
+    assert_eq!(names, ["conf", "second"]);
     watch.nothing_but_a_marker();
     watch.end();
 }
@@ -37,13 +43,13 @@ fn busy_policies() {
     for (policy, want) in [("restart", "replaced"), ("signal", "failed")] {
         let scratch = Scratch::new(policy);
         let conf = scratch.file("conf", "1");
-        let script = scratch.script("run", "[ -e ../w/stop ] && exit 0; exec sleep 1000");
+        let script = scratch.script("run", "[ -e ../w/stop ] && exit 0; echo up; exec sleep 1000");
         let args =
             ["-p", "-o", policy, "--workdir", scratch.0.join("w").to_str().unwrap()].map(str::to_owned);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let mut watch = Watch::start(&args, &scratch.w(), &[&script]);
         fs::write(&conf, "2").unwrap();
-        watch.reload("started");
+        watch.until_said("up");
         fs::write(scratch.w().join("stop"), "x").unwrap();
         watch.reload(want);
         if policy == "restart" {

@@ -147,7 +147,7 @@ fn unreadable_files_are_compared_by_size_and_time() {
     let scratch = Scratch::new("unreadable");
     let secret = scratch.file("secret", "one");
     use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
     let copy = scratch.0.join("hotr");
     fs::copy(HOTR, &copy).unwrap();
     let mut hotr = Command::new(copy);

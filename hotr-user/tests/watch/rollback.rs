@@ -27,7 +27,8 @@ fn bad_content_goes_and_the_good_comes_back_whole() {
     setxattr(&one, "trusted.hotr", b"x", XattrFlags::empty()).unwrap();
     let before = fs::metadata(&one).unwrap();
     let health = health(&scratch);
-    let args = ["-p", "--health", &health, "--health-timeout", "100ms", "--rollback"];
+    // Long enough for the four changes of the test on a busy machine to be one batch.
+    let args = ["-p", "-d", "500ms", "--health", &health, "--health-timeout", "5s", "--rollback"];
     let mut watch = Watch::start(&args, &scratch.w(), &["true"]);
     fs::write(&two, "good 3").unwrap();
     watch.reload("done");

@@ -106,6 +106,9 @@ impl Drop for Baseline {
     }
 }
 
+/// Says which paths matter; the second argument tells whether it is a directory.
+type Wanted = dyn FnMut(&Path, bool) -> bool + Send;
+
 struct Reader {
     sender: Sender<Message>,
     idle: Arc<AtomicBool>,
@@ -116,7 +119,7 @@ struct Reader {
     chunk: Vec<(PathBuf, State)>,
     told: usize,
     complete: bool,
-    wanted: Box<dyn FnMut(&Path, bool) -> bool + Send>,
+    wanted: Box<Wanted>,
 }
 
 impl Reader {
