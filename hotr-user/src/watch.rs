@@ -158,7 +158,10 @@ async fn turn(
             },
             fed = feed.next() => match fed? {
                 Fed::Report(report) => relay(report, outlet)?,
-                Fed::Batch(changes) => order(Trigger::Change, changes),
+                Fed::Batch(changes) => {
+                    rollback.stage(&changes, outlet.say);
+                    order(Trigger::Change, changes);
+                }
                 Fed::Nothing(paths) if outlet.verbose => {
                     let first = paths.first().map(|path| path.display().to_string()).unwrap_or_default();
                     (outlet.say)(&format!("no reload: {} files touched, none changed ({first} …)", paths.len()));
@@ -169,7 +172,7 @@ async fn turn(
             Some(one) = news.recv() => match one {
                 News::Report(reload) => print(Report::Reload(reload), outlet)?,
                 News::Say(text) => (outlet.say)(&text),
-                News::Good(changes) => rollback.good(changes, outlet.say),
+                News::Good(changes) => rollback.good(changes),
                 News::Bad { changes, roll_back } => {
                     rollback.bad(changes);
                     let restored = if roll_back { rollback.restore(&mut feed.confirmer, outlet.say) } else { Vec::new() };

@@ -30,6 +30,8 @@ pub struct Vault {
     options: ConfirmOptions,
     next: u64,
     kept: HashMap<PathBuf, Kept>,
+    /// Confirmed, and not known to be good yet.
+    staged: HashMap<PathBuf, Kept>,
 }
 
 #[derive(Debug)]
@@ -60,17 +62,15 @@ impl Vault {
         DirBuilder::new().mode(0o700).create(&dir).map_err(|error| {
             format!("make {}: {error}; name another place with --backup-dir", dir.display())
         })?;
-        Ok(Self { dir, options, next: 0, kept: HashMap::new() })
+        Ok(Self { dir, options, next: 0, kept: HashMap::new(), staged: HashMap::new() })
     }
 
-    /// Keeps the content of a path that is good in this state.
+    /// Copies a path whose state was just confirmed, in case it turns out to be good.
     ///
     /// # Errors
-    /// A sentence: without it the path cannot be rolled back, and an older content is not kept either.
-    pub fn keep(&mut self, path: &Path, state: &State) -> Result<(), String> {
-        if let Some(old) = self.kept.remove(path).and_then(|kept| kept.file) {
-            let _ = fs::remove_file(old);
-        }
+    /// A sentence: the path cannot be rolled back to this state.
+    pub fn stage(&mut self, path: &Path, state: &State) -> Result<(), String> {
+        self.drop_staged(path);
         let file = match state {
             State::File(file) if file.digest.is_none() => {
                 return Err(format!(
@@ -81,24 +81,38 @@ impl Vault {
             State::File(_) => {
                 let to = self.dir.join(self.next.to_string());
                 self.next += 1;
-                let copied = copy_whole(path, &to);
-                let is_same = copied.is_ok() && State::of(&to, None, self.options) == *state;
-                if !is_same {
-                    let _ = fs::remove_file(&to);
-                }
-                copied.map_err(|error| {
+                copy_whole(path, &to).map_err(|error| {
                     format!("keep {}: {error}; reloads go on, and it cannot be rolled back", path.display())
                 })?;
-                if !is_same {
+                if State::of(&to, None, self.options) != *state {
                     // It is changing at this moment, and will be confirmed again.
+                    let _ = fs::remove_file(&to);
                     return Ok(());
                 }
                 Some(to)
             }
             _ => None,
         };
-        self.kept.insert(path.to_owned(), Kept { file, state: state.clone() });
+        self.staged.insert(path.to_owned(), Kept { file, state: state.clone() });
         Ok(())
+    }
+
+    /// A state turned out to be good: if it was staged it is what [`Self::restore`] puts back from now on. Otherwise
+    /// an older good content stays.
+    pub fn promote(&mut self, path: &Path, state: &State) {
+        if self.staged.get(path).is_none_or(|staged| staged.state != *state) {
+            return;
+        }
+        let Some(staged) = self.staged.remove(path) else { return };
+        if let Some(old) = self.kept.insert(path.to_owned(), staged).and_then(|kept| kept.file) {
+            let _ = fs::remove_file(old);
+        }
+    }
+
+    fn drop_staged(&mut self, path: &Path) {
+        if let Some(file) = self.staged.remove(path).and_then(|staged| staged.file) {
+            let _ = fs::remove_file(file);
+        }
     }
 
     /// Notes that a path which is not kept was absent while all was good.
@@ -111,6 +125,9 @@ impl Vault {
     /// # Errors
     /// A sentence, when it cannot be put back.
     pub fn restore(&mut self, path: &Path, bad: &State) -> Result<Restored, String> {
+        if self.staged.get(path).is_some_and(|staged| staged.state == *bad) {
+            self.drop_staged(path);
+        }
         let Some(kept) = self.kept.get(path) else { return Ok(Restored::Unknown) };
         if State::of(path, None, self.options) != *bad {
             return Ok(Restored::Changed);

@@ -35,20 +35,29 @@ impl Rollback {
         }
         if let Some(vault) = &mut rollback.vault {
             for (path, state) in confirmer.states() {
-                vault.keep(path, state).unwrap_or_else(|why| say(&why));
+                vault.stage(path, state).unwrap_or_else(|why| say(&why));
+                vault.promote(path, state);
             }
         }
         rollback
     }
 
+    /// Changes were confirmed: their content may be gone by the time it is known to be good.
+    pub(super) fn stage(&mut self, changes: &[Confirmed], say: &dyn Fn(&str)) {
+        let Some(vault) = &mut self.vault else { return };
+        for change in changes {
+            vault.stage(&change.path, &change.state).unwrap_or_else(|why| say(&why));
+        }
+    }
+
     /// A reload went well: these are good, and so is what was bad before and is still there.
-    pub(super) fn good(&mut self, changes: Vec<Confirmed>, say: &dyn Fn(&str)) {
+    pub(super) fn good(&mut self, changes: Vec<Confirmed>) {
         let Some(vault) = &mut self.vault else { return };
         let before = std::mem::take(&mut self.bad);
         let now = changes.into_iter().map(|change| (change.path, change.state));
         let all: BTreeMap<PathBuf, State> = before.into_iter().chain(now).collect();
         for (path, state) in all {
-            vault.keep(&path, &state).unwrap_or_else(|why| say(&why));
+            vault.promote(&path, &state);
         }
     }
 
