@@ -1,11 +1,8 @@
 //! `hotr watch`: reloads when, and only when, the content really changed.
 //!
-//! In: the reports of a trace session. Out: reloads, and [`Report`]s of them. [`feed`] turns reports into batches of
-//! confirmed changes; [`worker`] runs the action for each; [`run`] stands between them. [`builder`] gives the same
+//! In: the reports of a trace session. Out: reloads, and [`Report`]s of them. `feed` turns reports into batches of
+//! confirmed changes; `worker` runs the action for each; [`run`] stands between them. [`Builder`] gives the same
 //! changes to a program as a stream.
-//!
-//! [`feed`]: self
-//! [`worker`]: self
 
 mod builder;
 mod feed;

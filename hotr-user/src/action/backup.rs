@@ -147,26 +147,34 @@ impl Vault {
         match (&kept.state, &kept.file) {
             (State::File(_), Some(file)) => copy_whole(file, &temporary),
             (State::Link(target), _) => std::os::unix::fs::symlink(target, &temporary),
-            // Something of no content takes the place of what must go, for the exchange.
-            (State::Absent, _) => File::create_new(&temporary).map(drop),
+            (State::Absent, _) => return self.take_away(path, &temporary, bad).map_err(explain),
             _ => return Ok(Restored::Unknown),
         }
         .inspect_err(|_| drop(fs::remove_file(&temporary)))
         .map_err(explain)?;
         let swapped = self.swap(&temporary, path, bad).map_err(explain);
-        let leave_absent = kept.state == State::Absent;
         let good = kept.state.clone();
         let _ = fs::remove_file(&temporary);
         if !swapped? {
             return Ok(Restored::Changed);
         }
-        if leave_absent {
-            fs::remove_file(path).map_err(explain)?;
+        Ok(Restored::Good(good))
+    }
+
+    /// Removes what was not there while all was good: moved aside first, and back when it is not what was found bad.
+    fn take_away(&self, path: &Path, aside: &Path, bad: &State) -> io::Result<Restored> {
+        match renameat_with(CWD, path, CWD, aside, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(Restored::Changed),
+            Err(errno) => return Err(errno.into()),
         }
-        Ok(Restored::Good(match State::of(path, None, self.options) {
-            now if now == good => now,
-            _ => good,
-        }))
+        if State::of(aside, None, self.options) == *bad {
+            fs::remove_file(aside)?;
+            return Ok(Restored::Good(State::Absent));
+        }
+        // Should the name be taken again already, what was moved stays beside it: nothing is lost.
+        renameat_with(CWD, aside, CWD, path, RenameFlags::NOREPLACE)?;
+        Ok(Restored::Changed)
     }
 
     fn temporary(&self, path: &Path) -> PathBuf {
