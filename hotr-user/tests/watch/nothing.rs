@@ -10,10 +10,11 @@ use super::run::{Scratch, Watch, until};
 
 #[test]
 fn no_reload_without_another_content() {
-    for hash in ["sha256", "blake3"] {
+    for (hash, channels) in [("sha256", "auto"), ("blake3", "inotify")] {
         let scratch = Scratch::new("nothing");
         let (a, b) = (scratch.file("a", "one"), scratch.file("b", "two"));
-        let mut watch = Watch::start(&["-p", "--hash", hash], &scratch.w(), &["true"]);
+        let mut watch =
+            Watch::start(&["-p", "--hash", hash, "--channels", channels], &scratch.w(), &["true"]);
         File::options().write(true).open(&a).unwrap().set_modified(SystemTime::now()).unwrap();
         watch.nothing_but_a_marker();
         fs::write(&a, "one").unwrap();
