@@ -246,6 +246,12 @@ impl Feed {
         self.expand_dirs();
         let now = Instant::now();
         let waited = self.first.is_some_and(|first| now >= first + self.options.settle_max);
+        // git holds this lock for as long as it changes the working tree.
+        let is_locked = |root: &PathBuf| root.ancestors().any(|dir| dir.join(".git/index.lock").exists());
+        if !waited && self.options.trace.paths.iter().any(is_locked) {
+            self.due = Some(now + WRITER_LOOK);
+            return;
+        }
         let written = self.touched.keys().take(WRITERS).find(|path| writers::is_being_written(path));
         if let Some(path) = written {
             if !waited {
