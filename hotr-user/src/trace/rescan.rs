@@ -4,6 +4,7 @@
 //! since then and was not reported after its change time. A removal leaves no trace but its directory's times.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,29 +15,37 @@ use crate::source::snapshot::{Changed, ScanOptions, changed_since};
 /// Inode times advance with the timer tick, at the slowest 100 times a second.
 const TICK_NS: i64 = 10_000_000;
 
+/// Time of a report, and the file's size then if it was told.
+type Reported = (i64, Option<u64>);
+
 /// What was reported since the last moment without loss.
 pub(super) struct Ledger {
     since_ns: i64,
-    /// (device, inode) → time of its last report, and its size then.
-    reported: HashMap<(u64, u64), (i64, Option<u64>)>,
+    /// Time of a file's last report, and its size then: by path, and by device and inode for its other names. The
+    /// device alone would not do: on btrfs and overlay the kernel's is another one than stat's.
+    by_path: HashMap<PathBuf, Reported>,
+    by_id: HashMap<(u64, u64), Reported>,
     /// Why records were lost since [`Self::since_ns`], if any were.
     lost: Option<&'static str>,
 }
 
 impl Ledger {
     pub(super) fn new() -> Self {
-        Self { since_ns: nanos(SystemTime::now()), reported: HashMap::new(), lost: None }
+        Self {
+            since_ns: nanos(SystemTime::now()),
+            by_path: HashMap::new(),
+            by_id: HashMap::new(),
+            lost: None,
+        }
     }
 
     /// Remembers a report.
     pub(super) fn report(&mut self, change: &Change) {
+        let report = (nanos(change.time), change.size);
         if let Some(id) = change.id {
-            let time = nanos(change.time);
-            let last = self.reported.entry((id.dev, id.ino)).or_insert((time, change.size));
-            if time >= last.0 {
-                *last = (time, change.size);
-            }
+            keep_last(self.by_id.entry((id.dev, id.ino)), report);
         }
+        keep_last(self.by_path.entry(change.path.clone()), report);
     }
 
     /// Whether the file's last change was reported. A change time is of the last tick before the change, a report
@@ -44,9 +53,9 @@ impl Ledger {
     fn is_known(&self, found: &Changed) -> bool {
         let size = (found.file_type == Some(FileType::File)).then_some(found.size);
         // The report of a name says nothing of the size.
-        self.reported.get(&(found.dev, found.ino)).is_some_and(|(time, reported)| {
-            found.ctime_ns <= *time && (reported.is_none() || *reported == size)
-        })
+        let reports = [self.by_id.get(&(found.dev, found.ino)), self.by_path.get(&found.path)];
+        let is_it = |(time, told): &Reported| found.ctime_ns <= *time && (told.is_none() || *told == size);
+        reports.into_iter().flatten().any(is_it)
     }
 
     /// Records were lost, by the reason of the `loss` line.
@@ -63,7 +72,8 @@ impl Ledger {
     pub(super) fn clean(&mut self, now: SystemTime) {
         if self.lost.is_none() {
             self.since_ns = nanos(now);
-            self.reported.clear();
+            self.by_path.clear();
+            self.by_id.clear();
         }
     }
 
@@ -90,6 +100,13 @@ impl Ledger {
         let reason = self.lost.take().unwrap_or(RING_FULL);
         self.clean(started);
         found.into_iter().filter_map(|changed| change(changed, since, reason)).collect()
+    }
+}
+
+fn keep_last<K>(entry: Entry<'_, K, Reported>, report: Reported) {
+    let last = entry.or_insert(report);
+    if report.0 >= last.0 {
+        *last = report;
     }
 }
 
