@@ -43,6 +43,14 @@ pub(super) struct Traced {
     pub(super) root: usize,
 }
 
+/// What was lost since the last question.
+pub(super) struct Losses {
+    /// By reason.
+    pub(super) counts: [(&'static str, u64); 3],
+    /// Every reason was asked for: when nothing is counted, nothing was lost.
+    pub(super) is_complete: bool,
+}
+
 /// The running channel.
 pub(super) struct KernelSide {
     pub(super) source: EbpfSource,
@@ -206,10 +214,11 @@ impl KernelSide {
     /// Lost since the last call: no room in the ring buffer, path too long for a record, program not run. The last
     /// is asked for at most every [`SKIPPED_EVERY`], for where it happens it happens often, and mostly for calls that
     /// change nothing; `all` asks for it in any case.
-    pub(super) fn losses(&mut self, all: bool) -> [(&'static str, u64); 3] {
+    pub(super) fn losses(&mut self, all: bool) -> Losses {
         let counters = self.source.counters();
         let mut now = [counters.ring_full, counters.oversize, self.lost[2]];
-        if all || self.skipped_told.is_none_or(|told| told.elapsed() >= SKIPPED_EVERY) {
+        let is_complete = all || self.skipped_told.is_none_or(|told| told.elapsed() >= SKIPPED_EVERY);
+        if is_complete {
             now[2] = self.source.skipped();
             if now[2] > self.lost[2] {
                 self.skipped_told = Some(Instant::now());
@@ -217,7 +226,8 @@ impl KernelSide {
         }
         let before = std::mem::replace(&mut self.lost, now);
         let new = |kind: usize| now[kind].saturating_sub(before[kind]);
-        [("ring-full", new(0)), ("oversize", new(1)), ("program-skipped", new(2))]
+        let counts = [("ring-full", new(0)), ("oversize", new(1)), ("program-skipped", new(2))];
+        Losses { counts, is_complete }
     }
 
     /// Totals for the summary.

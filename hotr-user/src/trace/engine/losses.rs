@@ -34,7 +34,8 @@ impl Engine {
         let Some(kernel) = &mut self.kernel else { return };
         let now = SystemTime::now();
         let mut lost_now = false;
-        for (reason, count) in kernel.losses(all).into_iter().filter(|(_, count)| *count > 0) {
+        let losses = kernel.losses(all);
+        for (reason, count) in losses.counts.into_iter().filter(|(_, count)| *count > 0) {
             lost_now = true;
             self.ledger.lose(reason);
             self.reports.push(Report::Loss { channel: Channel::Ebpf, reason, count, path: None });
@@ -45,7 +46,7 @@ impl Engine {
         } else if self.ledger.is_short() {
             let found = self.ledger.rescan(&self.options);
             self.report_found(found);
-        } else {
+        } else if losses.is_complete {
             self.ledger.clean(now);
         }
     }
