@@ -57,7 +57,7 @@ impl Exam {
             .iter()
             .map(|(named, real)| {
                 let place = mounts.describe(real);
-                let directories = (!ebpf.sees_everything())
+                let directories = (!ebpf.sees_every_kind())
                     .then(|| filesystem::count_directories(real, inotify.budget().saturating_add(1)));
                 cover::judge(named, &place, &ebpf, directories, inotify.budget())
             })

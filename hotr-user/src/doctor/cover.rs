@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 
 use super::PlanRow;
 use super::filesystem::{LayerDir, Place};
+use crate::kernel::load::Tier;
 
 /// What the eBPF channel can see on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ebpf {
     /// Every hook that sees changes has a tier.
     Full,
+    /// Every such hook has one, and some have only the tracepoints of system calls.
+    Tracepoints,
     /// These hooks have none.
     Partial(Vec<String>),
     /// It cannot run at all, and why.
@@ -33,13 +36,17 @@ impl Ebpf {
             .filter(|row| row.tier.is_none() && !row.optional)
             .map(|row| row.hook.clone())
             .collect();
-        if missing.is_empty() { Self::Full } else { Self::Partial(missing) }
+        if !missing.is_empty() {
+            return Self::Partial(missing);
+        }
+        let by_calls = rows.iter().any(|row| row.tier == Some(Tier::Tracepoint.as_str()));
+        if by_calls { Self::Tracepoints } else { Self::Full }
     }
 
-    /// Every change that this kernel makes.
+    /// Whether it needs inotify for whole kinds of changes.
     #[must_use]
-    pub fn sees_everything(&self) -> bool {
-        *self == Self::Full
+    pub fn sees_every_kind(&self) -> bool {
+        matches!(self, Self::Full | Self::Tracepoints)
     }
 }
 
@@ -111,6 +118,13 @@ pub fn judge(path: &Path, place: &Place, ebpf: &Ebpf, directories: Option<u64>, 
 fn channels(cover: &mut Cover, ebpf: &Ebpf, budget: u64) {
     match ebpf {
         Ebpf::Full => cover.by = vec!["ebpf", "inotify"],
+        Ebpf::Tracepoints => {
+            cover.by = vec!["ebpf", "inotify"];
+            let why = "at the tracepoint tier, system calls of 32-bit programs and writes of kernel threads (nfsd, loop \
+                       devices) are not seen; inotify hears a part of them";
+            cover.gaps.push(Gap { cause: "tracepoint-tier", why: why.to_owned() });
+            cover.next = Some("run hotr where the kernel allows fentry or kprobes".to_owned());
+        }
         Ebpf::Partial(hooks) => {
             cover.by = vec!["ebpf", "inotify"];
             let why = format!("no eBPF program for: {}; inotify hears a part of that", hooks.join(", "));

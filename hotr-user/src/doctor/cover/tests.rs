@@ -21,6 +21,7 @@ fn the_plan_says_what_ebpf_can_see() {
     for (plan, want) in [
         (Ok(vec![full.clone(), row("rename", Some("kprobe"), false)]), Ebpf::Full),
         (Ok(vec![full.clone(), row("delivery", None, true)]), Ebpf::Full),
+        (Ok(vec![full.clone(), row("rename", Some("tracepoint"), false)]), Ebpf::Tracepoints),
         (Ok(vec![full, row("rename", None, false)]), Ebpf::Partial(vec!["rename".to_owned()])),
         (Ok(vec![row("write", None, false)]), Ebpf::Off("EPERM".to_owned())),
         (Ok(Vec::new()), Ebpf::Off("the plan has no hooks".to_owned())),
@@ -38,6 +39,7 @@ fn each_path_is_covered_or_its_gaps_are_named() {
     let proc_below = Place { below: vec![(PathBuf::from("/proc"), "proc".to_owned())], ..place("ext4") };
     for (place, ebpf, directories, by, gaps) in [
         (place("ext4"), &Ebpf::Full, None, "ebpf inotify", ""),
+        (place("ext4"), &Ebpf::Tracepoints, None, "ebpf inotify", "tracepoint-tier"),
         (place("tmpfs"), &Ebpf::Full, None, "ebpf inotify", ""),
         (place("ext4"), &partial, Some(1), "ebpf inotify", "hook-missing"),
         (place("ext4"), &off, Some(50), "inotify", "mmap aio"),
