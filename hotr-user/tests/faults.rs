@@ -16,6 +16,8 @@ mod names;
 mod place;
 #[path = "faults/reader.rs"]
 mod reader;
+#[path = "faults/refused.rs"]
+mod refused;
 #[path = "faults/roots.rs"]
 mod roots;
 #[path = "faults/run.rs"]

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::io;
 
-use aya::programs::{Program, ProgramError};
+use aya::programs::{Program, ProgramError, ProgramType};
+use aya::sys::is_program_supported;
 use aya::{Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader};
 use hotr_common::hook::Hook;
 
@@ -151,6 +152,9 @@ pub fn possible_cpus() -> usize {
 /// When the kernel has no BTF, lacks a field, or refuses the maps.
 pub fn load(btf: &Btf, kernel: Option<&AyaBtf>, ring_bytes: u32) -> Result<Ebpf, LoadError> {
     raise_memlock();
+    // Asked with the smallest program there is: a refusal of all would come out as a defect of the object.
+    is_program_supported(ProgramType::RawTracePoint)
+        .map_err(|error| LoadError::Program { program: "any program", error })?;
     let mut offsets = offsets(btf)?;
     for site in SITES.iter().rev() {
         // The preferred site of a hook comes first in the table, so it is set last.

@@ -31,8 +31,8 @@ const RING_BYTES: u32 = 4 << 20;
 /// Records read in one turn, before the other channels are looked at.
 const BATCH: usize = 4096;
 
-/// How often skipped programs are told, and what they missed looked for.
-const SKIPPED_EVERY: Duration = Duration::from_secs(10);
+/// How often losses that happen often are told, and what they missed looked for.
+const OFTEN_LOST_EVERY: Duration = Duration::from_secs(10);
 
 /// A record with its change.
 pub(super) struct Traced {
@@ -46,7 +46,7 @@ pub(super) struct Traced {
 /// What was lost since the last question.
 pub(super) struct Losses {
     /// By reason.
-    pub(super) counts: [(&'static str, u64); 3],
+    pub(super) counts: [(&'static str, u64); 4],
     /// Every reason was asked for: when nothing is counted, nothing was lost.
     pub(super) is_complete: bool,
 }
@@ -60,8 +60,8 @@ pub(super) struct KernelSide {
     layers: LayerCache,
     actors: ActorCache,
     calls: Calls,
-    lost: [u64; 3],
-    skipped_told: Option<Instant>,
+    lost: [u64; 4],
+    often_lost: Option<Instant>,
 }
 
 impl KernelSide {
@@ -88,7 +88,7 @@ impl KernelSide {
         never_preempt();
         give_back_memory();
         // What was skipped while the programs were attached one by one was made before `ready`.
-        let lost = [0, 0, source.skipped()];
+        let lost = [0, 0, source.skipped(), 0];
         let side = Self {
             source,
             roots,
@@ -98,7 +98,7 @@ impl KernelSide {
             actors: ActorCache::new(),
             calls: Calls::default(),
             lost,
-            skipped_told: None,
+            often_lost: None,
         };
         side.check_plan()?;
         Ok(side)
@@ -211,22 +211,27 @@ impl KernelSide {
         Ok(gone)
     }
 
-    /// Lost since the last call: no room in the ring buffer, path too long for a record, program not run. The last
-    /// is asked for at most every [`SKIPPED_EVERY`], for where it happens it happens often, and mostly for calls that
-    /// change nothing; `all` asks for it in any case.
+    /// Lost since the last call: no room in the ring buffer, path too long for a record, program not run, path of a
+    /// system call that led nowhere known. The last two are asked for at most every [`OFTEN_LOST_EVERY`], for where
+    /// they happen they happen often, and mostly for calls that concern no watched file; `all` asks in any case.
     pub(super) fn losses(&mut self, all: bool) -> Losses {
         let counters = self.source.counters();
-        let mut now = [counters.ring_full, counters.oversize, self.lost[2]];
-        let is_complete = all || self.skipped_told.is_none_or(|told| told.elapsed() >= SKIPPED_EVERY);
+        let mut now = [counters.ring_full, counters.oversize, self.lost[2], self.lost[3]];
+        let is_complete = all || self.often_lost.is_none_or(|told| told.elapsed() >= OFTEN_LOST_EVERY);
         if is_complete {
-            now[2] = self.source.skipped();
-            if now[2] > self.lost[2] {
-                self.skipped_told = Some(Instant::now());
+            (now[2], now[3]) = (self.source.skipped(), self.calls.unresolved);
+            if now != self.lost {
+                self.often_lost = Some(Instant::now());
             }
         }
         let before = std::mem::replace(&mut self.lost, now);
         let new = |kind: usize| now[kind].saturating_sub(before[kind]);
-        let counts = [("ring-full", new(0)), ("oversize", new(1)), ("program-skipped", new(2))];
+        let counts = [
+            ("ring-full", new(0)),
+            ("oversize", new(1)),
+            ("program-skipped", new(2)),
+            ("unresolved", new(3)),
+        ];
         Losses { counts, is_complete }
     }
 

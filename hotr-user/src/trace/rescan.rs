@@ -147,11 +147,20 @@ const RING_FULL: &str = "ring-full";
 /// See [`RING_FULL`].
 const SKIPPED: &str = "program-skipped";
 
+/// See [`RING_FULL`].
+const UNRESOLVED: &str = "unresolved";
+
 fn missed(reason: &str) -> Missed {
-    let (cause, why) = if reason == SKIPPED {
-        (SKIPPED, "the kernel did not run a program while another one ran; found by looking at change times")
-    } else {
-        (RING_FULL, "no room for its record; found by looking at change times")
+    let (cause, why) = match reason {
+        SKIPPED => (
+            SKIPPED,
+            "the kernel did not run a program while another one ran; found by looking at change times",
+        ),
+        UNRESOLVED => (
+            UNRESOLVED,
+            "its process was gone before the path of a call could be followed; found by looking at change times",
+        ),
+        _ => (RING_FULL, "no room for its record; found by looking at change times"),
     };
     Missed { channel: Channel::Ebpf, cause, why: why.into() }
 }
