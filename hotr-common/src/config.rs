@@ -50,31 +50,31 @@ pub struct RootSlot {
     pub reserved: u32,
 }
 
-/// Key of the verdict cache: a directory's identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct DirKey {
-    /// `inode.i_ino`.
+/// A directory's verdict, remembered by the address of its inode.
+///
+/// The memory of an entry may be given to another directory while a program reads it; `ino` comes first and is written
+/// first, so a program that reads `epoch` and `root` in one word, and then compares `ino`, has either all of its own
+/// directory or none.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub struct Verdict {
+    /// `inode.i_ino`: the address may have been given to another inode since.
     pub ino: u64,
-    /// `inode.i_generation`; where a filesystem has none, part of the inode's address.
+    /// `inode.i_generation`.
     pub generation: u32,
     /// Index into [`Live::superblocks`].
-    pub superblock: u32,
-}
-
-/// A directory's verdict.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Verdict {
+    pub superblock: u16,
+    /// Levels of directories between it and the root.
+    pub depth: u16,
     /// The epoch it was found in.
     pub epoch: u32,
     /// Root slot, or [`crate::record::NO_ROOT`].
     pub root: u16,
     /// Bytes its path below the root takes in a record.
     pub len: u16,
-    /// Levels of directories between it and the root.
-    pub depth: u32,
 }
+
+const _: () = assert!(size_of::<Verdict>() == 24);
 
 /// Key of the storm map: who changes which file by which hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

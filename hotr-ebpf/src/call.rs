@@ -8,11 +8,13 @@ use core::ptr;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
+use hotr_common::config::Verdict;
 use hotr_common::hook::Hook;
+use hotr_common::record::NO_ROOT;
 
 use crate::filter;
 use crate::kernel::{Direct, Mem, Probe, number, task};
-use crate::maps::{CALLS, live, off};
+use crate::maps::{CALLS, Count, count, live, off};
 
 /// Tier numbers of a record.
 pub const FENTRY: u16 = 0;
@@ -30,6 +32,8 @@ pub struct Call {
     pub second: *const u8,
     /// Return value; a pointer when the function returns one.
     pub ret: *const u8,
+    /// Verdict of the subject's directory, when [`prejudge`] knew it.
+    pub verdict: Option<Verdict>,
 }
 
 impl Call {
@@ -99,20 +103,57 @@ fn word(context: *const u8, index: u8) -> *const u8 {
     }
 }
 
-/// Whether an fexit program's subject lies on a watched filesystem: the first question, for on most calls the
-/// answer is no, and nothing else should have been read by then.
+/// What is left to find out of an fexit program's call: nothing, or everything but this (a root slot, length and depth
+/// as in a [`Verdict`]; [`UNKNOWN`] when not even that is known).
+///
+/// Most calls are for files that nobody watches. They end here, in the program itself: nothing more is read for them
+/// than this takes, no register saved, no stack set up.
 #[inline(always)]
-pub fn may_matter(context: &FExitContext, hook: Hook, subject: Subject) -> bool {
+pub fn prejudge(context: &FExitContext, hook: Hook, subject: Subject) -> Option<u64> {
     if subject != Subject::File {
-        return true;
+        return Some(UNKNOWN);
     }
     let file = word(context.as_ptr() as *const u8, off!(arguments[hook as usize].subject));
-    filter::superblock(Direct::ptr(Direct::ptr(file, off!(file_f_inode)), off!(inode_i_sb))).is_some()
+    let inode = Direct::ptr(file, off!(file_f_inode));
+    let superblock = filter::superblock(Direct::ptr(inode, off!(inode_i_sb)))?;
+    let dentry = Direct::ptr(file, off!(file_dentry));
+    let parent = Direct::ptr(dentry, off!(dentry_d_parent));
+    let Some(known) = filter::remembered::<Direct>(Direct::ptr(parent, off!(dentry_d_inode)), superblock) else {
+        return Some(UNKNOWN);
+    };
+    if known.root == NO_ROOT
+        && Direct::u64(dentry, off!(dentry_d_hash_pprev)) != 0
+        && Direct::u32(inode, off!(inode_i_nlink)) < 2
+    {
+        count(Count::Outside);
+        return None;
+    }
+    Some(u64::from(known.root) | (u64::from(known.len) << 16) | (u64::from(known.depth) << 32))
 }
 
-/// A call seen by an fexit program.
+/// See [`prejudge`].
+pub const UNKNOWN: u64 = u64::MAX;
+
+/// A verdict from [`prejudge`]'s number.
 #[inline(always)]
-pub fn from_exit(context: &FExitContext, hook: Hook) -> Call {
+fn verdict(known: u64) -> Option<Verdict> {
+    if known == UNKNOWN {
+        return None;
+    }
+    Some(Verdict {
+        ino: 0,
+        generation: 0,
+        superblock: 0,
+        depth: (known >> 32) as u16,
+        epoch: 0,
+        root: known as u16,
+        len: (known >> 16) as u16,
+    })
+}
+
+/// A call seen by an fexit program; `known` is [`prejudge`]'s number.
+#[inline(always)]
+pub fn from_exit(context: &FExitContext, hook: Hook, known: u64) -> Call {
     let context = context.as_ptr() as *const u8;
     Call {
         hook,
@@ -120,6 +161,7 @@ pub fn from_exit(context: &FExitContext, hook: Hook) -> Call {
         subject: word(context, off!(arguments[hook as usize].subject)),
         second: word(context, off!(arguments[hook as usize].second)),
         ret: word(context, off!(arguments[hook as usize].ret)),
+        verdict: verdict(known),
     }
 }
 
@@ -133,6 +175,7 @@ pub fn from_entry(context: &FEntryContext, hook: Hook) -> Call {
         subject: word(context, off!(arguments[hook as usize].subject)),
         second: word(context, off!(arguments[hook as usize].second)),
         ret: ptr::null(),
+        verdict: None,
     }
 }
 
@@ -161,6 +204,7 @@ pub fn from_probe(context: &ProbeContext, hook: Hook) -> Call {
         subject: argument(context, off!(arguments[hook as usize].subject)),
         second: argument(context, off!(arguments[hook as usize].second)),
         ret: ptr::null(),
+        verdict: None,
     }
 }
 
@@ -223,5 +267,6 @@ pub fn take(context: &RetProbeContext, hook: Hook) -> Option<Call> {
         subject: subject as *const u8,
         second: second as *const u8,
         ret: ret as *const u8,
+        verdict: None,
     })
 }

@@ -66,9 +66,12 @@ struct Place {
 
 /// Where the file is in the watched trees, if it is.
 #[inline(always)]
-fn place<M: Mem>(target: &Target, superblock: u32) -> Option<Place> {
+fn place<M: Mem>(call: &Call, target: &Target, superblock: u32) -> Option<Place> {
     let dentry = target.dentry;
-    let mut verdict = filter::directory::<M>(M::ptr(dentry, off!(dentry_d_parent)), superblock);
+    let mut verdict = match call.verdict {
+        Some(known) => known,
+        None => filter::directory::<M>(M::ptr(dentry, off!(dentry_d_parent)), superblock),
+    };
     if verdict.root < TOO_DEEP {
         return Some(Place { dentry, verdict, flags: 0 });
     }
@@ -105,7 +108,7 @@ fn other_place(inode: *const u8, superblock: u32) -> Option<(*const u8, Verdict)
 pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u64) {
     let Some(superblock) = filter::superblock(M::ptr(target.inode, off!(inode_i_sb))) else { return };
     count(Count::Seen);
-    let Some(mut place) = place::<M>(target, superblock) else {
+    let Some(mut place) = place::<M>(call, target, superblock) else {
         count(Count::Filtered);
         return;
     };
@@ -156,7 +159,7 @@ pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u
 #[inline(always)]
 fn set_place(event: &mut Event, verdict: &Verdict) {
     event.root = verdict.root;
-    event.depth = verdict.depth;
+    event.depth = u32::from(verdict.depth);
     event.len = u32::from(verdict.len) + (Probe::u32(event.dentry, off!(dentry_d_name_len)) & 0xff) + 1;
 }
 

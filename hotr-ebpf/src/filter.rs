@@ -1,7 +1,7 @@
 //! Is this file below a watched root? First its superblock, then its directory's remembered verdict, then a
 //! walk up `d_parent`. No strings.
 
-use hotr_common::config::{DirKey, MAX_SUPERBLOCKS, ROOT_LAYER, Verdict};
+use hotr_common::config::{MAX_SUPERBLOCKS, ROOT_LAYER, Verdict};
 use hotr_common::record::{MAX_DEPTH, NO_ROOT};
 
 use crate::kernel::{Mem, Near, Probe, number, task};
@@ -43,31 +43,55 @@ pub fn bump_epoch() {
     maps::add(&raw mut EPOCH, 1);
 }
 
-/// Verdict of a directory, remembered by its identity (inode number and generation).
+/// What is remembered of a directory and still holds.
+#[inline(always)]
+pub fn remembered<M: Mem>(inode: *const u8, superblock: u32) -> Option<Verdict> {
+    // SAFETY: the value is read word by word below.
+    let known: *const Verdict = unsafe { VERDICT_CACHE.get(&(inode as u64)) }?;
+    // SAFETY: map memory, alive until the program ends; the order is told at `Verdict`.
+    let (state, ino, rest) = unsafe {
+        let words: *const u64 = known.cast();
+        let state = words.add(2).read_volatile();
+        (state, words.read_volatile(), words.add(1).read_volatile())
+    };
+    let identity = u64::from(M::u32(inode, off!(inode_i_generation))) | (u64::from(superblock) << 32);
+    let holds = state as u32 == epoch()
+        && ino == M::u64(inode, off!(inode_i_ino))
+        && rest & 0xffff_ffff_ffff == identity;
+    if !holds {
+        return None;
+    }
+    Some(Verdict {
+        ino,
+        generation: rest as u32,
+        superblock: superblock as u16,
+        depth: (rest >> 48) as u16,
+        epoch: state as u32,
+        root: (state >> 32) as u16,
+        len: (state >> 48) as u16,
+    })
+}
+
+/// Verdict of a directory, remembered or found out.
 #[inline(always)]
 pub fn directory<M: Mem>(dentry: *const u8, superblock: u32) -> Verdict {
     let inode = M::ptr(dentry, off!(dentry_d_inode));
-    let mut generation = M::u32(inode, off!(inode_i_generation));
-    if generation == 0 {
-        // No generation on this filesystem (overlay): two directories of one number differ by address.
-        // Read as a number, for the verifier does not let typed pointers be shifted.
-        generation = (Probe::u64(dentry, off!(dentry_d_inode)) >> 6) as u32;
+    if let Some(known) = remembered::<M>(inode, superblock) {
+        return known;
     }
-    let key = DirKey { ino: M::u64(inode, off!(inode_i_ino)), generation, superblock };
-    let now = epoch();
-    // SAFETY: values of this map are replaced whole; a torn read is excluded by the epoch being read with the
-    // root in one word.
-    if let Some(known) = unsafe { VERDICT_CACHE.get(&key) } {
-        let known = *known;
-        if known.epoch == now {
-            return known;
-        }
-    }
+    let epoch = epoch();
     let found = hotr_walk(number(dentry));
-    let verdict =
-        Verdict { epoch: now, root: found as u16, len: (found >> 16) as u16, depth: (found >> 32) as u32 };
+    let verdict = Verdict {
+        ino: M::u64(inode, off!(inode_i_ino)),
+        generation: M::u32(inode, off!(inode_i_generation)),
+        superblock: superblock as u16,
+        depth: (found >> 32) as u16,
+        epoch,
+        root: found as u16,
+        len: (found >> 16) as u16,
+    };
     // A full cache only costs another walk.
-    let _ = VERDICT_CACHE.insert(&key, &verdict, 0);
+    let _ = VERDICT_CACHE.insert(&(inode as u64), &verdict, 0);
     verdict
 }
 

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use hotr_common::config::{
-    Delivered, DirKey, Live, MAX_ROOTS, MAX_SUPERBLOCKS, MMAPABLE, Registered, RootSlot, STORMS, Storm, StormKey,
+    Delivered, Live, MAX_ROOTS, MAX_SUPERBLOCKS, MMAPABLE, Registered, RootSlot, STORMS, Storm, StormKey,
     VERDICTS, Verdict,
 };
 use hotr_common::counters::Counters;
@@ -26,9 +26,9 @@ pub static ROOTS: HashMap<u64, u32> = HashMap::with_max_entries(MAX_ROOTS as u32
 #[map(name = "ROOT_SLOTS")]
 pub static ROOT_SLOTS: Array<RootSlot> = Array::with_max_entries(MAX_ROOTS as u32, 0);
 
-/// Whether a directory lies below a watched root.
+/// Address of a directory's inode → whether it lies below a watched root.
 #[map(name = "VERDICT_CACHE")]
-pub static VERDICT_CACHE: LruHashMap<DirKey, Verdict> = LruHashMap::with_max_entries(VERDICTS, 0);
+pub static VERDICT_CACHE: LruHashMap<u64, Verdict> = LruHashMap::with_max_entries(VERDICTS, 0);
 
 /// Files under continuous change.
 #[map(name = "STORM_MAP")]
@@ -156,6 +156,7 @@ pub enum Count {
     Submitted,
     Coalesced,
     Filtered,
+    Outside,
     RingFull,
     Oversize,
 }
@@ -172,6 +173,7 @@ pub fn count(what: Count) {
             Count::Submitted => &raw mut (*counters).submitted,
             Count::Coalesced => &raw mut (*counters).coalesced,
             Count::Filtered => &raw mut (*counters).filtered,
+            Count::Outside => &raw mut (*counters).outside,
             Count::RingFull => &raw mut (*counters).ring_full,
             Count::Oversize => &raw mut (*counters).oversize,
         }

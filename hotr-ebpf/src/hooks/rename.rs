@@ -113,7 +113,7 @@ fn moved(call: &Call, old: *const OldName) {
     } else {
         u32::from(new.len) + u32::from(from.len) + 2 * MAX_NAME as u32 / 2
     };
-    event.depth = if new.depth > from.depth { new.depth } else { from.depth };
+    event.depth = u32::from(if new.depth > from.depth { new.depth } else { from.depth });
     emit::emit_rename(&event);
 }
 

@@ -126,6 +126,7 @@ impl Exit {
             tier: TRACEPOINT,
             subject: core::ptr::null(),
             second: core::ptr::null(),
+            verdict: None,
             ret: self.ret as *const u8,
         }
     }

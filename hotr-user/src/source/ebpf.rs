@@ -297,10 +297,10 @@ impl EbpfSource {
     pub fn counters(&self) -> Counters {
         let mut sum = Counters::default();
         for CountersPod(cpu) in self.counters.values() {
-            sum.seen += cpu.seen;
+            sum.seen += cpu.seen + cpu.outside;
             sum.submitted += cpu.submitted;
             sum.coalesced += cpu.coalesced;
-            sum.filtered += cpu.filtered;
+            sum.filtered += cpu.filtered + cpu.outside;
             sum.ring_full += cpu.ring_full;
             sum.oversize += cpu.oversize;
         }
