@@ -103,11 +103,21 @@ fn word(context: *const u8, index: u8) -> *const u8 {
     }
 }
 
+/// Whether an fexit program's subject lies on a watched filesystem: the first question, for on most calls the
+/// answer is no, and nothing else should have been read by then.
+#[inline(always)]
+pub fn may_matter(context: &FExitContext, hook: Hook, subject: Subject) -> bool {
+    if subject != Subject::File {
+        return true;
+    }
+    let file = word(context.as_ptr() as *const u8, off!(arguments[hook as usize].subject));
+    filter::superblock(Direct::ptr(Direct::ptr(file, off!(file_f_inode)), off!(inode_i_sb))).is_some()
+}
+
 /// What is left to find out of an fexit program's call: nothing, or everything but this (a root slot, length and depth
 /// as in a [`Verdict`]; [`UNKNOWN`] when not even that is known).
 ///
-/// Most calls are for files that nobody watches. They end here, in the program itself: nothing more is read for them
-/// than this takes, no register saved, no stack set up.
+/// Most calls on a watched filesystem are for files outside the watched trees, and end here.
 #[inline(always)]
 pub fn prejudge(context: &FExitContext, hook: Hook, subject: Subject) -> Option<u64> {
     if subject != Subject::File {

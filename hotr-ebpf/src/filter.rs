@@ -19,12 +19,12 @@ pub fn superblock(sb: *const u8) -> Option<u32> {
     let mut index = 0;
     while index < MAX_SUPERBLOCKS {
         let watched = live!(superblocks[index]);
-        if watched == sb as u64 {
-            // An inode without a superblock equals the end of the list.
-            return if watched == 0 { None } else { Some(index as u32) };
-        }
+        // The end of the list first: an inode without a superblock is equal to it.
         if watched == 0 {
             return None;
+        }
+        if watched == sb as u64 {
+            return Some(index as u32);
         }
         index += 1;
     }

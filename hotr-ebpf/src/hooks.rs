@@ -27,18 +27,21 @@ macro_rules! exit_hook {
     ($hook:ident, $subject:ident, $handler:path => $fexit:ident, $kprobe:ident, $kretprobe:ident) => {
         #[aya_ebpf::macros::fexit]
         pub fn $fexit(ctx: aya_ebpf::programs::FExitContext) -> u32 {
-            // Apart from the question, so that a call nobody asked for does not pay for it.
+            // Apart from the first question, so that a call nobody asked for saves no register and sets up no stack.
             #[inline(never)]
-            fn go_on(context: *mut ::core::ffi::c_void, known: u64) -> u32 {
+            fn go_on(context: *mut ::core::ffi::c_void) -> u32 {
                 let ctx = aya_ebpf::programs::FExitContext::new(context);
-                let call = $crate::call::from_exit(&ctx, hotr_common::hook::Hook::$hook, known);
-                $handler(::core::marker::PhantomData::<$crate::kernel::Direct>, &call);
+                let (hook, subject) = (hotr_common::hook::Hook::$hook, $crate::call::Subject::$subject);
+                if let Some(known) = $crate::call::prejudge(&ctx, hook, subject) {
+                    let call = $crate::call::from_exit(&ctx, hook, known);
+                    $handler(::core::marker::PhantomData::<$crate::kernel::Direct>, &call);
+                }
                 0
             }
 
             let subject = $crate::call::Subject::$subject;
-            if let Some(known) = $crate::call::prejudge(&ctx, hotr_common::hook::Hook::$hook, subject) {
-                go_on(aya_ebpf::EbpfContext::as_ptr(&ctx), known);
+            if $crate::call::may_matter(&ctx, hotr_common::hook::Hook::$hook, subject) {
+                go_on(aya_ebpf::EbpfContext::as_ptr(&ctx));
             }
             0
         }
