@@ -128,7 +128,8 @@ pub fn prejudge(context: &FExitContext, hook: Hook, subject: Subject) -> Option<
     let superblock = filter::superblock(Direct::ptr(inode, off!(inode_i_sb)))?;
     let dentry = Direct::ptr(file, off!(file_dentry));
     let parent = Direct::ptr(dentry, off!(dentry_d_parent));
-    let Some(known) = filter::remembered::<Direct>(Direct::ptr(parent, off!(dentry_d_inode)), superblock) else {
+    let Some(known) = filter::remembered::<Direct>(Direct::ptr(parent, off!(dentry_d_inode)), superblock)
+    else {
         return Some(UNKNOWN);
     };
     if known.root == NO_ROOT
