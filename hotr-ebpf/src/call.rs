@@ -8,11 +8,10 @@ use core::ptr;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
-use hotr_common::config::Verdict;
 use hotr_common::hook::Hook;
 use hotr_common::record::NO_ROOT;
 
-use crate::filter;
+use crate::filter::{self, Spot};
 use crate::kernel::{Direct, Mem, Probe, number, task};
 use crate::maps::{CALLS, Count, count, live, off};
 
@@ -32,8 +31,8 @@ pub struct Call {
     pub second: *const u8,
     /// Return value; a pointer when the function returns one.
     pub ret: *const u8,
-    /// Verdict of the subject's directory, when [`prejudge`] knew it.
-    pub verdict: Option<Verdict>,
+    /// Where the subject's directory is, when [`prejudge`] knew it.
+    pub directory: Option<Spot>,
 }
 
 impl Call {
@@ -114,14 +113,14 @@ pub fn may_matter(context: &FExitContext, hook: Hook, subject: Subject) -> bool 
     filter::superblock(Direct::ptr(Direct::ptr(file, off!(file_f_inode)), off!(inode_i_sb))).is_some()
 }
 
-/// What is left to find out of an fexit program's call: nothing, or everything but this (a root slot, length and depth
-/// as in a [`Verdict`]; [`UNKNOWN`] when not even that is known).
+/// What is left to find out of an fexit program's call: nothing, or everything but where its subject's directory is, or
+/// that as well.
 ///
 /// Most calls on a watched filesystem are for files outside the watched trees, and end here.
 #[inline(always)]
-pub fn prejudge(context: &FExitContext, hook: Hook, subject: Subject) -> Option<u64> {
+pub fn prejudge(context: &FExitContext, hook: Hook, subject: Subject) -> Option<Option<Spot>> {
     if subject != Subject::File {
-        return Some(UNKNOWN);
+        return Some(None);
     }
     let file = word(context.as_ptr() as *const u8, off!(arguments[hook as usize].subject));
     let inode = Direct::ptr(file, off!(file_f_inode));
@@ -130,7 +129,7 @@ pub fn prejudge(context: &FExitContext, hook: Hook, subject: Subject) -> Option<
     let parent = Direct::ptr(dentry, off!(dentry_d_parent));
     let Some(known) = filter::remembered::<Direct>(Direct::ptr(parent, off!(dentry_d_inode)), superblock)
     else {
-        return Some(UNKNOWN);
+        return Some(None);
     };
     if known.root == NO_ROOT
         && Direct::u64(dentry, off!(dentry_d_hash_pprev)) != 0
@@ -139,32 +138,12 @@ pub fn prejudge(context: &FExitContext, hook: Hook, subject: Subject) -> Option<
         count(Count::Outside);
         return None;
     }
-    Some(u64::from(known.root) | (u64::from(known.len) << 16) | (u64::from(known.depth) << 32))
+    Some(Some(known))
 }
 
-/// See [`prejudge`].
-pub const UNKNOWN: u64 = u64::MAX;
-
-/// A verdict from [`prejudge`]'s number.
+/// A call seen by an fexit program; `directory` is [`prejudge`]'s answer.
 #[inline(always)]
-fn verdict(known: u64) -> Option<Verdict> {
-    if known == UNKNOWN {
-        return None;
-    }
-    Some(Verdict {
-        ino: 0,
-        generation: 0,
-        superblock: 0,
-        depth: (known >> 32) as u16,
-        epoch: 0,
-        root: known as u16,
-        len: (known >> 16) as u16,
-    })
-}
-
-/// A call seen by an fexit program; `known` is [`prejudge`]'s number.
-#[inline(always)]
-pub fn from_exit(context: &FExitContext, hook: Hook, known: u64) -> Call {
+pub fn from_exit(context: &FExitContext, hook: Hook, directory: Option<Spot>) -> Call {
     let context = context.as_ptr() as *const u8;
     Call {
         hook,
@@ -172,7 +151,7 @@ pub fn from_exit(context: &FExitContext, hook: Hook, known: u64) -> Call {
         subject: word(context, off!(arguments[hook as usize].subject)),
         second: word(context, off!(arguments[hook as usize].second)),
         ret: word(context, off!(arguments[hook as usize].ret)),
-        verdict: verdict(known),
+        directory,
     }
 }
 
@@ -186,7 +165,7 @@ pub fn from_entry(context: &FEntryContext, hook: Hook) -> Call {
         subject: word(context, off!(arguments[hook as usize].subject)),
         second: word(context, off!(arguments[hook as usize].second)),
         ret: ptr::null(),
-        verdict: None,
+        directory: None,
     }
 }
 
@@ -215,7 +194,7 @@ pub fn from_probe(context: &ProbeContext, hook: Hook) -> Call {
         subject: argument(context, off!(arguments[hook as usize].subject)),
         second: argument(context, off!(arguments[hook as usize].second)),
         ret: ptr::null(),
-        verdict: None,
+        directory: None,
     }
 }
 
@@ -278,6 +257,6 @@ pub fn take(context: &RetProbeContext, hook: Hook) -> Option<Call> {
         subject: subject as *const u8,
         second: second as *const u8,
         ret: ret as *const u8,
-        verdict: None,
+        directory: None,
     })
 }

@@ -1,12 +1,12 @@
 //! From a hooked call to a record: the filter, the storm and the emission, in the order of their cost.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use hotr_common::config::{StormKey, Verdict};
+use hotr_common::config::StormKey;
 use hotr_common::record::FLAG_OTHER_NAME;
 
 use crate::call::Call;
 use crate::emit::{self, Event};
-use crate::filter::{self, TOO_DEEP};
+use crate::filter::{self, Spot, TOO_DEEP};
 use crate::kernel::{Mem, Probe, number};
 use crate::maps::{Count, count, live, off};
 use crate::storm::{self, Decision};
@@ -60,7 +60,7 @@ fn is_own() -> bool {
 /// A name to report a file by.
 struct Place {
     dentry: *const u8,
-    verdict: Verdict,
+    directory: Spot,
     flags: u32,
 }
 
@@ -68,38 +68,38 @@ struct Place {
 #[inline(always)]
 fn place<M: Mem>(call: &Call, target: &Target, superblock: u32) -> Option<Place> {
     let dentry = target.dentry;
-    let mut verdict = match call.verdict {
+    let mut directory = match call.directory {
         Some(known) => known,
         None => filter::directory::<M>(M::ptr(dentry, off!(dentry_d_parent)), superblock),
     };
-    if verdict.root < TOO_DEEP {
-        return Some(Place { dentry, verdict, flags: 0 });
+    if directory.root < TOO_DEEP {
+        return Some(Place { dentry, directory, flags: 0 });
     }
     if M::u16(target.inode, off!(inode_i_mode)) & S_IFMT == S_IFDIR {
         // The parent of a root is outside, the root itself is not.
         let root = filter::root_itself(target.inode)?;
-        verdict.root = root;
-        verdict.len = 0;
-        verdict.depth = 0;
-        return Some(Place { dentry, verdict, flags: 0 });
+        directory.root = root;
+        directory.len = 0;
+        directory.depth = 0;
+        return Some(Place { dentry, directory, flags: 0 });
     }
     let hashed = M::u64(dentry, off!(dentry_d_hash_pprev)) != 0;
     if hashed && M::u32(target.inode, off!(inode_i_nlink)) < 2 {
         return None;
     }
-    let (dentry, verdict) = other_place(target.inode, superblock)?;
-    Some(Place { dentry, verdict, flags: FLAG_OTHER_NAME })
+    let (dentry, directory) = other_place(target.inode, superblock)?;
+    Some(Place { dentry, directory, flags: FLAG_OTHER_NAME })
 }
 
-/// Another name of the file in a watched tree, and its directory's verdict.
+/// Another name of the file in a watched tree, and where its directory is.
 #[inline(always)]
-fn other_place(inode: *const u8, superblock: u32) -> Option<(*const u8, Verdict)> {
+fn other_place(inode: *const u8, superblock: u32) -> Option<(*const u8, Spot)> {
     let dentry = filter::hotr_other_name(number(inode), superblock) as *const u8;
     if dentry.is_null() {
         return None;
     }
-    let verdict = filter::directory::<Probe>(Probe::ptr(dentry, off!(dentry_d_parent)), superblock);
-    (verdict.root < TOO_DEEP).then_some((dentry, verdict))
+    let directory = filter::directory::<Probe>(Probe::ptr(dentry, off!(dentry_d_parent)), superblock);
+    (directory.root < TOO_DEEP).then_some((dentry, directory))
 }
 
 /// A change of a file's content or attributes: counted while it is repeated. `class` tells apart the ways one
@@ -116,7 +116,7 @@ pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u
     let elsewhere = !target.task.is_null();
     // A file without a name is nobody's to reload.
     if M::u32(target.inode, off!(inode_i_nlink)) == 0
-        || (!elsewhere && filter::is_inner(place.verdict.root, target.dentry, target.inode))
+        || (!elsewhere && filter::is_inner(place.directory.root, target.dentry, target.inode))
     {
         count(Count::Filtered);
         return;
@@ -138,9 +138,9 @@ pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u
         return;
     };
     if !filter::is_hashed(place.dentry)
-        && let Some((dentry, verdict)) = other_place(target.inode, superblock)
+        && let Some((dentry, directory)) = other_place(target.inode, superblock)
     {
-        (place.dentry, place.verdict) = (dentry, verdict);
+        (place.dentry, place.directory) = (dentry, directory);
     }
     let mut event = Event::new(call.hook as u16, call.tier, place.dentry, target.inode);
     event.task = target.task;
@@ -152,15 +152,17 @@ pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u
     event.born = born;
     event.key_pid = key.pid;
     event.key_hook = key.hook;
-    set_place(&mut event, &place.verdict);
+    set_place(&mut event, place.directory);
     emit::emit(&event);
 }
 
 #[inline(always)]
-fn set_place(event: &mut Event, verdict: &Verdict) {
-    event.root = verdict.root;
-    event.depth = u32::from(verdict.depth);
-    event.len = u32::from(verdict.len) + (Probe::u32(event.dentry, off!(dentry_d_name_len)) & 0xff) + 1;
+fn set_place(event: &mut Event, directory: Spot) {
+    event.root = directory.root;
+    event.depth = directory.depth;
+    // At most 128 levels of 256 bytes each.
+    let name = Probe::u32(event.dentry, off!(dentry_d_name_len)) as u16 & 0xff;
+    event.len = directory.len.wrapping_add(name).wrapping_add(1);
 }
 
 /// A name that appeared or disappeared. Each gives a record. `adjust` completes the event.
@@ -169,18 +171,18 @@ pub fn name<M: Mem>(call: &Call, target: &Target, adjust: impl FnOnce(&mut Event
     let dentry = target.dentry;
     let Some(superblock) = filter::superblock(M::ptr(dentry, off!(dentry_d_sb))) else { return };
     count(Count::Seen);
-    let verdict = filter::directory::<M>(M::ptr(dentry, off!(dentry_d_parent)), superblock);
-    if verdict.root == TOO_DEEP {
+    let directory = filter::directory::<M>(M::ptr(dentry, off!(dentry_d_parent)), superblock);
+    if directory.root == TOO_DEEP {
         count(Count::Oversize);
         return;
     }
-    if verdict.root > TOO_DEEP || filter::is_inner(verdict.root, dentry, target.inode) || is_own() {
+    if directory.root > TOO_DEEP || filter::is_inner(directory.root, dentry, target.inode) || is_own() {
         count(Count::Filtered);
         return;
     }
     let mut event = Event::new(call.hook as u16, call.tier, dentry, target.inode);
     event.mnt = target.mnt;
-    set_place(&mut event, &verdict);
+    set_place(&mut event, directory);
     adjust(&mut event);
     emit::emit(&event);
 }

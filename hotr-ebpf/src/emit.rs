@@ -47,9 +47,9 @@ pub struct Event {
     pub victim_mode: u32,
     pub flags: u32,
     /// Bytes the path is expected to take.
-    pub len: u32,
+    pub len: u16,
     /// Levels of directories between the leaf and its root, the most of its two paths.
-    pub depth: u32,
+    pub depth: u16,
     pub hook: u16,
     pub tier: u16,
     pub root: u16,
@@ -101,7 +101,7 @@ struct Sized<const PATHS: usize> {
 /// Emits an event with one path.
 #[inline(never)]
 pub fn emit(event: &Event) -> u32 {
-    if event.len < SMALL_PATHS as u32 && event.depth < SMALL_DEPTH {
+    if event.len < SMALL_PATHS as u16 && event.depth < SMALL_DEPTH as u16 {
         emit_sized::<SMALL_PATHS, SMALL_DEPTH, false>(event)
     } else {
         emit_sized::<LARGE_PATHS, MAX_DEPTH, false>(event)
@@ -112,7 +112,7 @@ pub fn emit(event: &Event) -> u32 {
 /// Emits a rename, with two paths.
 #[inline(never)]
 pub fn emit_rename(event: &Event) -> u32 {
-    if event.len < SMALL_PATHS as u32 && event.depth < SMALL_DEPTH {
+    if event.len < SMALL_PATHS as u16 && event.depth < SMALL_DEPTH as u16 {
         emit_sized::<SMALL_PATHS, SMALL_DEPTH, true>(event)
     } else {
         emit_sized::<LARGE_PATHS, MAX_DEPTH, true>(event)

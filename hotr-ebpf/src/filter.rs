@@ -43,9 +43,20 @@ pub fn bump_epoch() {
     maps::add(&raw mut EPOCH, 1);
 }
 
+/// Where a directory is: what a [`Verdict`] says, without whose it is.
+#[derive(Clone, Copy)]
+pub struct Spot {
+    /// Root slot, [`NO_ROOT`] or [`TOO_DEEP`].
+    pub root: u16,
+    /// See [`Verdict::len`].
+    pub len: u16,
+    /// See [`Verdict::depth`].
+    pub depth: u16,
+}
+
 /// What is remembered of a directory and still holds.
 #[inline(always)]
-pub fn remembered<M: Mem>(inode: *const u8, superblock: u32) -> Option<Verdict> {
+pub fn remembered<M: Mem>(inode: *const u8, superblock: u32) -> Option<Spot> {
     // SAFETY: the value is read word by word below.
     let known: *const Verdict = unsafe { VERDICT_CACHE.get(&(inode as u64)) }?;
     // SAFETY: map memory, alive until the program ends; the order is told at `Verdict`.
@@ -61,38 +72,31 @@ pub fn remembered<M: Mem>(inode: *const u8, superblock: u32) -> Option<Verdict> 
     if !holds {
         return None;
     }
-    Some(Verdict {
-        ino,
-        generation: rest as u32,
-        superblock: superblock as u16,
-        depth: (rest >> 48) as u16,
-        epoch: state as u32,
-        root: (state >> 32) as u16,
-        len: (state >> 48) as u16,
-    })
+    Some(Spot { root: (state >> 32) as u16, len: (state >> 48) as u16, depth: (rest >> 48) as u16 })
 }
 
 /// Verdict of a directory, remembered or found out.
 #[inline(always)]
-pub fn directory<M: Mem>(dentry: *const u8, superblock: u32) -> Verdict {
+pub fn directory<M: Mem>(dentry: *const u8, superblock: u32) -> Spot {
     let inode = M::ptr(dentry, off!(dentry_d_inode));
     if let Some(known) = remembered::<M>(inode, superblock) {
         return known;
     }
     let epoch = epoch();
     let found = hotr_walk(number(dentry));
+    let spot = Spot { root: found as u16, len: (found >> 16) as u16, depth: (found >> 32) as u16 };
     let verdict = Verdict {
         ino: M::u64(inode, off!(inode_i_ino)),
         generation: M::u32(inode, off!(inode_i_generation)),
         superblock: superblock as u16,
-        depth: (found >> 32) as u16,
+        depth: spot.depth,
         epoch,
-        root: found as u16,
-        len: (found >> 16) as u16,
+        root: spot.root,
+        len: spot.len,
     };
     // A full cache only costs another walk.
     let _ = VERDICT_CACHE.insert(&(inode as u64), &verdict, 0);
-    verdict
+    spot
 }
 
 /// Walks from a directory to the nearest watched root: its slot in the low 16 bits, then the bytes of the path

@@ -49,7 +49,7 @@ pub fn mark_dirty(ctx: BtfTracePointContext) -> u32 {
         tier: TRACEPOINT,
         subject: core::ptr::null(),
         second: core::ptr::null(),
-        verdict: None,
+        directory: None,
         ret: core::ptr::null(),
     };
     change::file::<Probe>(&call, &target, 0, 0, 0);

@@ -4,12 +4,11 @@ use core::marker::PhantomData;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
-use hotr_common::config::Verdict;
 use hotr_common::record::{FLAG_OLD_OUTSIDE, MAX_NAME, NO_ROOT};
 
 use crate::call::Call;
 use crate::emit::{self, Event};
-use crate::filter::{self, TOO_DEEP};
+use crate::filter::{self, Spot, TOO_DEEP};
 use crate::hooks::{entry_hook, exit_hook};
 use crate::kernel::{Mem, Probe};
 use crate::maps::{Count, OLD_NAMES, count, live, off};
@@ -102,24 +101,24 @@ fn moved(call: &Call, old: *const OldName) {
     event.old_parent = old_parent;
     // SAFETY: as above; only the address is taken.
     event.old_name = unsafe { (&raw const (*old).name).cast() };
-    event.root = known(&new);
-    event.old_root = known(&from);
+    event.root = known(new);
+    event.old_root = known(from);
     if event.old_root == NO_ROOT {
         event.flags |= FLAG_OLD_OUTSIDE;
     }
     // Outside paths are as long as they are: take the large class for them.
     event.len = if event.root == NO_ROOT || event.old_root == NO_ROOT {
-        u32::MAX
+        u16::MAX
     } else {
-        u32::from(new.len) + u32::from(from.len) + 2 * MAX_NAME as u32 / 2
+        new.len.saturating_add(from.len).saturating_add(2 * MAX_NAME as u16 / 2)
     };
-    event.depth = u32::from(if new.depth > from.depth { new.depth } else { from.depth });
+    event.depth = if new.depth > from.depth { new.depth } else { from.depth };
     emit::emit_rename(&event);
 }
 
 #[inline(always)]
-fn known(verdict: &Verdict) -> u16 {
-    if verdict.root < TOO_DEEP { verdict.root } else { NO_ROOT }
+fn known(directory: Spot) -> u16 {
+    if directory.root < TOO_DEEP { directory.root } else { NO_ROOT }
 }
 
 #[inline(always)]

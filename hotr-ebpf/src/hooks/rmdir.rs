@@ -100,7 +100,7 @@ fn caller(tier: u16, ret: u64) {
         tier,
         subject: removal.dentry as *const u8,
         second: core::ptr::null(),
-        verdict: None,
+        directory: None,
         ret: ret as *const u8,
     };
     if call.status() == 0 {

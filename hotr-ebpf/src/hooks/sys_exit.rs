@@ -126,7 +126,7 @@ impl Exit {
             tier: TRACEPOINT,
             subject: core::ptr::null(),
             second: core::ptr::null(),
-            verdict: None,
+            directory: None,
             ret: self.ret as *const u8,
         }
     }

@@ -70,7 +70,7 @@ fn completed(request: *const u8, written: i32) {
         tier: TRACEPOINT,
         subject: core::ptr::null(),
         second: core::ptr::null(),
-        verdict: None,
+        directory: None,
         ret: i64::from(written) as *const u8,
     };
     change::file::<Probe>(&call, &target, 0, written as u64, 0);
