@@ -7,6 +7,7 @@
 mod builder;
 mod feed;
 pub mod filter;
+mod hold;
 mod links;
 mod rollback;
 mod worker;
