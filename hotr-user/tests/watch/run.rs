@@ -178,6 +178,20 @@ impl Watch {
         self.reload("done");
     }
 
+    /// Makes several changes while hotr is stopped: it hears of all of them at once, however busy the machine is.
+    pub(crate) fn at_once(&self, changes: impl FnOnce()) {
+        self.send(Signal::STOP);
+        let threads = format!("/proc/{}/task", self.pid());
+        until("every thread has stopped", || {
+            std::fs::read_dir(&threads).unwrap().flatten().all(|thread| {
+                let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                stat.is_empty() || stat.contains(") T ")
+            })
+        });
+        changes();
+        self.send(Signal::CONT);
+    }
+
     pub(crate) fn send(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -186,9 +200,19 @@ impl Watch {
         self.child.id()
     }
 
+    /// Leaves it no time to clean up.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Ends it by SIGTERM; its exit status must be 0.
-    pub(crate) fn end(mut self) -> String {
-        self.send(Signal::TERM);
+    pub(crate) fn end(self) -> String {
+        self.end_by(Signal::TERM)
+    }
+
+    pub(crate) fn end_by(mut self, signal: Signal) -> String {
+        self.send(signal);
         let mut status = None;
         until("the end of hotr", || {
             status = self.child.try_wait().unwrap();
