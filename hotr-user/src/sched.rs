@@ -43,3 +43,34 @@ fn set(policy: libc::c_int) -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In a thread of its own: the policy is the thread's.
+    fn policy_after(start: libc::c_int, change: fn()) -> libc::c_int {
+        let thread = std::thread::spawn(move || {
+            set(start).unwrap();
+            change();
+            // SAFETY: plain numbers; 0 is the calling thread.
+            unsafe { libc::sched_getscheduler(0) }
+        });
+        thread.join().unwrap()
+    }
+
+    #[test]
+    fn only_the_normal_policy_is_left_and_taken_again() {
+        for chosen in [libc::SCHED_BATCH, libc::SCHED_IDLE, libc::SCHED_IDLE | RESET_ON_FORK] {
+            assert_eq!(policy_after(chosen, never_preempt), chosen);
+        }
+        for normal in [0, RESET_ON_FORK] {
+            let left = policy_after(libc::SCHED_OTHER | normal, never_preempt);
+            assert_eq!(left, libc::SCHED_BATCH | normal);
+        }
+        assert_eq!(
+            policy_after(libc::SCHED_OTHER, || (never_preempt(), drop(as_started())).1),
+            libc::SCHED_OTHER
+        );
+    }
+}

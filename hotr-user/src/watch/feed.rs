@@ -38,6 +38,8 @@ pub(super) enum Fed {
     Batch(Vec<Confirmed>),
     /// These changes were looked at and changed nothing.
     Nothing(Vec<PathBuf>),
+    /// The state before the first change is known of this many files, and of all that will be.
+    Known(usize),
     /// A sentence for stderr.
     Say(String),
 }
@@ -115,7 +117,15 @@ impl Feed {
         let mut baseline = Baseline::start(roots, since_ns, self.options.confirm, wanted);
         let patience = if self.options.whole_baseline { Duration::MAX } else { PATIENCE };
         let ended = baseline.settle(&mut self.confirmer, patience).await;
-        self.baseline = (!ended).then_some(baseline);
+        self.baseline = Some(baseline);
+        if ended {
+            self.baseline_ended();
+        }
+    }
+
+    fn baseline_ended(&mut self) {
+        self.baseline = None;
+        self.out.push_back(Fed::Known(self.confirmer.len()));
     }
 
     /// The next of what there is; may be dropped and called again.
@@ -135,7 +145,7 @@ impl Feed {
                 }
                 Some(report) = self.inlet.recv() => self.absorb(vec![report]),
                 () = self.links.changed() => self.follow_links().await?,
-                more = step(&mut self.baseline, &mut self.confirmer) => if !more { self.baseline = None },
+                more = step(&mut self.baseline, &mut self.confirmer) => if !more { self.baseline_ended() },
             }
         }
     }

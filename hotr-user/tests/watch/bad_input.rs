@@ -151,8 +151,9 @@ fn unreadable_files_are_compared_by_size_and_time() {
     let copy = scratch.0.join("hotr");
     fs::copy(HOTR, &copy).unwrap();
     let mut hotr = Command::new(copy);
-    hotr.args(["watch", "--json", "-p"]).arg(scratch.w()).args(["--", "true"]).uid(65534).gid(65534);
+    hotr.args(["watch", "--json", "-v", "-p"]).arg(scratch.w()).args(["--", "true"]).uid(65534).gid(65534);
     let mut watch = Watch::spawn(hotr, &scratch.w());
+    watch.until_said(" files is known");
     fs::write(&secret, "two, and longer").unwrap();
     let line = watch.reload("started");
     assert_eq!(line["changes"][0]["by"], "size-mtime", "{line}");

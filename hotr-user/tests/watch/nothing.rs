@@ -68,7 +68,7 @@ fn only_what_was_asked_for() {
 fn a_file_is_waited_for_while_it_is_written() {
     let scratch = Scratch::new("writer");
     let path = scratch.file("conf", "old");
-    let mut watch = Watch::start(&["-p", "-v", "-d", "10ms"], &scratch.w(), &["true"]);
+    let mut watch = Watch::start(&["-p", "-d", "10ms"], &scratch.w(), &["true"]);
     let mut file = File::create(&path).unwrap();
     file.write_all(b"half").unwrap();
     let is_write = |line: &serde_json::Value| line["type"] == "change" && line["op"] == "write";

@@ -89,14 +89,17 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// `hotr watch --json -p ARGS PATH -- COMMAND`, up to its `ready`.
+    /// `hotr watch --json -v ARGS PATH -- COMMAND`, up to its `ready`, and until it has read all files: on a busy
+    /// machine a change may come before.
     pub(crate) fn start(args: &[&str], path: &Path, command: &[&str]) -> Self {
         let mut hotr = Command::new(HOTR);
-        hotr.args(["watch", "--json"]).args(args).arg(path);
+        hotr.args(["watch", "--json", "-v"]).args(args).arg(path);
         if !command.is_empty() {
             hotr.arg("--").args(command);
         }
-        Self::spawn(hotr, path)
+        let watch = Self::spawn(hotr, path);
+        watch.until_said(" files is known");
+        watch
     }
 
     pub(crate) fn spawn(mut hotr: Command, path: &Path) -> Self {
