@@ -175,6 +175,7 @@ fn wrong_command_lines() {
     for (args, want) in [
         (&["watch", "-s", "HUP"][..], "--signal needs --pid"),
         (&["watch", "-r"], "--restart needs a command"),
+        (&["watch", "/tmp", "no-such-command"], "a command goes after --"),
         (&["watch", "-s", "HUP", "--pid", "1", "--", "true"], "choose one"),
         (&["watch", "--rollback", "--", "true"], "--health"),
         (&["watch", "--validate", "'open", "--", "true"], "a quote is open"),
