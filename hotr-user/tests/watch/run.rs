@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 pub(crate) const HOTR: &str = env!("CARGO_BIN_EXE_hotr");
@@ -103,6 +104,13 @@ impl Watch {
     }
 
     pub(crate) fn spawn(mut hotr: Command, path: &Path) -> Self {
+        // A file that was made in the tick of the start is not taken as there before.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        until("the clock of inodes has moved on", || {
+            let coarse = clock_gettime(ClockId::RealtimeCoarse);
+            (coarse.tv_sec.unsigned_abs(), coarse.tv_nsec.unsigned_abs())
+                > (now.as_secs(), now.subsec_nanos().into())
+        });
         hotr.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = hotr.spawn().unwrap();
         let (sender, lines) = channel();
