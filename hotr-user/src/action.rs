@@ -63,6 +63,14 @@ pub enum Action {
     Signal(Target, Signal),
 }
 
+impl Action {
+    /// Whether changes are reported only.
+    #[must_use]
+    pub const fn is_report(&self) -> bool {
+        matches!(self, Self::Report)
+    }
+}
+
 /// What happens to changes that are confirmed while a command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Busy {

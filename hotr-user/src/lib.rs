@@ -14,6 +14,7 @@ pub mod pipeline;
 pub mod procinfo;
 pub mod reload;
 pub mod report;
+mod sched;
 pub mod source;
 pub mod trace;
 pub mod watch;

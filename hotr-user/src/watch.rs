@@ -7,6 +7,7 @@
 mod builder;
 mod feed;
 pub mod filter;
+mod hold;
 mod links;
 mod rollback;
 mod worker;
@@ -163,7 +164,10 @@ async fn turn(
                     let first = paths.first().map(|path| path.display().to_string()).unwrap_or_default();
                     (outlet.say)(&format!("no reload: {} files touched, none changed ({first} …)", paths.len()));
                 }
-                Fed::Nothing(_) => {}
+                Fed::Known(files) if outlet.verbose => {
+                    (outlet.say)(&format!("the content of {files} files is known"));
+                }
+                Fed::Nothing(_) | Fed::Known(_) => {}
                 Fed::Say(text) => (outlet.say)(&text),
             },
             Some(one) = news.recv() => match one {

@@ -9,15 +9,21 @@
 mod actions;
 #[path = "watch/bad_input.rs"]
 mod bad_input;
+#[path = "watch/kept.rs"]
+mod kept;
 #[path = "watch/links.rs"]
 mod links;
 #[path = "watch/nothing.rs"]
 mod nothing;
+#[path = "watch/options.rs"]
+mod options;
 #[path = "watch/rollback.rs"]
 mod rollback;
 #[path = "watch/run.rs"]
 mod run;
 #[path = "watch/saves.rs"]
 mod saves;
+#[path = "watch/screen.rs"]
+mod screen;
 #[path = "watch/stream.rs"]
 mod stream;

@@ -60,6 +60,8 @@ enum Bench {
     Creates,
     /// The verifier's work
     Verifier,
+    /// An audit of a million files, beside find and notify's PollWatcher
+    Poll,
     /// Size of the program, memory of an idle trace
     Idle,
 }
@@ -104,6 +106,10 @@ fn one(bench: Bench, args: &BenchArgs, report: &mut Report) -> Result<()> {
             report.rows.push(bars::verifier(&figures));
             report.tables.push(tables::verifier(&labels, &figures));
         }
+        Bench::Poll => {
+            let (files, rounds) = if args.quick { ("20000", "3") } else { ("1000000", "5") };
+            report.rows.extend(bars::poll(&native::audit(files, rounds)?, files));
+        }
         _ => {
             let hotr = build::hotr(Flavour::Release)?;
             let figures = native::measure(&name(bench), &hotr, load_options(bench, args.quick))?;
@@ -130,7 +136,7 @@ fn judge(bench: Bench, figures: &Figures, report: &mut Report) {
         }
         Bench::Creates => report.rows.push(bars::creates(figures)),
         Bench::Idle => report.tables.push(tables::idle(figures)),
-        Bench::Pwrite | Bench::Verifier => {}
+        Bench::Pwrite | Bench::Verifier | Bench::Poll => {}
     }
 }
 

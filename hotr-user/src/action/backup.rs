@@ -9,10 +9,12 @@
 //! change back. Where a filesystem has no exchange, the comparison is made just before the rename: a write in
 //! between would be lost.
 
+mod place;
+
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -27,6 +29,8 @@ use crate::pipeline::confirm::{ConfirmOptions, State};
 #[derive(Debug)]
 pub struct Vault {
     dir: PathBuf,
+    /// Says that the directory is in use.
+    _lock: File,
     options: ConfirmOptions,
     next: u64,
     kept: HashMap<PathBuf, Kept>,
@@ -53,16 +57,17 @@ pub enum Restored {
 }
 
 impl Vault {
-    /// Makes the directory, inside `parent`, so that contents can be shared with the files below it.
+    /// Makes the directory, inside `parent`, so that contents can be shared with the files below it. What a killed
+    /// hotr left there is removed first.
     ///
     /// # Errors
     /// A sentence.
     pub fn new(parent: &Path, options: ConfirmOptions) -> Result<Self, String> {
-        let dir = parent.join(format!(".hotr-rollback-{}", std::process::id()));
-        DirBuilder::new().mode(0o700).create(&dir).map_err(|error| {
-            format!("make {}: {error}; name another place with --backup-dir", dir.display())
+        place::remove_left(parent);
+        let (dir, lock) = place::make(parent).map_err(|error| {
+            format!("make a directory in {}: {error}; name another place with --backup-dir", parent.display())
         })?;
-        Ok(Self { dir, options, next: 0, kept: HashMap::new(), staged: HashMap::new() })
+        Ok(Self { dir, _lock: lock, options, next: 0, kept: HashMap::new(), staged: HashMap::new() })
     }
 
     /// Copies a path whose state was just confirmed, in case it turns out to be good.

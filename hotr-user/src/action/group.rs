@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep};
 
 use super::{CommandSpec, StopSpec};
+use crate::sched;
 
 /// How often the rest of a group is looked for once its leader has ended.
 const LOOK: Duration = Duration::from_millis(20);
@@ -30,7 +31,8 @@ pub struct Group {
 }
 
 impl Group {
-    /// Starts a command; the child gets SIGTERM when hotr is killed.
+    /// Starts a command, with the scheduling policy that hotr was started with; the child gets SIGTERM when hotr is
+    /// killed.
     ///
     /// # Errors
     /// That of `execve`: the command is not found, not executable, …
@@ -49,9 +51,12 @@ impl Group {
         if spec.stdout_to_stderr {
             command.stdout(rustix::io::dup(rustix::stdio::stderr())?);
         }
-        let follow_parent = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?);
-        // SAFETY: one system call between fork and exec, which neither allocates nor takes a lock.
-        unsafe { command.pre_exec(follow_parent) };
+        let as_hotr_was_started = || {
+            rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+            sched::as_started()
+        };
+        // SAFETY: two system calls between fork and exec, which neither allocate nor take a lock.
+        unsafe { command.pre_exec(as_hotr_was_started) };
         let child = command.spawn()?;
         let pid = Pid::from_child(&child);
         let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;

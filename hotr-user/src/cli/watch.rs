@@ -116,6 +116,18 @@ pub(super) fn run(mut args: WatchArgs) -> anyhow::Result<Status> {
         Err(actions::Refused::Error(why)) => return Err(anyhow::Error::msg(why)),
     };
     let named: Vec<PathBuf> = args.paths.iter().chain(&args.watch).cloned().collect();
+    // `hotr watch src make`: what is meant is `hotr watch src -- make`.
+    if let [_, .., last] = args.paths.as_slice()
+        && reload.action.is_report()
+        && !last.exists()
+        && last.components().count() == 1
+    {
+        say(&format!(
+            "'{0}' is no path here; a command goes after --, as in -- {0}; see hotr watch --help",
+            last.display()
+        ));
+        return Ok(Status::Usage);
+    }
     let roots = paths::roots(&or_here(&named), !args.no_recursive)?;
     if !args.quiet {
         roots.notes.iter().for_each(|note| say(&format!("note: {note}")));

@@ -85,7 +85,7 @@ impl KernelSide {
             Ok(source)
         };
         let source = start(&mut roots).map_err(|error| channel_error(&error))?;
-        never_preempt();
+        crate::sched::never_preempt();
         give_back_memory();
         // What was skipped while the programs were attached one by one was made before `ready`.
         let lost = [0, 0, source.skipped(), 0];
@@ -258,16 +258,6 @@ fn give_back_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
-}
-
-/// Makes this thread one that does not preempt others when it is woken (`SCHED_BATCH`; kernel/sched/fair.c
-/// `wakeup_preempt_fair`). A record wakes it from inside a kernel program, and where tasks are preempted in the
-/// kernel, the program would be interrupted there and not be run for whoever runs meanwhile on that CPU. On another,
-/// idle CPU it runs at once all the same.
-fn never_preempt() {
-    let priority = libc::sched_param { sched_priority: 0 };
-    // SAFETY: a pointer to a live structure, for the calling thread. Refused, more programs are skipped: that is told.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const priority) };
 }
 
 struct Reader<'a> {

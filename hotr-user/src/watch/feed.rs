@@ -1,8 +1,8 @@
 //! From reports to batches of confirmed changes: what one save touched comes out as one batch.
 //!
 //! In: the reports of a [`Session`], further reports by way of [`Feed::inlet`] (a poller's), and the links on the way
-//! to the watched paths. Out: [`Fed`]. A batch is looked at when nothing came for the debounce time and no file of
-//! it is open for writing; it is held for `settle_max` at most.
+//! to the watched paths. Out: [`Fed`]. A batch is looked at when nothing came for the debounce time and nothing holds
+//! it ([`Hold`]); it is held for `settle_max` at most.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -14,21 +14,20 @@ use tokio::time::{Instant, sleep_until};
 
 use super::WatchOptions;
 use super::filter::PathFilter;
+use super::hold::Hold;
 use super::links::Links;
 use crate::error::Error;
 use crate::event::{Change, Channel, FileType, Op};
 use crate::pipeline::confirm::baseline::Baseline;
-use crate::pipeline::confirm::{Confirmed, Confirmer, Evidence, Kind, State, writers};
+use crate::pipeline::confirm::{Confirmed, Confirmer, Evidence, Kind, State};
 use crate::report::Report;
 use crate::source::inode_clock_ns;
 use crate::trace::Session;
 
 /// How long the start waits for the baseline.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How often a file that is open for writing is looked at.
-const WRITER_LOOK: Duration = Duration::from_millis(20);
-/// Files of a batch that are asked for writers; a larger batch is a checkout or a copy, and waits by its size.
-const WRITERS: usize = 512;
+/// How often what holds a batch is looked at.
+const HOLD_LOOK: Duration = Duration::from_millis(20);
 
 /// What a feed gives.
 #[derive(Debug)]
@@ -39,6 +38,8 @@ pub(super) enum Fed {
     Batch(Vec<Confirmed>),
     /// These changes were looked at and changed nothing.
     Nothing(Vec<PathBuf>),
+    /// The state before the first change is known of this many files, and of all that will be.
+    Known(usize),
     /// A sentence for stderr.
     Say(String),
 }
@@ -116,7 +117,15 @@ impl Feed {
         let mut baseline = Baseline::start(roots, since_ns, self.options.confirm, wanted);
         let patience = if self.options.whole_baseline { Duration::MAX } else { PATIENCE };
         let ended = baseline.settle(&mut self.confirmer, patience).await;
-        self.baseline = (!ended).then_some(baseline);
+        self.baseline = Some(baseline);
+        if ended {
+            self.baseline_ended();
+        }
+    }
+
+    fn baseline_ended(&mut self) {
+        self.baseline = None;
+        self.out.push_back(Fed::Known(self.confirmer.len()));
     }
 
     /// The next of what there is; may be dropped and called again.
@@ -136,7 +145,7 @@ impl Feed {
                 }
                 Some(report) = self.inlet.recv() => self.absorb(vec![report]),
                 () = self.links.changed() => self.follow_links().await?,
-                more = step(&mut self.baseline, &mut self.confirmer) => if !more { self.baseline = None },
+                more = step(&mut self.baseline, &mut self.confirmer) => if !more { self.baseline_ended() },
             }
         }
     }
@@ -241,26 +250,18 @@ impl Feed {
         Ok(())
     }
 
-    /// The batch is due: looks at its paths, unless one of them is being written.
+    /// The batch is due: looks at its paths, unless something holds it.
     fn judge(&mut self) {
         self.expand_dirs();
         let now = Instant::now();
         let waited = self.first.is_some_and(|first| now >= first + self.options.settle_max);
-        // git holds this lock for as long as it changes the working tree.
-        let is_locked = |root: &PathBuf| root.ancestors().any(|dir| dir.join(".git/index.lock").exists());
-        if !waited && self.options.trace.paths.iter().any(is_locked) {
-            self.due = Some(now + WRITER_LOOK);
-            return;
-        }
-        let written = self.touched.keys().take(WRITERS).find(|path| writers::is_being_written(path));
-        if let Some(path) = written {
+        if let Some(hold) = Hold::of(self.touched.keys().map(PathBuf::as_path)) {
             if !waited {
-                self.due = Some(now + WRITER_LOOK);
+                self.due = Some(now + HOLD_LOOK);
                 return;
             }
             let limit = humantime::format_duration(self.options.settle_max);
-            let text = format!("{} is still open for writing after {limit}: taken as it is", path.display());
-            self.out.push_back(Fed::Say(text));
+            self.out.push_back(Fed::Say(hold.overdue(&limit.to_string())));
         }
         self.first = None;
         self.due = None;

@@ -43,12 +43,10 @@ impl Links {
     /// Follows the links again. Returns the named paths that lead elsewhere now; a path that leads nowhere for the
     /// moment is not one of them, and is compared with its former place when it leads somewhere again.
     pub(super) fn resolve(&mut self) -> Vec<PathBuf> {
+        self.listen();
         let before = std::mem::take(&mut self.resolved);
-        let mut dirs = Vec::new();
         let mut moved = Vec::new();
-        self.inotify = None;
         for (i, path) in self.named.iter().enumerate() {
-            holders(path, &mut dirs);
             let now = path.canonicalize().ok();
             let former = before.get(i).cloned().flatten();
             if now.is_some() && former.is_some() && now != former {
@@ -56,10 +54,26 @@ impl Links {
             }
             self.resolved.push(now.or(former));
         }
-        if !dirs.is_empty() {
-            self.inotify = watch(&dirs).ok();
-        }
         moved
+    }
+
+    /// Watches the links on the way, before they are followed: what changes from then on is heard. A link that changed
+    /// meanwhile may lead by others, which are watched in a further round.
+    fn listen(&mut self) {
+        let on_the_way = || {
+            let mut dirs = Vec::new();
+            self.named.iter().for_each(|path| holders(path, &mut dirs));
+            dirs
+        };
+        let mut dirs = on_the_way();
+        for _ in 0..MOST_LINKS {
+            self.inotify = if dirs.is_empty() { None } else { watch(&dirs).ok() };
+            let now = on_the_way();
+            if now == dirs {
+                break;
+            }
+            dirs = now;
+        }
     }
 }
 

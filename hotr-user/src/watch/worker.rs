@@ -352,7 +352,7 @@ impl Worker {
             match self.options.busy {
                 Busy::Queue => self.queue(order),
                 Busy::DoNothing => {
-                    self.say(format!("{} changes while the command runs: dropped", order.changes.len()));
+                    self.say(dropped(order.changes.len()));
                 }
                 Busy::Signal => group.signal(self.options.stop.signal),
                 Busy::Restart => {
@@ -366,6 +366,13 @@ impl Worker {
                 }
             }
         }
+    }
+}
+
+fn dropped(changes: usize) -> String {
+    match changes {
+        0 | 1 => "a change came while the command runs: dropped".to_owned(),
+        many => format!("{many} changes came while the command runs: dropped"),
     }
 }
 

@@ -151,8 +151,9 @@ fn unreadable_files_are_compared_by_size_and_time() {
     let copy = scratch.0.join("hotr");
     fs::copy(HOTR, &copy).unwrap();
     let mut hotr = Command::new(copy);
-    hotr.args(["watch", "--json", "-p"]).arg(scratch.w()).args(["--", "true"]).uid(65534).gid(65534);
+    hotr.args(["watch", "--json", "-v", "-p"]).arg(scratch.w()).args(["--", "true"]).uid(65534).gid(65534);
     let mut watch = Watch::spawn(hotr, &scratch.w());
+    watch.until_said(" files is known");
     fs::write(&secret, "two, and longer").unwrap();
     let line = watch.reload("started");
     assert_eq!(line["changes"][0]["by"], "size-mtime", "{line}");
@@ -174,6 +175,7 @@ fn wrong_command_lines() {
     for (args, want) in [
         (&["watch", "-s", "HUP"][..], "--signal needs --pid"),
         (&["watch", "-r"], "--restart needs a command"),
+        (&["watch", "/tmp", "no-such-command"], "a command goes after --"),
         (&["watch", "-s", "HUP", "--pid", "1", "--", "true"], "choose one"),
         (&["watch", "--rollback", "--", "true"], "--health"),
         (&["watch", "--validate", "'open", "--", "true"], "a quote is open"),
@@ -187,13 +189,18 @@ fn wrong_command_lines() {
 }
 
 #[test]
-fn a_signal_ends_hotr_while_a_command_runs() {
-    let scratch = Scratch::new("end");
-    let mut watch = Watch::start(&[], &scratch.w(), &["sleep", "1000"]);
-    watch.reload("started");
-    let pid = watch.pid();
-    watch.send(Signal::INT);
-    until("hotr and its command have gone", || {
-        fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z"))
-    });
+fn a_signal_ends_hotr_and_its_command() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let scratch = Scratch::new("end");
+        let pids = scratch.0.join("pids");
+        let script = scratch.script("run", &format!("sleep 1000 & echo $$ $! > {}; wait", pids.display()));
+        let watch = Watch::start(&[], &scratch.w(), &[&script]);
+        until("it runs", || fs::read_to_string(&pids).is_ok_and(|text| text.ends_with('\n')));
+        let all = fs::read_to_string(&pids).unwrap();
+        watch.end_by(signal);
+        for pid in all.split_whitespace() {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            assert!(stat.is_empty() || stat.contains(") Z"), "left: {stat}");
+        }
+    }
 }

@@ -27,16 +27,17 @@ fn bad_content_goes_and_the_good_comes_back_whole() {
     setxattr(&one, "trusted.hotr", b"x", XattrFlags::empty()).unwrap();
     let before = fs::metadata(&one).unwrap();
     let health = health(&scratch);
-    // Long enough for the four changes of the test on a busy machine to be one batch.
-    let args = ["-p", "-d", "500ms", "--health", &health, "--health-timeout", "5s", "--rollback"];
+    let args = ["-p", "--health", &health, "--health-timeout", "5s", "--rollback"];
     let mut watch = Watch::start(&args, &scratch.w(), &["true"]);
     fs::write(&two, "good 3").unwrap();
     watch.reload("done");
     // By another file, so that nothing of the former is left; and one more that was not there.
-    fs::write(scratch.0.join("new"), "bad").unwrap();
-    fs::rename(scratch.0.join("new"), &one).unwrap();
-    fs::write(scratch.w().join("three"), "bad").unwrap();
-    fs::remove_file(&two).unwrap();
+    watch.at_once(|| {
+        fs::write(scratch.0.join("new"), "bad").unwrap();
+        fs::rename(scratch.0.join("new"), &one).unwrap();
+        fs::write(scratch.w().join("three"), "bad").unwrap();
+        fs::remove_file(&two).unwrap();
+    });
     watch.reload("unhealthy");
     let line = watch.reload("started");
     assert_eq!(line["trigger"], "rollback", "{line}");

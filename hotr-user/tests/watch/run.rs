@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 pub(crate) const HOTR: &str = env!("CARGO_BIN_EXE_hotr");
@@ -89,17 +90,27 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// `hotr watch --json -p ARGS PATH -- COMMAND`, up to its `ready`.
+    /// `hotr watch --json -v ARGS PATH -- COMMAND`, up to its `ready`, and until it has read all files: on a busy
+    /// machine a change may come before.
     pub(crate) fn start(args: &[&str], path: &Path, command: &[&str]) -> Self {
         let mut hotr = Command::new(HOTR);
-        hotr.args(["watch", "--json"]).args(args).arg(path);
+        hotr.args(["watch", "--json", "-v"]).args(args).arg(path);
         if !command.is_empty() {
             hotr.arg("--").args(command);
         }
-        Self::spawn(hotr, path)
+        let watch = Self::spawn(hotr, path);
+        watch.until_said(" files is known");
+        watch
     }
 
     pub(crate) fn spawn(mut hotr: Command, path: &Path) -> Self {
+        // A file that was made in the tick of the start is not taken as there before.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        until("the clock of inodes has moved on", || {
+            let coarse = clock_gettime(ClockId::RealtimeCoarse);
+            (coarse.tv_sec.unsigned_abs(), coarse.tv_nsec.unsigned_abs())
+                > (now.as_secs(), now.subsec_nanos().into())
+        });
         hotr.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = hotr.spawn().unwrap();
         let (sender, lines) = channel();
@@ -178,6 +189,20 @@ impl Watch {
         self.reload("done");
     }
 
+    /// Makes several changes while hotr is stopped: it hears of all of them at once, however busy the machine is.
+    pub(crate) fn at_once(&self, changes: impl FnOnce()) {
+        self.send(Signal::STOP);
+        let threads = format!("/proc/{}/task", self.pid());
+        until("every thread has stopped", || {
+            std::fs::read_dir(&threads).unwrap().flatten().all(|thread| {
+                let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                stat.is_empty() || stat.contains(") T ")
+            })
+        });
+        changes();
+        self.send(Signal::CONT);
+    }
+
     pub(crate) fn send(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -186,9 +211,19 @@ impl Watch {
         self.child.id()
     }
 
+    /// Leaves it no time to clean up.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Ends it by SIGTERM; its exit status must be 0.
-    pub(crate) fn end(mut self) -> String {
-        self.send(Signal::TERM);
+    pub(crate) fn end(self) -> String {
+        self.end_by(Signal::TERM)
+    }
+
+    pub(crate) fn end_by(mut self, signal: Signal) -> String {
+        self.send(signal);
         let mut status = None;
         until("the end of hotr", || {
             status = self.child.try_wait().unwrap();

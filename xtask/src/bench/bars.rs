@@ -148,6 +148,39 @@ pub(crate) fn creates(figures: &Figures) -> Row {
     Row::new("creates", &figure, measured, "every file reported, or the loss told and every file found", met)
 }
 
+/// Ratios of single turns, on each filesystem.
+pub(crate) fn poll(figures: &Figures, files: &str) -> Vec<Row> {
+    let rows = ["tmpfs", "ext4", "xfs"].iter().flat_map(|filesystem| {
+        let get = |key: &str| figures.get(&format!("{filesystem}/poll/{files}/{key}"));
+        let what = format!("audit of {files} files in 1,000 directories on {filesystem}, warm caches");
+        let ratio = |title: &str, value: f64, bar: f64, beside: String| {
+            let measured = format!("{value:.2} × ({beside})");
+            Row::new("poll", &format!("{what}: {title}"), measured, &format!("≤ {bar} ×"), value <= bar)
+        };
+        let beside = |unit: &str, other: &str| {
+            format!(
+                "{:.0} ms; {other} {:.0} ms",
+                get(&format!("hotr/{unit}")),
+                get(&format!("{other}/{unit}"))
+            )
+        };
+        let memory = get("hotr/resident-mb");
+        vec![
+            ratio("time beside find -newermt", get("wall-by-find"), 0.6, beside("wall-ms", "find")),
+            ratio("time beside PollWatcher", get("wall-by-notify"), 0.2, beside("wall-ms", "notify")),
+            ratio("processor time beside find", get("cpu-by-find"), 1.0, beside("cpu-ms", "find")),
+            Row::new(
+                "poll",
+                &format!("{what}: resident memory of a process with the poller"),
+                format!("{memory:.1} MB; PollWatcher {:.1} MB", get("notify/resident-mb")),
+                "≤ 64 MB",
+                memory <= 64.0,
+            ),
+        ]
+    });
+    rows.collect()
+}
+
 /// Over all kernels and tiers.
 pub(crate) fn verifier(figures: &Figures) -> Row {
     let most = figures.below("verifier/").max_by(|(_, left), (_, right)| left.total_cmp(right));
@@ -206,6 +239,7 @@ mod tests {
         assert!(pwrite("6.12", &none).iter().all(|row| !row.met));
         assert!(storm(&none).iter().all(|row| !row.met));
         assert!(ready(&none).iter().all(|row| !row.met));
+        assert!(poll(&none, "1000").iter().all(|row| !row.met));
         for row in [latency(&none), race(&none), creates(&none), verifier(&none)] {
             assert!(!row.met, "{row:?}");
         }

@@ -64,7 +64,10 @@ impl Printer for Lines {
     fn print(&mut self, report: &Report) -> io::Result<()> {
         match (report, self.loudness) {
             (Report::Reload(reload), loudness) if is_told(reload, loudness) => say(&reload_text(reload)),
-            (Report::Ready { .. }, Loudness::Plain | Loudness::Verbose) => say("watching"),
+            (Report::Ready { roots, .. }, Loudness::Plain | Loudness::Verbose) => {
+                let roots: Vec<String> = roots.iter().map(|root| root.path.display().to_string()).collect();
+                say(&format!("watching {}", roots.join(", ")));
+            }
             (Report::Change(change), Loudness::Verbose) => {
                 say(&format!("{} {}", change.op.as_str(), change.path.display()));
             }

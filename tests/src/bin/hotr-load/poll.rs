@@ -240,7 +240,13 @@ fn notify(tree: &Path) -> Result<Box<dyn FnMut() -> Result<Timed>>> {
     let walk = move |watcher: &PollWatcher, is_end: fn(&EventKind) -> bool| -> Result<()> {
         watcher.poll()?;
         loop {
-            let event = events.recv_timeout(Duration::from_secs(300)).context("wait for PollWatcher")??;
+            let event = events.recv_timeout(Duration::from_secs(300)).context("wait for PollWatcher")?;
+            // A round of its own that it begins with may meet the sentinel just as it goes.
+            let is_gone = |error: &notify::Error| error.paths.iter().all(|path| path.ends_with(SENTINEL));
+            let event = match event {
+                Err(error) if is_gone(&error) && !error.paths.is_empty() => continue,
+                event => event?,
+            };
             if is_end(&event.kind) && event.paths.iter().any(|path| path.ends_with(SENTINEL)) {
                 return Ok(());
             }
