@@ -18,6 +18,7 @@ mod signals;
 mod trace;
 mod usage;
 mod values;
+mod watch;
 
 /// How a command ended; the numbers are part of the output contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Trace(trace::TraceArgs),
+    Watch(Box<watch::WatchArgs>),
     Doctor(doctor::DoctorArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  hotr completions bash > /etc/bash_completion.d/hotr")]
@@ -91,6 +93,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Trace(args) => trace::run(args),
+        Command::Watch(args) => watch::run(*args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions { shell } => completions(shell),
         Command::Man => man::page(Cli::command()).and_then(|page| put(&page)),

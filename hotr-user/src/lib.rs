@@ -2,6 +2,7 @@
 //!
 //! Data flows one way: kernel → ring buffer → [`source`] → [`pipeline`] → [`output`]. A stage never calls back.
 
+pub mod action;
 pub mod doctor;
 pub mod error;
 pub mod event;
@@ -11,6 +12,8 @@ pub mod options;
 pub mod output;
 pub mod pipeline;
 pub mod procinfo;
+pub mod reload;
 pub mod report;
 pub mod source;
 pub mod trace;
+pub mod watch;

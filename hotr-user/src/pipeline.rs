@@ -1,6 +1,7 @@
 //! From what the sources gave to what is reported: decode, correlate, filter, settle.
 
 pub mod callpath;
+pub mod confirm;
 pub mod correlate;
 pub mod decode;
 pub mod filter;

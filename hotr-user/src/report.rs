@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use crate::event::{Change, Channel, Layer};
+use crate::pipeline::confirm::Confirmed;
 
 /// Another way into a watched directory that is covered as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +122,86 @@ pub enum Raw {
     },
 }
 
+/// What asked for a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// The start of hotr.
+    Start,
+    /// Confirmed changes.
+    Change,
+    /// SIGUSR1 to hotr.
+    Request,
+    /// The last good content was put back.
+    Rollback,
+    /// The command had failed and is started again.
+    Exit,
+}
+
+impl Trigger {
+    /// The word used in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Change => "change",
+            Self::Request => "request",
+            Self::Rollback => "rollback",
+            Self::Exit => "exit",
+        }
+    }
+}
+
+/// How far a reload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadState {
+    /// It begins.
+    Started,
+    /// The command ended with status 0, the service was started, or the signal was sent; and it is healthy.
+    Done,
+    /// The command could not be run, or ended with another status; or the signal could not be sent.
+    Failed,
+    /// The validation failed: nothing was reloaded.
+    Invalid,
+    /// Reloaded, and the health check failed.
+    Unhealthy,
+    /// Ended by hotr before it was done, because newer changes came.
+    Replaced,
+}
+
+impl ReloadState {
+    /// The word used in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Invalid => "invalid",
+            Self::Unhealthy => "unhealthy",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
+/// A reload that begins or ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// Number of the reload, from 1; its begin and its end have the same.
+    pub seq: u64,
+    /// When.
+    pub time: SystemTime,
+    /// How far it is.
+    pub state: ReloadState,
+    /// What asked for it.
+    pub trigger: Trigger,
+    /// At the begin: what changed.
+    pub changes: Vec<Confirmed>,
+    /// At the end: exit status of the command, or of the validation that failed.
+    pub status: Option<i32>,
+    /// At the end: milliseconds since the begin.
+    pub duration: Option<std::time::Duration>,
+    /// What went wrong, for a person.
+    pub why: Option<String>,
+}
+
 /// One line of output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
@@ -155,6 +236,8 @@ pub enum Report {
         /// The reason, for a person.
         why: String,
     },
+    /// A reload began or ended.
+    Reload(Box<Reload>),
     /// Last line.
     Summary {
         /// Number of `change` lines.

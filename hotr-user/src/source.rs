@@ -9,5 +9,5 @@ pub mod poll;
 pub mod snapshot;
 mod walk;
 
-pub(crate) use clock::mono_ns;
+pub(crate) use clock::{inode_clock_ns, mono_ns};
 pub(crate) use fsinfo::device;

@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::error::Error;
 use crate::options::TraceOptions;
 use crate::output::Printer;
+use crate::report::Report;
 use engine::Engine;
 
 /// Traces until `end` is ready, the duration is over, or the reader of the reports has gone. The first report is
@@ -39,10 +40,10 @@ pub async fn run(
     end: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let duration = options.duration;
-    let mut engine = Engine::start(options)?;
+    let mut session = Session::start(options)?;
     // From `ready` on, however long the start took.
     let over = duration.map(|duration| Instant::now() + duration);
-    let result = watch(&mut engine, printer, end, over).await;
+    let result = watch(&mut session, printer, end, over).await;
     match result {
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
@@ -50,38 +51,86 @@ pub async fn run(
 }
 
 async fn watch(
-    engine: &mut Engine,
+    session: &mut Session,
     printer: &mut dyn Printer,
     end: impl Future<Output = ()>,
     over: Option<Instant>,
 ) -> Result<(), Error> {
-    print(engine, printer)?;
+    print(session.pending(), printer)?;
     let mut end = std::pin::pin!(end);
-    let mut ready = wait_for(&engine.descriptors())?;
     loop {
-        let deadline = engine.next_deadline().map(|wait| Instant::now() + wait);
-        let wake = match (deadline, over) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        };
-        tokio::select! {
+        let reports = tokio::select! {
             () = &mut end => break,
-            () = any_ready(&ready) => {}
-            () = async { sleep_until(wake.unwrap_or_else(far)).await }, if wake.is_some() => {}
-        }
-        engine.turn()?;
-        if engine.take_renewed() {
-            // The former descriptors are closed: forget them before a new one of the same number is added.
-            ready.clear();
-            ready = wait_for(&engine.descriptors())?;
-        }
-        print(engine, printer)?;
+            reports = session.next() => reports?,
+            () = async { sleep_until(over.unwrap_or_else(far)).await }, if over.is_some() => session.turn()?,
+        };
+        print(reports, printer)?;
         if over.is_some_and(|over| Instant::now() >= over) {
             break;
         }
     }
-    engine.finish()?;
-    print(engine, printer)
+    print(session.finish()?, printer)
+}
+
+/// The channels of a run, driven by whoever wants their reports; must be used inside a tokio runtime.
+pub struct Session {
+    /// Dropped before the engine, which owns the descriptors.
+    ready: Vec<AsyncFd<Raw>>,
+    engine: Engine,
+}
+
+impl Session {
+    /// Starts the channels. [`Report::Ready`] is the first of [`Self::pending`].
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn start(options: TraceOptions) -> Result<Self, Error> {
+        let engine = Engine::start(options)?;
+        let ready = wait_for(&engine.descriptors())?;
+        Ok(Self { ready, engine })
+    }
+
+    /// Reports made so far and not handed over.
+    pub fn pending(&mut self) -> Vec<Report> {
+        self.engine.reports()
+    }
+
+    /// Waits until a channel has something or something is due, and reads all of it; the reports may be none. A
+    /// future that is dropped before it is ready has read nothing.
+    ///
+    /// # Errors
+    /// When a channel cannot go on.
+    pub async fn next(&mut self) -> Result<Vec<Report>, Error> {
+        let deadline = self.engine.next_deadline().map(|wait| Instant::now() + wait);
+        tokio::select! {
+            () = any_ready(&self.ready) => {}
+            () = async { sleep_until(deadline.unwrap_or_else(far)).await }, if deadline.is_some() => {}
+        }
+        self.turn()
+    }
+
+    /// Reads what is there without waiting.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn turn(&mut self) -> Result<Vec<Report>, Error> {
+        self.engine.turn()?;
+        if self.engine.take_renewed() {
+            // The former descriptors are closed: forget them before a new one of the same number is added.
+            self.ready.clear();
+            self.ready = wait_for(&self.engine.descriptors())?;
+        }
+        Ok(self.engine.reports())
+    }
+
+    /// What is still held, and the summary.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn finish(&mut self) -> Result<Vec<Report>, Error> {
+        self.engine.finish()?;
+        Ok(self.engine.reports())
+    }
 }
 
 fn wait_for(fds: &[RawFd]) -> Result<Vec<AsyncFd<Raw>>, Error> {
@@ -113,8 +162,8 @@ async fn any_ready(fds: &[AsyncFd<Raw>]) {
     .await;
 }
 
-fn print(engine: &mut Engine, printer: &mut dyn Printer) -> Result<(), Error> {
-    for report in engine.reports() {
+fn print(reports: Vec<Report>, printer: &mut dyn Printer) -> Result<(), Error> {
+    for report in reports {
         printer.print(&report).map_err(Error::Output)?;
     }
     printer.flush().map_err(Error::Output)

@@ -14,7 +14,7 @@ use crate::{
 /// Which parts to set up.
 #[derive(Args)]
 pub(crate) struct SetupArgs {
-    /// Also what the tests need: QEMU, busybox, mkfs
+    /// Also what the tests need: QEMU, busybox, mkfs, editors
     #[arg(long)]
     tests: bool,
 }
@@ -50,6 +50,12 @@ pub(crate) const TESTS: &[Need] = &[
     need("zstd", "zstd", "unpacks kernel modules"),
     need("unshare", "util-linux", "keeps the tests' mounts to themselves"),
     need("inotifywait", "inotify-tools", "is the other witness in the tests"),
+    need("vim", "vim", "saves files in the tests of the reload watcher"),
+    need("emacs", "emacs-nox", "saves files in the tests of the reload watcher"),
+    need("nano", "nano", "saves files in the tests of the reload watcher"),
+    need("script", "bsdutils", "gives nano a terminal in these tests"),
+    need("rsync", "rsync", "copies files in these tests"),
+    need("git", "git", "checks files out in these tests"),
 ];
 
 /// The tools that the benchmarks measure beside hotr; with inotifywait, which the tests have already.

@@ -72,7 +72,7 @@ fn op_parser() -> impl TypedValueParser<Value = Op> {
 
 /// [`TierChoice`] as a word of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Tier {
+pub(super) enum Tier {
     Auto,
     Fentry,
     Kprobe,

@@ -1,10 +1,12 @@
 //! Values of options: each function turns one word into what the engine reads, or says what is wrong with it.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use hotr_user::event::Op;
 use hotr_user::options::Channels;
+use rustix::process::Signal;
 
 /// A duration with its unit: `10s`, `1m 30s`, `500ms`.
 pub(super) fn duration(word: &str) -> Result<Duration, String> {
@@ -64,6 +66,49 @@ pub(super) fn exclude_set<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Re
         }
     }
     set.build().map_err(|error| format!("bad pattern: {}", error.kind()))
+}
+
+/// A number of bytes: `512`, `64M`, `1G`.
+pub(super) fn size(word: &str) -> Result<u64, String> {
+    let (digits, shift) = match word.as_bytes().last() {
+        Some(b'K' | b'k') => (&word[..word.len() - 1], 10),
+        Some(b'M' | b'm') => (&word[..word.len() - 1], 20),
+        Some(b'G' | b'g') => (&word[..word.len() - 1], 30),
+        _ => (word, 0),
+    };
+    let number = digits.parse::<u64>().map_err(|_| "write it as 512, 64K, 64M or 1G".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "more than there can be".to_owned())
+}
+
+/// A signal by name, with or without SIG, or by number.
+pub(super) fn signal(word: &str) -> Result<Signal, String> {
+    let upper = word.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let known = [
+        ("HUP", Signal::HUP),
+        ("INT", Signal::INT),
+        ("QUIT", Signal::QUIT),
+        ("KILL", Signal::KILL),
+        ("USR1", Signal::USR1),
+        ("USR2", Signal::USR2),
+        ("TERM", Signal::TERM),
+        ("CONT", Signal::CONT),
+        ("STOP", Signal::STOP),
+        ("WINCH", Signal::WINCH),
+        ("ALRM", Signal::ALARM),
+    ];
+    let by_name = known.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal);
+    by_name
+        .or_else(|| name.parse().ok().and_then(Signal::from_named_raw))
+        .ok_or_else(|| format!("'{word}' is not a signal; write {}", known.map(|(name, _)| name).join(", ")))
+}
+
+/// `KEY=VALUE`.
+pub(super) fn variable(word: &str) -> Result<(OsString, OsString), String> {
+    match word.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err("write it as KEY=VALUE".to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,10 @@ use crate::event::{Actor, Change};
 use crate::report::{ChannelInfo, KernelTotals, Raw, Report, Root};
 
 mod clock;
+mod reload;
 mod style;
+
+pub use reload::reload_text;
 
 use style::{Paint, bytes_text, op_paint, state_paint};
 
@@ -169,6 +172,7 @@ impl<W: Write> Printer for HumanPrinter<W> {
                 self.out.bytes.extend_from_slice(b"  ");
                 push_visible(&mut self.out.bytes, why.as_bytes());
             }
+            Report::Reload(reload) => self.out.bytes.extend_from_slice(reload_text(reload).as_bytes()),
             Report::Summary { changes, kernel, duration } => {
                 self.summary(*changes, kernel.as_ref(), *duration);
             }

@@ -8,7 +8,8 @@ use std::io::{self, Write};
 use super::object::{Object, quote_word};
 use super::{Buffered, Printer, mask};
 use crate::event::{Actor, Change, Missed};
-use crate::report::{ChannelInfo, KernelTotals, Raw, Report, Root};
+use crate::pipeline::confirm::Confirmed;
+use crate::report::{ChannelInfo, KernelTotals, Raw, Reload, ReloadState, Report, Root};
 
 /// Prints JSON Lines; `seq` counts the change lines from 1.
 #[derive(Debug)]
@@ -49,6 +50,7 @@ impl<W: Write> Printer for JsonPrinter<W> {
                 line.word("state", state.as_str());
                 line.text("why", why.as_bytes());
             }
+            Report::Reload(reload) => reload_line(&mut line, reload),
             Report::Summary { changes, kernel, duration } => {
                 line.word("type", "summary");
                 line.number("changes", *changes);
@@ -168,6 +170,31 @@ fn raw_line(line: &mut Object<'_>, raw: &Raw) {
             what(line, change);
         }
     }
+}
+
+fn reload_line(line: &mut Object<'_>, reload: &Reload) {
+    line.word("type", "reload");
+    line.number("seq", reload.seq);
+    line.time("time", reload.time);
+    line.word("state", reload.state.as_str());
+    line.word("trigger", reload.trigger.as_str());
+    if reload.state == ReloadState::Started {
+        line.list("changes", &reload.changes, |buf, change| Object::whole(buf, |o| confirmed(o, change)));
+    }
+    line.maybe(reload.status, |o, status| o.signed("status", status.into()));
+    line.maybe(reload.duration, |o, took| {
+        o.number("duration_ms", u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+    });
+    line.maybe(reload.why.as_deref(), |o, why| o.text("why", why.as_bytes()));
+}
+
+/// A confirmed change, as in a reload and as handed to a command on its stdin.
+pub(crate) fn confirmed(o: &mut Object<'_>, change: &Confirmed) {
+    o.word("kind", change.kind.as_str());
+    o.path("path", "path_b64", &change.path);
+    o.word("by", change.by.as_str());
+    o.maybe(change.size, |o, size| o.number("size", size));
+    o.list("seen_by", &change.seen_by, |buf, channel| quote_word(buf, channel.as_str()));
 }
 
 fn kernel_totals(o: &mut Object<'_>, totals: &KernelTotals) {

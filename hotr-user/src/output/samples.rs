@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::event::{Actor, Change, Channel, FileId, FileType, Layer, Missed, Op};
-use crate::report::{Alias, ChannelInfo, ChannelState, KernelTotals, Report, Root};
+use crate::pipeline::confirm::{Confirmed, Evidence, Kind, State};
+use crate::report::{
+    Alias, ChannelInfo, ChannelState, KernelTotals, Reload, ReloadState, Report, Root, Trigger,
+};
 
 /// 2026-01-02T03:04:05.123456789Z.
 pub(super) fn time() -> SystemTime {
@@ -88,6 +91,28 @@ pub(super) fn ready() -> Report {
             },
             ChannelInfo { interval_ms: Some(1000), ..info(Channel::Poll, ChannelState::Idle) },
         ],
+    }
+}
+
+pub(super) fn reload(state: ReloadState) -> Reload {
+    let change = |path: &str, by| Confirmed {
+        kind: Kind::Written,
+        path: PathBuf::from(path),
+        by,
+        size: Some(5),
+        seen_by: vec![Channel::Ebpf],
+        state: State::Absent,
+    };
+    let is_end = state != ReloadState::Started;
+    Reload {
+        seq: 2,
+        time: time(),
+        state,
+        trigger: Trigger::Change,
+        changes: vec![change("/srv/a", Evidence::Digest), change("/srv/b", Evidence::SizeAndTime)],
+        status: is_end.then_some(1),
+        duration: is_end.then_some(Duration::from_millis(7)),
+        why: is_end.then(|| "no answer".to_owned()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::event::{Channel, FileType, Op};
 use crate::output::samples;
-use crate::report::ChannelState;
+use crate::report::{ChannelState, ReloadState};
 
 fn text(color: bool, columns: fn() -> Option<usize>, report: &Report) -> String {
     let mut printer = HumanPrinter::new(Vec::new(), color, columns, clock::Clock::utc());
@@ -16,6 +16,16 @@ fn text(color: bool, columns: fn() -> Option<usize>, report: &Report) -> String 
 
 fn plain(report: &Report) -> String {
     text(false, || None, report)
+}
+
+#[test]
+fn reloads() {
+    let text = |state| plain(&Report::Reload(Box::new(samples::reload(state))));
+    assert_eq!(
+        text(ReloadState::Started),
+        "reload #2: 2 files changed (a and 1 more); 1 judged by size and time, not by content\n"
+    );
+    assert_eq!(text(ReloadState::Invalid), "reload #2: invalid, exit status 1: no answer\n");
 }
 
 #[test]

@@ -36,6 +36,26 @@ fn a_change_with_everything_known() {
 }
 
 #[test]
+fn a_reload_begins_and_ends() {
+    assert_eq!(
+        line(&Report::Reload(Box::new(samples::reload(ReloadState::Started)))),
+        concat!(
+            r#"{"type":"reload","seq":2,"time":"2026-01-02T03:04:05.123456789Z","state":"started","#,
+            r#""trigger":"change","changes":[{"kind":"written","path":"/srv/a","by":"digest","size":5,"#,
+            r#""seen_by":["ebpf"]},{"kind":"written","path":"/srv/b","by":"size-mtime","size":5,"#,
+            r#""seen_by":["ebpf"]}]}"#
+        )
+    );
+    assert_eq!(
+        line(&Report::Reload(Box::new(samples::reload(ReloadState::Failed)))),
+        concat!(
+            r#"{"type":"reload","seq":2,"time":"2026-01-02T03:04:05.123456789Z","state":"failed","#,
+            r#""trigger":"change","status":1,"duration_ms":7,"why":"no answer"}"#
+        )
+    );
+}
+
+#[test]
 fn a_change_of_which_little_is_known_has_no_nulls() {
     assert_eq!(
         line(&Report::Change(Box::new(samples::bare_change("/srv/a")))),

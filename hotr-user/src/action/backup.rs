@@ -1,0 +1,273 @@
+//! The last good content of watched files, and putting it back.
+//!
+//! In: paths with the state that was confirmed as good, later the state that was confirmed as bad. Out: the good
+//! content at the path again, with owner, mode, times and extended attributes. Content is kept as a reflink where
+//! the filesystem can (`FICLONE`), as a copy elsewhere, in a directory only this user can enter.
+//!
+//! Nothing that changed since is overwritten: the good file and the bad one change places in one step
+//! (`RENAME_EXCHANGE`), what came out is compared with what was confirmed as bad, and if it is anything else they
+//! change back. Where a filesystem has no exchange, the comparison is made just before the rename: a write in
+//! between would be lost.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    CWD, RenameFlags, Timespec, Timestamps, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fsetxattr,
+    futimens, ioctl_ficlone, renameat_with,
+};
+use rustix::io::Errno;
+
+use crate::pipeline::confirm::{ConfirmOptions, State};
+
+/// The kept contents; the directory is removed with it.
+#[derive(Debug)]
+pub struct Vault {
+    dir: PathBuf,
+    options: ConfirmOptions,
+    next: u64,
+    kept: HashMap<PathBuf, Kept>,
+    /// Confirmed, and not known to be good yet.
+    staged: HashMap<PathBuf, Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    /// None: the good state has no file (absent, or a link).
+    file: Option<PathBuf>,
+    state: State,
+}
+
+/// What putting back came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// The path is in its last good state, which is this.
+    Good(State),
+    /// It has changed since it was found bad: left alone.
+    Changed,
+    /// There is no good state to go back to.
+    Unknown,
+}
+
+impl Vault {
+    /// Makes the directory, inside `parent`, so that contents can be shared with the files below it.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn new(parent: &Path, options: ConfirmOptions) -> Result<Self, String> {
+        let dir = parent.join(format!(".hotr-rollback-{}", std::process::id()));
+        DirBuilder::new().mode(0o700).create(&dir).map_err(|error| {
+            format!("make {}: {error}; name another place with --backup-dir", dir.display())
+        })?;
+        Ok(Self { dir, options, next: 0, kept: HashMap::new(), staged: HashMap::new() })
+    }
+
+    /// Copies a path whose state was just confirmed, in case it turns out to be good.
+    ///
+    /// # Errors
+    /// A sentence: the path cannot be rolled back to this state.
+    pub fn stage(&mut self, path: &Path, state: &State) -> Result<(), String> {
+        self.drop_staged(path);
+        let file = match state {
+            State::File(file) if file.digest.is_none() => {
+                return Err(format!(
+                    "keep {}: too large, or not readable; it cannot be rolled back",
+                    path.display()
+                ));
+            }
+            State::File(_) => {
+                let to = self.dir.join(self.next.to_string());
+                self.next += 1;
+                copy_whole(path, &to).map_err(|error| {
+                    format!("keep {}: {error}; reloads go on, and it cannot be rolled back", path.display())
+                })?;
+                if State::of(&to, None, self.options) != *state {
+                    // It is changing at this moment, and will be confirmed again.
+                    let _ = fs::remove_file(&to);
+                    return Ok(());
+                }
+                Some(to)
+            }
+            _ => None,
+        };
+        self.staged.insert(path.to_owned(), Kept { file, state: state.clone() });
+        Ok(())
+    }
+
+    /// A state turned out to be good: if it was staged it is what [`Self::restore`] puts back from now on. Otherwise
+    /// an older good content stays.
+    pub fn promote(&mut self, path: &Path, state: &State) {
+        if self.staged.get(path).is_none_or(|staged| staged.state != *state) {
+            return;
+        }
+        let Some(staged) = self.staged.remove(path) else { return };
+        if let Some(old) = self.kept.insert(path.to_owned(), staged).and_then(|kept| kept.file) {
+            let _ = fs::remove_file(old);
+        }
+    }
+
+    fn drop_staged(&mut self, path: &Path) {
+        if let Some(file) = self.staged.remove(path).and_then(|staged| staged.file) {
+            let _ = fs::remove_file(file);
+        }
+    }
+
+    /// Notes that a path which is not kept was absent while all was good.
+    pub fn keep_absent(&mut self, path: &Path) {
+        self.kept.entry(path.to_owned()).or_insert(Kept { file: None, state: State::Absent });
+    }
+
+    /// Puts the good content of a path back, unless the path is not in its bad state any more.
+    ///
+    /// # Errors
+    /// A sentence, when it cannot be put back.
+    pub fn restore(&mut self, path: &Path, bad: &State) -> Result<Restored, String> {
+        if self.staged.get(path).is_some_and(|staged| staged.state == *bad) {
+            self.drop_staged(path);
+        }
+        let Some(kept) = self.kept.get(path) else { return Ok(Restored::Unknown) };
+        if State::of(path, None, self.options) != *bad {
+            return Ok(Restored::Changed);
+        }
+        if kept.state == *bad {
+            return Ok(Restored::Good(bad.clone()));
+        }
+        let explain = |error: io::Error| {
+            let next = if path.parent().is_some_and(Path::is_dir) {
+                "repair it by hand"
+            } else {
+                "its directory is gone"
+            };
+            format!("put {} back: {error}; {next}", path.display())
+        };
+        let temporary = self.temporary(path);
+        match (&kept.state, &kept.file) {
+            (State::File(_), Some(file)) => copy_whole(file, &temporary),
+            (State::Link(target), _) => std::os::unix::fs::symlink(target, &temporary),
+            (State::Absent, _) => return self.take_away(path, &temporary, bad).map_err(explain),
+            _ => return Ok(Restored::Unknown),
+        }
+        .inspect_err(|_| drop(fs::remove_file(&temporary)))
+        .map_err(explain)?;
+        let swapped = self.swap(&temporary, path, bad).map_err(explain);
+        let good = kept.state.clone();
+        let _ = fs::remove_file(&temporary);
+        if !swapped? {
+            return Ok(Restored::Changed);
+        }
+        Ok(Restored::Good(good))
+    }
+
+    /// Removes what was not there while all was good: moved aside first, and back when it is not what was found bad.
+    fn take_away(&self, path: &Path, aside: &Path, bad: &State) -> io::Result<Restored> {
+        match renameat_with(CWD, path, CWD, aside, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(Restored::Changed),
+            Err(errno) => return Err(errno.into()),
+        }
+        if State::of(aside, None, self.options) == *bad {
+            fs::remove_file(aside)?;
+            return Ok(Restored::Good(State::Absent));
+        }
+        // Should the name be taken again already, what was moved stays beside it: nothing is lost.
+        renameat_with(CWD, aside, CWD, path, RenameFlags::NOREPLACE)?;
+        Ok(Restored::Changed)
+    }
+
+    fn temporary(&self, path: &Path) -> PathBuf {
+        let name = format!(".hotr-restore-{}-{}", std::process::id(), self.next);
+        path.parent().unwrap_or(path).join(name)
+    }
+
+    /// Puts `new` at `path` if that is in its bad state; `false` when it is not.
+    fn swap(&self, new: &Path, path: &Path, bad: &State) -> io::Result<bool> {
+        if *bad == State::Absent {
+            return match renameat_with(CWD, new, CWD, path, RenameFlags::NOREPLACE) {
+                Ok(()) => Ok(true),
+                Err(Errno::EXIST) => Ok(false),
+                Err(errno) => Err(errno.into()),
+            };
+        }
+        match renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE) {
+            Ok(()) => {}
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                if State::of(path, None, self.options) != *bad {
+                    return Ok(false);
+                }
+                return fs::rename(new, path).map(|()| true);
+            }
+            Err(Errno::NOENT) => return Ok(false),
+            Err(errno) => return Err(errno.into()),
+        }
+        if State::of(new, None, self.options) == *bad {
+            return Ok(true);
+        }
+        // Somebody was faster: what they wrote goes back to its place.
+        renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE)?;
+        Ok(false)
+    }
+}
+
+impl Drop for Vault {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A new file with the content, owner, mode, times and extended attributes of another.
+fn copy_whole(from: &Path, to: &Path) -> io::Result<()> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let mut source = File::options().read(true).custom_flags(flags).open(from)?;
+    let mut target = File::options().read(true).write(true).create_new(true).mode(0o600).open(to)?;
+    let copied = copy_open(&mut source, &mut target);
+    if copied.is_err() {
+        let _ = fs::remove_file(to);
+    }
+    copied
+}
+
+fn copy_open(source: &mut File, target: &mut File) -> io::Result<()> {
+    let data = source.metadata()?;
+    if ioctl_ficlone(&*target, &*source).is_err() {
+        io::copy(source, target)?;
+    }
+    // Without privileges the owner is ours already, or cannot be given.
+    let owner = (rustix::fs::Uid::from_raw(data.uid()), rustix::fs::Gid::from_raw(data.gid()));
+    match fchown(&*target, Some(owner.0), Some(owner.1)) {
+        Ok(()) | Err(Errno::PERM) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    fchmod(&*target, rustix::fs::Mode::from_raw_mode(data.mode() & 0o7777))?;
+    copy_xattrs(source, target)?;
+    let time = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
+    futimens(
+        &*target,
+        &Timestamps {
+            last_access: time(data.atime(), data.atime_nsec()),
+            last_modification: time(data.mtime(), data.mtime_nsec()),
+        },
+    )?;
+    Ok(())
+}
+
+fn copy_xattrs(source: &File, target: &File) -> io::Result<()> {
+    let mut names = vec![0_u8; 64 * 1024];
+    let length = match flistxattr(source, &mut names[..]) {
+        Ok(length) => length,
+        Err(Errno::OPNOTSUPP) => return Ok(()),
+        Err(errno) => return Err(errno.into()),
+    };
+    let mut value = vec![0_u8; 64 * 1024];
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let Ok(size) = fgetxattr(source, name, &mut value[..]) else { continue };
+        match fsetxattr(target, name, &value[..size], XattrFlags::empty()) {
+            // Attributes of namespaces that this user, or this filesystem, may not set.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}

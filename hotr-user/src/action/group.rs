@@ -1,0 +1,169 @@
+//! A child in a process group of its own: started without a shell, waited for through a pidfd, ended with everything
+//! it has started.
+//!
+//! The leader is not reaped before its group has been signalled: while it is a zombie the group's number cannot be
+//! given to another (`kernel/pid.c`, `free_pid`).
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep};
+
+use super::{CommandSpec, StopSpec};
+
+/// How often the rest of a group is looked for once its leader has ended.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A running group.
+#[derive(Debug)]
+pub struct Group {
+    child: Child,
+    pid: Pid,
+    pidfd: AsyncFd<OwnedFd>,
+    reaped: bool,
+}
+
+impl Group {
+    /// Starts a command; the child gets SIGTERM when hotr is killed.
+    ///
+    /// # Errors
+    /// That of `execve`: the command is not found, not executable, …
+    pub fn start(
+        spec: &CommandSpec,
+        stdin: Stdio,
+        env: &[(std::ffi::OsString, std::ffi::OsString)],
+    ) -> io::Result<Self> {
+        let (program, args) = spec.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut command = Command::new(program);
+        command.args(args).stdin(stdin).process_group(0);
+        command.envs(spec.env.iter().map(|(k, v)| (k, v))).envs(env.iter().map(|(k, v)| (k, v)));
+        if let Some(dir) = &spec.dir {
+            command.current_dir(dir);
+        }
+        if spec.stdout_to_stderr {
+            command.stdout(rustix::io::dup(rustix::stdio::stderr())?);
+        }
+        let follow_parent = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?);
+        // SAFETY: one system call between fork and exec, which neither allocates nor takes a lock.
+        unsafe { command.pre_exec(follow_parent) };
+        let child = command.spawn()?;
+        let pid = Pid::from_child(&child);
+        let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+        // SAFETY: the descriptor is moved into the `AsyncFd`, which keeps it open.
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE)? };
+        Ok(Self { child, pid, pidfd, reaped: false })
+    }
+
+    /// The child's stdin, once, when it is a pipe.
+    pub fn take_stdin(&mut self) -> Option<std::process::ChildStdin> {
+        self.child.stdin.take()
+    }
+
+    /// Waits for the end of the leader; may be dropped and called again.
+    ///
+    /// # Errors
+    /// Those of `waitid`.
+    pub async fn ended(&mut self) -> io::Result<ExitStatus> {
+        self.leader_ended().await?;
+        self.reap()
+    }
+
+    async fn leader_ended(&self) -> io::Result<()> {
+        // A pidfd is readable once the process is a zombie (kernel/fork.c, `pidfd_poll`).
+        let _ready = self.pidfd.readable().await?;
+        Ok(())
+    }
+
+    fn reap(&mut self) -> io::Result<ExitStatus> {
+        let status = self.child.wait()?;
+        self.reaped = true;
+        Ok(status)
+    }
+
+    /// Sends a signal to every process of the group.
+    pub fn signal(&self, signal: Signal) {
+        if !self.reaped {
+            // Nobody left to get it is no error.
+            let _ = kill_process_group(self.pid, signal);
+        }
+    }
+
+    /// Ends the group: the stop signal, time to obey, SIGKILL. Returns whether SIGKILL was needed.
+    pub async fn stop(mut self, stop: StopSpec) -> bool {
+        self.signal(stop.signal);
+        // A stopped process would not get the signal.
+        self.signal(Signal::CONT);
+        let over = Instant::now() + stop.timeout;
+        let in_time = tokio::time::timeout_at(over, self.leader_ended()).await.is_ok();
+        let mut left = !in_time || has_living(self.pid);
+        while left && in_time && Instant::now() < over {
+            sleep(LOOK).await;
+            left = has_living(self.pid);
+        }
+        if left {
+            self.signal(Signal::KILL);
+        }
+        let _ = self.leader_ended().await;
+        let _ = self.reap();
+        left
+    }
+}
+
+impl Drop for Group {
+    /// Nothing a group has started outlives it, unless the leader had ended by itself.
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.signal(Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Whether a process of the group runs that is not a zombie.
+fn has_living(group: Pid) -> bool {
+    let Ok(processes) = procfs::process::all_processes() else { return false };
+    processes
+        .flatten()
+        .filter_map(|process| process.stat().ok())
+        .any(|stat| stat.pgrp == group.as_raw_nonzero().get() && !matches!(stat.state, 'Z' | 'X'))
+}
+
+/// The number a shell would show: the exit status, or 128 and the signal.
+#[must_use]
+pub fn number(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+/// `exit status 3` or `ended by signal 9`.
+#[must_use]
+pub fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("ended by signal {signal}"),
+        _ => "ended".to_owned(),
+    }
+}
+
+/// Why a command could not be started: operation, object, cause, next step.
+#[must_use]
+pub fn explain(spec: &CommandSpec, error: &io::Error) -> String {
+    let name = spec.words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    let next = match error.kind() {
+        io::ErrorKind::NotFound => match &spec.dir {
+            Some(dir) if !dir.is_dir() => "the working directory does not exist; correct --workdir",
+            _ => "command or its interpreter not found; correct its name or PATH",
+        },
+        io::ErrorKind::PermissionDenied => "not executable; chmod +x it, or name its interpreter",
+        _ if error.raw_os_error() == Some(libc::ENOEXEC) => {
+            "neither a binary nor a script with #!; name its interpreter"
+        }
+        _ => "correct the command",
+    };
+    format!("run {name}: {error}; {next}")
+}

@@ -1,0 +1,187 @@
+//! Which running process gets a signal, and that it is that process and no other.
+//!
+//! In: a process id, a pid file, a task name or a systemd unit. Out: the signal, sent through a pidfd. The pidfd is
+//! opened first and the target's identity checked after: a process id that was given to another process in between
+//! is noticed, and one that is given to another afterwards is not hit.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+
+use procfs::process::Process;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// Clock ticks and boot time are this exact.
+const SLACK_S: i64 = 2;
+
+/// Who gets the signal.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// The process that had this id when hotr started.
+    Pid(i32, Rc<OwnedFd>),
+    /// The process whose id a file holds.
+    PidFile(PathBuf),
+    /// Every process of this task name.
+    Comm(String),
+    /// The main process of a systemd unit.
+    Unit(String),
+}
+
+impl Target {
+    /// Takes hold of a process now: whoever gets its id later is another.
+    ///
+    /// # Errors
+    /// When there is none of this id.
+    pub fn pid(pid: i32) -> Result<Self, String> {
+        Ok(Self::Pid(pid, Rc::new(open(pid)?)))
+    }
+
+    /// Sends a signal. Returns the process ids it was sent to.
+    ///
+    /// # Errors
+    /// A sentence: who was meant, and why the signal was not sent.
+    pub fn send(&self, signal: Signal) -> Result<Vec<i32>, String> {
+        match self {
+            Self::Pid(pid, fd) => send(*pid, fd, signal).map(|()| vec![*pid]),
+            Self::PidFile(path) => by_file(path, signal),
+            Self::Comm(name) => by_comm(name, signal),
+            Self::Unit(unit) => {
+                let pid = main_pid(unit)?;
+                let fd = open(pid)?;
+                if main_pid(unit)? != pid {
+                    return Err(format!("signal unit {unit}: its main process changed meanwhile; try again"));
+                }
+                send(pid, &fd, signal).map(|()| vec![pid])
+            }
+        }
+    }
+}
+
+fn open(pid: i32) -> Result<OwnedFd, String> {
+    let raw =
+        Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(|| format!("signal process {pid}: no such id"))?;
+    pidfd_open(raw, PidfdFlags::empty()).map_err(|errno| match errno {
+        Errno::SRCH => format!("signal process {pid}: it does not run; start the service, or name another"),
+        _ => format!(
+            "signal process {pid}: {}; check that it is a process and not a thread",
+            io::Error::from(errno)
+        ),
+    })
+}
+
+fn send(pid: i32, fd: &OwnedFd, signal: Signal) -> Result<(), String> {
+    let uid = fs::metadata(format!("/proc/{pid}")).map_or(0, |data| data.uid());
+    pidfd_send_signal(fd, signal).map_err(|errno| match errno {
+        Errno::SRCH => format!("signal process {pid}: it has ended; start the service again"),
+        Errno::PERM => {
+            format!("signal process {pid}: it belongs to user {uid}; run hotr as that user or as root")
+        }
+        _ => format!("signal process {pid}: {}", io::Error::from(errno)),
+    })
+}
+
+/// Whether the process of a pidfd still runs: what was read in /proc under its id was then its own.
+fn runs(fd: &OwnedFd) -> bool {
+    poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(0)
+}
+
+fn read_pid(path: &Path) -> Result<i32, String> {
+    let object = path.display();
+    let text = fs::read_to_string(path).map_err(|error| {
+        format!("read pid file {object}: {error}; start the service, or name its pid file")
+    })?;
+    if text.trim().is_empty() {
+        return Err(format!("read pid file {object}: it is empty; is the service still starting?"));
+    }
+    let first = text.lines().next().unwrap_or_default().trim();
+    first.parse().ok().filter(|pid| *pid > 0).ok_or_else(|| {
+        format!("read pid file {object}: {first:?} is no process id; name a file that holds one")
+    })
+}
+
+fn by_file(path: &Path, signal: Signal) -> Result<Vec<i32>, String> {
+    let object = path.display();
+    let pid = read_pid(path)?;
+    let fd = open(pid).map_err(|why| format!("pid file {object} is stale: {why}"))?;
+    let process = Process::new(pid).map_err(|_| format!("pid file {object} is stale: {pid} has ended"))?;
+    let data = fs::metadata(path).map_err(|error| format!("read pid file {object}: {error}"))?;
+    let uid = process.uid().unwrap_or(0);
+    // Who may write the file would choose whom hotr signals.
+    if data.uid() != 0 && data.uid() != uid {
+        return Err(format!(
+            "pid file {object} belongs to user {}, and process {pid} to user {uid}: not signalled; \
+             let root or user {uid} own the file",
+            data.uid()
+        ));
+    }
+    if started_at(&process).is_some_and(|started| started > data.mtime() + SLACK_S) {
+        return Err(format!(
+            "pid file {object} is stale: process {pid} was started after the file was written; restart the service"
+        ));
+    }
+    if read_pid(path)? != pid || !runs(&fd) {
+        return Err(format!("pid file {object} names another process meanwhile; try again"));
+    }
+    send(pid, &fd, signal).map(|()| vec![pid])
+}
+
+/// Seconds since 1970.
+fn started_at(process: &Process) -> Option<i64> {
+    let ticks = process.stat().ok()?.starttime;
+    // Not `btime`: it is rounded at boot, and the clock may have been set since.
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec;
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+    let since_boot = i64::try_from(ticks / procfs::ticks_per_second()).ok()?;
+    Some(now - up + since_boot)
+}
+
+fn by_comm(name: &str, signal: Signal) -> Result<Vec<i32>, String> {
+    let mut sent = Vec::new();
+    let mut refused = None;
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let is_it = |pid: i32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end_matches('\n') == name)
+    };
+    let all = procfs::process::all_processes().map_err(|error| format!("read /proc: {error}"))?;
+    for pid in all.flatten().map(|process| process.pid()).filter(|pid| *pid != own && is_it(*pid)) {
+        let Ok(fd) = open(pid) else { continue };
+        if !is_it(pid) || !runs(&fd) {
+            continue;
+        }
+        match send(pid, &fd, signal) {
+            Ok(()) => sent.push(pid),
+            Err(why) => refused = Some(why),
+        }
+    }
+    match refused {
+        Some(why) if sent.is_empty() => Err(why),
+        None if sent.is_empty() => {
+            Err(format!("signal processes named {name}: none runs; start the service, or see ps -e -o comm"))
+        }
+        _ => Ok(sent),
+    }
+}
+
+fn main_pid(unit: &str) -> Result<i32, String> {
+    let output = Command::new("systemctl")
+        .args(["show", "-p", "MainPID", "--value", "--", unit])
+        .output()
+        .map_err(|error| format!("ask systemctl for unit {unit}: {error}; use --pid-file or --comm"))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    match said.trim().parse() {
+        Ok(pid) if pid > 0 => Ok(pid),
+        Ok(_) => Err(format!(
+            "signal unit {unit}: it has no main process; systemctl start it, or correct its name"
+        )),
+        Err(_) => {
+            let why = String::from_utf8_lossy(&output.stderr);
+            Err(format!("signal unit {unit}: systemctl said: {}; use --pid-file or --comm", why.trim()))
+        }
+    }
+}

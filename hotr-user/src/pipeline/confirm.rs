@@ -1,0 +1,219 @@
+//! Whether a change changed anything: the state of a path against the last state that was confirmed.
+//!
+//! In: paths that some channel named. Out: [`Confirmed`] changes. A state is (mtime, size, digest) of a regular
+//! file, the target of a symbolic link, or absence. A touch, a rewrite of the same bytes, or two files swapped and
+//! swapped back leave the digest as it was, and are none.
+//!
+//! What the states were before the first change is the baseline's to say ([`baseline`]). A path without a known
+//! state counts as changed: wrong only in the harmless direction.
+
+pub mod baseline;
+mod state;
+#[cfg(test)]
+mod tests;
+pub mod writers;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use lru::LruCache;
+
+pub use state::{Digest, FileState, HashKind, State};
+
+use crate::event::Channel;
+
+/// How content is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfirmOptions {
+    /// The digest.
+    pub hash: HashKind,
+    /// Larger files, in bytes, are compared by size and modification time.
+    pub hash_limit: u64,
+    /// Paths whose state is remembered; the least recently used go first.
+    pub entries: NonZeroUsize,
+}
+
+impl Default for ConfirmOptions {
+    fn default() -> Self {
+        let entries = NonZeroUsize::new(200_000).unwrap_or(NonZeroUsize::MIN);
+        Self { hash: HashKind::Sha256, hash_limit: 64 << 20, entries }
+    }
+}
+
+/// What a confirmed change did to a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// There was none.
+    Created,
+    /// There is none any more.
+    Removed,
+    /// A new name of a file whose old name has gone.
+    Renamed,
+    /// Other content, or another type.
+    Written,
+    /// A symbolic link that leads elsewhere.
+    Link,
+}
+
+impl Kind {
+    /// The word used in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Removed => "removed",
+            Self::Renamed => "renamed",
+            Self::Written => "written",
+            Self::Link => "link",
+        }
+    }
+}
+
+/// What a confirmed change rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// Digests differ.
+    Digest,
+    /// Size or modification time differ; the content was too large, or could not be read.
+    SizeAndTime,
+    /// The name appeared, went, or is of another type.
+    Name,
+    /// The target of a link differs.
+    Target,
+    /// The state before is not known.
+    Unknown,
+}
+
+impl Evidence {
+    /// The word used in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Digest => "digest",
+            Self::SizeAndTime => "size-mtime",
+            Self::Name => "name",
+            Self::Target => "target",
+            Self::Unknown => "unknown-before",
+        }
+    }
+}
+
+/// A change that changed something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// What happened to the path.
+    pub kind: Kind,
+    /// The path as the user watches it.
+    pub path: PathBuf,
+    /// What says so.
+    pub by: Evidence,
+    /// Size now, of a regular file.
+    pub size: Option<u64>,
+    /// The channels that told of it.
+    pub seen_by: Vec<Channel>,
+    /// The state that was confirmed.
+    pub state: State,
+}
+
+/// The last confirmed states.
+#[derive(Debug)]
+pub struct Confirmer {
+    options: ConfirmOptions,
+    known: LruCache<PathBuf, State>,
+    /// The baseline holds every path of the trees: a path that is not known was not there.
+    complete: bool,
+}
+
+impl Confirmer {
+    /// Knows nothing yet.
+    #[must_use]
+    pub fn new(options: ConfirmOptions) -> Self {
+        // Unbounded here, bounded in `put`: a bounded one reserves its memory at once.
+        Self { options, known: LruCache::unbounded(), complete: false }
+    }
+
+    /// The options.
+    #[must_use]
+    pub const fn options(&self) -> ConfirmOptions {
+        self.options
+    }
+
+    /// Number of paths whose state is known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether no state is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// The last confirmed state of a path.
+    #[must_use]
+    pub fn state(&self, path: &Path) -> Option<&State> {
+        self.known.peek(path)
+    }
+
+    /// Takes a state from before the first change; what was confirmed since counts more.
+    pub fn learn(&mut self, path: PathBuf, state: State) {
+        if !self.known.contains(&path) && self.known.len() < self.options.entries.get() {
+            self.known.put(path, state);
+        }
+    }
+
+    /// From now on a path that is not known was absent; holds until one is forgotten.
+    pub fn baseline_complete(&mut self) {
+        self.complete = true;
+    }
+
+    /// Forgets everything: the trees are other ones.
+    pub fn clear(&mut self) {
+        self.known.clear();
+        self.complete = false;
+    }
+
+    /// Sets a state without judging: hotr itself put it there.
+    pub fn put(&mut self, path: PathBuf, state: State) {
+        self.known.put(path, state);
+        while self.known.len() > self.options.entries.get() {
+            self.complete = false;
+            self.known.pop_lru();
+        }
+    }
+
+    /// Known paths below a directory, that directory included.
+    pub fn below<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = &'a Path> {
+        self.known.iter().map(|(path, _)| path.as_path()).filter(move |path| path.starts_with(dir))
+    }
+
+    /// All known states.
+    pub fn states(&self) -> impl Iterator<Item = (&Path, &State)> {
+        self.known.iter().map(|(path, state)| (path.as_path(), state))
+    }
+
+    /// Looks at a path now. `None`: nothing has changed since it was last confirmed. `born`: a channel told that the
+    /// name appeared, so an unknown path was absent before.
+    pub fn confirm(&mut self, path: &Path, born: bool, seen_by: &[Channel]) -> Option<Confirmed> {
+        let before = self.known.get(path);
+        let now = State::of(path, before, self.options);
+        let verdict = match before {
+            Some(before) => before.differs(&now),
+            None if (born || self.complete) && !now.is_file_or_link() => None,
+            None if born || self.complete => Some((Kind::Created, Evidence::Name)),
+            None => match now {
+                State::Absent => Some((Kind::Removed, Evidence::Unknown)),
+                State::Dir => None,
+                _ => Some((Kind::Written, Evidence::Unknown)),
+            },
+        };
+        if now == State::Absent && self.complete {
+            // Absence needs no memory when all that is there is known.
+            self.known.pop(path);
+        } else {
+            self.put(path.to_owned(), now.clone());
+        }
+        let (kind, by) = verdict?;
+        let size = if let State::File(file) = &now { Some(file.size) } else { None };
+        Some(Confirmed { kind, path: path.to_owned(), by, size, seen_by: seen_by.to_vec(), state: now })
+    }
+}

@@ -1,0 +1,195 @@
+//! `hotr watch`: reloads when, and only when, the content really changed.
+//!
+//! In: the reports of a trace session. Out: reloads, and [`Report`]s of them. `feed` turns reports into batches of
+//! confirmed changes; `worker` runs the action for each; [`run`] stands between them. [`Builder`] gives the same
+//! changes to a program as a stream.
+
+mod builder;
+mod feed;
+pub mod filter;
+mod links;
+mod rollback;
+mod worker;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+pub use builder::{Batch, Builder, Changes};
+
+use crate::action::check::Check;
+use crate::action::{Action, Busy, Emit, StopSpec};
+use crate::error::Error;
+use crate::options::TraceOptions;
+use crate::output::Printer;
+use crate::pipeline::confirm::ConfirmOptions;
+use crate::report::{Report, Trigger};
+use feed::{Fed, Feed};
+use filter::FilterOptions;
+use rollback::Rollback;
+use worker::{News, Order, Worker};
+
+/// What to watch, and what counts as a change.
+#[derive(Clone, Debug)]
+pub struct WatchOptions {
+    /// The channels.
+    pub trace: TraceOptions,
+    /// Which paths matter.
+    pub filter: FilterOptions,
+    /// How content is compared.
+    pub confirm: ConfirmOptions,
+    /// A batch is looked at when no change came for this long.
+    pub debounce: Duration,
+    /// A batch is held for this long at most: while changes go on, or a file of it is open for writing.
+    pub settle_max: Duration,
+    /// Do not start before the state of every file is known.
+    pub whole_baseline: bool,
+}
+
+/// What to do for a batch.
+#[derive(Clone, Debug)]
+pub struct ReloadOptions {
+    /// The action.
+    pub action: Action,
+    /// Changes during a command.
+    pub busy: Busy,
+    /// How a command is ended.
+    pub stop: StopSpec,
+    /// How a command is told what changed.
+    pub emit: Emit,
+    /// Must succeed before.
+    pub validate: Option<Check>,
+    /// Must succeed after.
+    pub health: Option<Check>,
+    /// Wait between validation and action.
+    pub delay: Duration,
+    /// Clear the terminal before a command.
+    pub clear: bool,
+    /// Reload at the start as well.
+    pub at_start: bool,
+    /// Put the last good content back when a reload is not well, and where to keep it (none: beside the files).
+    pub rollback: Option<Option<PathBuf>>,
+}
+
+/// What a run tells, and to whom.
+pub struct Outlet<'a> {
+    /// Gets the reports.
+    pub printer: &'a mut dyn Printer,
+    /// Gets sentences.
+    pub say: &'a dyn Fn(&str),
+    /// Tell of single changes, and of those that changed nothing.
+    pub verbose: bool,
+}
+
+/// What asks a run for something from outside.
+pub enum Ask {
+    /// A reload now.
+    Reload,
+    /// The end.
+    End,
+}
+
+/// Watches and reloads until `asks` gives [`Ask::End`].
+///
+/// # Errors
+/// As [`crate::trace::run`].
+pub async fn run(
+    watch: WatchOptions,
+    reload: ReloadOptions,
+    asks: &mut UnboundedReceiver<Ask>,
+    outlet: &mut Outlet<'_>,
+) -> Result<(), Error> {
+    let mut feed = Feed::start(watch.clone()).await?;
+    let mut rollback = Rollback::start(&reload, &watch, &feed.confirmer, outlet.say);
+    let (orders, inbox) = unbounded_channel();
+    let (outbox, mut news) = unbounded_channel();
+    let at_start = reload.at_start;
+    let worker = tokio::task::LocalSet::new();
+    let work = worker.spawn_local(Worker::new(reload, inbox, outbox).run());
+    let result = worker
+        .run_until(async {
+            if at_start {
+                let _ = orders.send(Order { trigger: Trigger::Start, changes: Vec::new() });
+            }
+            turn(&mut feed, &mut rollback, &orders, &mut news, asks, outlet).await
+        })
+        .await;
+    // Without orders the worker ends what it runs.
+    drop(orders);
+    worker
+        .run_until(work)
+        .await
+        .map_err(|error| std::io::Error::other(error.to_string()))
+        .map_err(Error::Output)?;
+    while let Ok(one) = news.try_recv() {
+        match one {
+            News::Report(reload) => print(Report::Reload(reload), outlet)?,
+            News::Say(text) => (outlet.say)(&text),
+            News::Good(_) | News::Bad { .. } => {}
+        }
+    }
+    drop(rollback);
+    let tail = feed.finish()?;
+    result?;
+    tail.into_iter().try_for_each(|report| relay(report, outlet))
+}
+
+async fn turn(
+    feed: &mut Feed,
+    rollback: &mut Rollback,
+    orders: &UnboundedSender<Order>,
+    news: &mut UnboundedReceiver<News>,
+    asks: &mut UnboundedReceiver<Ask>,
+    outlet: &mut Outlet<'_>,
+) -> Result<(), Error> {
+    let order = |trigger, changes| {
+        // The worker lives as long as this sender.
+        let _ = orders.send(Order { trigger, changes });
+    };
+    loop {
+        tokio::select! {
+            ask = asks.recv() => match ask {
+                Some(Ask::Reload) => order(Trigger::Request, Vec::new()),
+                Some(Ask::End) | None => return Ok(()),
+            },
+            fed = feed.next() => match fed? {
+                Fed::Report(report) => relay(report, outlet)?,
+                Fed::Batch(changes) => {
+                    rollback.stage(&changes, outlet.say);
+                    order(Trigger::Change, changes);
+                }
+                Fed::Nothing(paths) if outlet.verbose => {
+                    let first = paths.first().map(|path| path.display().to_string()).unwrap_or_default();
+                    (outlet.say)(&format!("no reload: {} files touched, none changed ({first} …)", paths.len()));
+                }
+                Fed::Nothing(_) => {}
+                Fed::Say(text) => (outlet.say)(&text),
+            },
+            Some(one) = news.recv() => match one {
+                News::Report(reload) => print(Report::Reload(reload), outlet)?,
+                News::Say(text) => (outlet.say)(&text),
+                News::Good(changes) => rollback.good(changes),
+                News::Bad { changes, roll_back } => {
+                    rollback.bad(changes);
+                    let restored = if roll_back { rollback.restore(&mut feed.confirmer, outlet.say) } else { Vec::new() };
+                    if !restored.is_empty() {
+                        order(Trigger::Rollback, restored);
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// Reports of the channels: all but single changes, which are for `-v`.
+fn relay(report: Report, outlet: &mut Outlet<'_>) -> Result<(), Error> {
+    if matches!(report, Report::Change(_)) && !outlet.verbose {
+        return Ok(());
+    }
+    print(report, outlet)
+}
+
+fn print(report: Report, outlet: &mut Outlet<'_>) -> Result<(), Error> {
+    outlet.printer.print(&report).and_then(|()| outlet.printer.flush()).map_err(Error::Output)
+}
