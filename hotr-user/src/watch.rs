@@ -4,6 +4,8 @@
 //! confirmed changes; `worker` runs the action for each; [`run`] stands between them. [`Builder`] gives the same
 //! changes to a program as a stream.
 
+#[expect(dead_code, reason = "wired next")]
+mod arbiter;
 mod builder;
 mod feed;
 pub mod filter;

@@ -1,6 +1,7 @@
 //! One run of `hotr trace`: the channels, and what joins them.
 
 mod losses;
+mod pulse;
 mod ready;
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -21,7 +22,10 @@ use crate::pipeline::filter::Filter;
 use crate::pipeline::heard::Heard;
 use crate::pipeline::settle::Settler;
 use crate::report::{Raw, Report};
+use crate::source::heart::Heart;
 use crate::source::mono_ns;
+
+pub use pulse::Pulse;
 
 /// How often losses of the kernel side are asked for while changes come.
 const LOSS_CHECK: Duration = Duration::from_millis(250);
@@ -47,6 +51,7 @@ pub(super) struct Engine {
     more: bool,
     /// A descriptor was replaced.
     renewed: bool,
+    heart: Option<Heart>,
 }
 
 impl Engine {
@@ -97,6 +102,7 @@ impl Engine {
             loss_check: Some(Instant::now() + IDLE_LOSS_CHECK),
             more: false,
             renewed: false,
+            heart: None,
         };
         engine.ready(off.into_iter().map(|(channel, error)| (channel, cause(error))).collect());
         Ok(engine)
