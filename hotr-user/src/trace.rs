@@ -29,6 +29,7 @@ use crate::report::Report;
 use crate::event::Channel;
 use engine::Engine;
 pub use engine::Pulse;
+pub(crate) use engine::own_outputs;
 
 /// Traces until `end` is ready, the duration is over, or the reader of the reports has gone. The first report is
 /// `ready`, the last one `summary`.

@@ -359,7 +359,7 @@ fn raw_report(traced: Traced) -> Report {
 }
 
 /// Device and inode of the regular files stdout and stderr lead to.
-fn own_outputs() -> Vec<(u64, u64)> {
+pub(crate) fn own_outputs() -> Vec<(u64, u64)> {
     let wanted = StatxFlags::INO | StatxFlags::TYPE;
     let ids = [rustix::stdio::stdout(), rustix::stdio::stderr()].map(|fd| {
         let stat = statx(fd, c"", AtFlags::EMPTY_PATH, wanted).ok()?;

@@ -56,6 +56,8 @@ struct Audits {
     /// As the user set it: does not adapt.
     fixed: Option<Duration>,
     interval: Duration,
+    /// That interval is of a time without a healthy channel.
+    was_polling: bool,
     /// When the next one is due.
     next: Duration,
     /// What asks for one at once.
@@ -77,20 +79,32 @@ pub(super) struct Arbiter {
 }
 
 impl Arbiter {
-    /// For these event channels, with audits or without; `fixed` is an interval that the user set.
-    pub(super) fn new(channels: &[Channel], audits: bool, fixed: Option<Duration>, now: Moment) -> Self {
-        let interval = fixed.unwrap_or(AUDIT_START);
+    /// For these event channels, each with what it cannot hear from the start, which is not told again; with audits
+    /// or without; `fixed` is an interval that the user set.
+    pub(super) fn new(
+        channels: Vec<(Channel, Option<String>)>,
+        audits: bool,
+        fixed: Option<Duration>,
+        now: Moment,
+    ) -> Self {
+        let is_event = channels.iter().any(|(_, gap)| gap.is_none());
+        let interval = match (is_event, fixed) {
+            (true, fixed) => fixed.unwrap_or(AUDIT_START),
+            (false, fixed) => fixed.map_or(DEGRADED, |fixed| fixed.min(DEGRADED)),
+        };
         let audits = audits.then(|| Audits {
             fixed,
             interval,
+            was_polling: !is_event,
             next: now.mono + interval,
             urgent: None,
             running: None,
             unjudged: None,
             ended: None,
         });
-        let channels = channels.iter().map(|channel| (*channel, Health::default())).collect();
-        Self { channels, audits, told: Level::Event, last: None }
+        let channels = channels.into_iter().map(|(channel, gap)| (channel, Health::new(gap))).collect();
+        let told = if is_event { Level::Event } else { Level::Polling };
+        Self { channels, audits, told, last: None }
     }
 
     /// What is relied on.
@@ -181,6 +195,11 @@ impl Arbiter {
 
     /// Something was lost: changes may have been made that nobody tells.
     pub(super) fn lost(&mut self, now: Moment, channel: Channel, reason: &str) -> Vec<Report> {
+        // Frequent where it happens, and of little weight: another channel heard what these programs did not.
+        let other = |(one, health): &(Channel, Health)| *one != channel && !health.is_degraded();
+        if reason == "program-skipped" && self.channels.iter().any(other) {
+            return Vec::new();
+        }
         self.ask(format!("{} lost changes ({reason})", channel.as_str()));
         self.settle(now).into_iter().collect()
     }
@@ -266,7 +285,6 @@ impl Arbiter {
     /// Tells of another level, and plans for it.
     fn settle(&mut self, now: Moment) -> Option<Report> {
         let level = self.level();
-        let mode = self.mode();
         let audits = self.audits.as_mut()?;
         if level == self.told {
             return None;
@@ -278,6 +296,7 @@ impl Arbiter {
                 (ChannelState::Active, format!("{reason}: all files are looked at now"))
             }
             Level::Polling => {
+                audits.was_polling = true;
                 audits.interval = audits.fixed.map_or(DEGRADED, |fixed| fixed.min(DEGRADED));
                 // The audit that ended the emergency was one of these.
                 let from = if before == Level::Emergency { now.mono + audits.interval } else { now.mono };
@@ -286,13 +305,20 @@ impl Arbiter {
                 (ChannelState::Active, format!("every event channel is degraded: all files are looked at every {every}"))
             }
             Level::Event => {
-                if mode == Mode::Audit && audits.interval == DEGRADED {
+                if audits.was_polling {
+                    audits.was_polling = false;
                     audits.interval = audits.fixed.unwrap_or(AUDIT_START);
                 }
-                audits.next = now.mono + audits.interval;
                 let every = humantime::format_duration(whole(audits.interval));
-                let done = if before == Level::Emergency { "all files were looked at" } else { "an event channel is healthy" };
-                (ChannelState::Idle, format!("{done}; the next audit is in {every}"))
+                let done = if before == Level::Polling {
+                    // Changes since the last look, before the channel heard again.
+                    audits.next = now.mono;
+                    "an event channel is healthy: all files are looked at once more, then"
+                } else {
+                    audits.next = now.mono + audits.interval;
+                    "all files were looked at; the next audit is"
+                };
+                (ChannelState::Idle, format!("{done} in {every}"))
             }
         };
         Some(Report::Channel { channel: Channel::Poll, state, why })

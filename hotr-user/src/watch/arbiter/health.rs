@@ -50,6 +50,11 @@ pub(super) struct Health {
 }
 
 impl Health {
+    /// With what it cannot hear from the start.
+    pub(super) fn new(gap: Option<String>) -> Self {
+        Self { gap, ..Self::default() }
+    }
+
     /// Whether it cannot be relied on.
     pub(super) fn is_degraded(&self) -> bool {
         self.is_failing || self.gap.is_some()

@@ -8,7 +8,7 @@ fn at(ms: u64) -> Moment {
 }
 
 fn both() -> Arbiter {
-    Arbiter::new(&[Ebpf, Inotify], true, None, at(0))
+    Arbiter::new(vec![(Ebpf, None), (Inotify, None)], true, None, at(0))
 }
 
 /// `name state: why` of each report.
@@ -129,9 +129,34 @@ fn without_a_healthy_channel_every_file_is_looked_at_every_five_seconds() {
     }
     assert_eq!(
         lines,
-        ["inotify active: heard 10 heartbeats in a row", "poll idle: an event channel is healthy; the next audit is in 30s"]
+        ["inotify active: heard 10 heartbeats in a row", "poll idle: an event channel is healthy: all files are looked at once more, then in 30s"]
     );
-    assert_eq!(arbiter.next_audit(), Some(Duration::from_millis(42_009)));
+    assert_eq!(arbiter.next_audit(), Some(Duration::from_millis(12_009)), "for the time since the last look");
+    audit(&mut arbiter, 12_100, 2);
+    assert_eq!(arbiter.next_audit(), Some(Duration::from_millis(42_100)));
+}
+
+#[test]
+fn a_start_without_a_healthy_channel_polls_and_says_nothing_more() {
+    let gap = Some("7 directories have no watch".to_owned());
+    let mut arbiter = Arbiter::new(vec![(Inotify, gap.clone())], true, None, at(0));
+    assert_eq!((arbiter.level(), arbiter.interval(), arbiter.next_audit()), (Level::Polling, Some(DEGRADED), Some(DEGRADED)));
+    assert!(arbiter.gap(at(1), Inotify, gap).is_empty());
+    assert!(arbiter.tick(at(2), Duration::ZERO).is_empty());
+    assert_eq!(audit(&mut arbiter, 5_000, 0), [""; 0]);
+    assert_eq!(arbiter.gap(at(5_001), Inotify, None).len(), 2);
+    audit(&mut arbiter, 6_000, 1);
+    assert_eq!(arbiter.interval(), Some(AUDIT_START));
+}
+
+#[test]
+fn skipped_programs_ask_for_an_audit_when_nobody_else_heard() {
+    let mut arbiter = both();
+    assert!(arbiter.lost(at(1), Ebpf, "program-skipped").is_empty());
+    assert_eq!(arbiter.level(), Level::Event);
+    let mut alone = Arbiter::new(vec![(Ebpf, None)], true, None, at(0));
+    assert_eq!(alone.lost(at(1), Ebpf, "program-skipped").len(), 1);
+    assert_eq!(alone.level(), Level::Emergency);
 }
 
 #[test]
@@ -143,7 +168,7 @@ fn audits_adapt_beside_healthy_channels_unless_the_user_set_their_interval() {
         assert_eq!(audit(&mut adapting, end, found), [""; 0]);
         assert_eq!(adapting.next_audit(), Some(Duration::from_millis(end + then)), "{end}");
     }
-    let mut fixed = Arbiter::new(&[Ebpf], true, Some(Duration::from_secs(60)), at(0));
+    let mut fixed = Arbiter::new(vec![(Ebpf, None)], true, Some(Duration::from_secs(60)), at(0));
     for end in [60_000, 120_000] {
         audit(&mut fixed, end, 7);
         assert_eq!(fixed.next_audit(), Some(Duration::from_millis(end + 60_000)));
@@ -172,7 +197,7 @@ fn a_loss_asks_at_once_and_a_storm_of_losses_once_a_second() {
 
 #[test]
 fn a_gap_degrades_at_once_and_ends_at_once() {
-    let mut arbiter = Arbiter::new(&[Inotify], true, None, at(0));
+    let mut arbiter = Arbiter::new(vec![(Inotify, None)], true, None, at(0));
     let gap = Some("2 directories have no watch".to_owned());
     assert_eq!(told(&arbiter.gap(at(1), Inotify, gap.clone()))[0], "inotify degraded: 2 directories have no watch");
     assert!(arbiter.gap(at(2), Inotify, gap).is_empty(), "told once");
@@ -184,7 +209,7 @@ fn a_gap_degrades_at_once_and_ends_at_once() {
 
 #[test]
 fn a_gap_hides_no_failing_heartbeats() {
-    let mut arbiter = Arbiter::new(&[Inotify], true, None, at(0));
+    let mut arbiter = Arbiter::new(vec![(Inotify, None)], true, None, at(0));
     arbiter.gap(at(1), Inotify, Some("gap".to_owned()));
     for ms in 2..5 {
         assert!(arbiter.beat(at(ms), Inotify, false).is_empty(), "degraded already");
@@ -222,7 +247,7 @@ fn clock_steps_and_stalls_are_told_and_audited() {
 
 #[test]
 fn without_audits_the_channels_are_told_all_the_same() {
-    let mut arbiter = Arbiter::new(&[Ebpf], false, None, at(0));
+    let mut arbiter = Arbiter::new(vec![(Ebpf, None)], false, None, at(0));
     arbiter.beat(at(1), Ebpf, false);
     arbiter.beat(at(2), Ebpf, false);
     assert_eq!(told(&arbiter.beat(at(3), Ebpf, false)), ["ebpf degraded: 3 heartbeats in a row were not heard"]);
