@@ -185,6 +185,7 @@ impl WatchArgs {
                 comms: Vec::new(),
                 exclude: GlobSet::clone(&exclude),
                 raw: false,
+                audited: false,
             },
             filter,
             confirm: ConfirmOptions { hash, hash_limit: self.hash_limit, entries: self.hash_entries },

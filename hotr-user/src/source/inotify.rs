@@ -136,8 +136,6 @@ impl InotifySource {
                 return Err(error);
             }
         }
-        // Before the trees use up the limit. Refused, the heartbeats go unheard, and that is told.
-        let _ = self.watch_heart();
         // An upper directory first: what is below it then belongs to its tree.
         roots.sort_by(|one, other| one.path.cmp(&other.path));
         let mut failed = Vec::new();
@@ -147,6 +145,8 @@ impl InotifySource {
                 self.roots.push(roots::Root::absent(root.path));
             }
         }
+        // Refused, no heartbeat is expected to be heard.
+        let _ = self.watch_heart();
         Ok(failed)
     }
 

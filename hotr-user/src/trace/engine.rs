@@ -78,7 +78,8 @@ impl Engine {
         }
         if kernel.is_none() {
             match &mut ear {
-                Some(ear) => ear.keep_baseline(&options)?,
+                Some(ear) if !options.audited => ear.keep_baseline(&options)?,
+                Some(_) => {}
                 // Nothing runs: what hindered the first channel is the answer.
                 None => return Err(off.swap_remove(0).1),
             }

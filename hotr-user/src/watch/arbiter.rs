@@ -17,9 +17,9 @@ use crate::report::{ChannelState, Report};
 use crate::source::poll::interval::{self, AUDIT_START, DEGRADED, Mode};
 use health::{Expected, Health, Turn};
 
-/// Between two heartbeats while changes come.
+/// Between two heartbeats while changes come, or a channel recovers.
 const BUSY: Duration = Duration::from_secs(1);
-/// The same while none come, and while a channel recovers.
+/// The same while none come.
 const IDLE: Duration = Duration::from_secs(2);
 /// The same after one that was not heard.
 const SUSPECT: Duration = Duration::from_millis(250);
@@ -144,7 +144,7 @@ impl Arbiter {
         let suspect = |(_, health): &(Channel, Health)| health.is_suspect() && !health.is_failing();
         if self.channels.iter().any(suspect) {
             SUSPECT
-        } else if busy {
+        } else if busy || self.channels.iter().any(|(_, health)| health.is_failing()) {
             BUSY
         } else {
             IDLE

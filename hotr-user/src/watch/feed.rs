@@ -71,7 +71,8 @@ pub(super) struct Feed {
 
 impl Feed {
     /// Starts the channels, then takes the baseline.
-    pub(super) async fn start(options: WatchOptions) -> Result<Self, Error> {
+    pub(super) async fn start(mut options: WatchOptions) -> Result<Self, Error> {
+        options.trace.audited = options.polling.enabled;
         let links = Links::new(options.trace.paths.clone());
         let mut session = Session::start(options.trace.clone())?;
         // Not before: what was changed while the channels started is part of the baseline, and nobody was told

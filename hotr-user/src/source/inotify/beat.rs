@@ -27,9 +27,9 @@ impl InotifySource {
         self.watch_heart()
     }
 
-    /// Heartbeats heard so far.
-    pub fn beats(&self) -> u64 {
-        self.beats.as_ref().map_or(0, |beats| beats.heard)
+    /// Heartbeats heard so far; nothing when the file is not watched.
+    pub fn beats(&self) -> Option<u64> {
+        self.beats.as_ref().filter(|beats| beats.wd.is_some()).map(|beats| beats.heard)
     }
 
     /// In a new instance as well.
