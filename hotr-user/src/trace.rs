@@ -23,10 +23,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::Error;
+use crate::event::Channel;
 use crate::options::TraceOptions;
 use crate::output::Printer;
 use crate::report::Report;
-use crate::event::Channel;
 use engine::Engine;
 pub use engine::Pulse;
 pub(crate) use engine::own_outputs;

@@ -130,9 +130,16 @@ impl Arbiter {
         self.health(channel).is_some_and(Health::is_degraded)
     }
 
-    /// Whether a channel fails its heartbeats.
-    pub(super) fn is_failing(&self, channel: Channel) -> bool {
-        self.health(channel).is_some_and(Health::is_failing)
+    /// Whether a channel fails its heartbeats, the last one as well.
+    pub(super) fn is_deaf(&self, channel: Channel) -> bool {
+        self.health(channel).is_some_and(|health| health.is_failing() && health.is_suspect())
+    }
+
+    /// A channel was started anew.
+    pub(super) fn restarted(&mut self, channel: Channel) {
+        if let Some((_, health)) = self.channels.iter_mut().find(|(one, _)| *one == channel) {
+            health.restart();
+        }
     }
 
     fn health(&self, channel: Channel) -> Option<&Health> {
@@ -302,7 +309,10 @@ impl Arbiter {
                 let from = if before == Level::Emergency { now.mono + audits.interval } else { now.mono };
                 audits.next = audits.next.min(from);
                 let every = humantime::format_duration(audits.interval);
-                (ChannelState::Active, format!("every event channel is degraded: all files are looked at every {every}"))
+                (
+                    ChannelState::Active,
+                    format!("every event channel is degraded: all files are looked at every {every}"),
+                )
             }
             Level::Event => {
                 if audits.was_polling {

@@ -113,7 +113,8 @@ impl Guard {
             (None, Level::Event) => ChannelState::Idle,
             (None, _) => ChannelState::Active,
         };
-        let interval = self.arbiter.interval().map(|interval| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX));
+        let interval =
+            self.arbiter.interval().map(|interval| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX));
         channels.push(ChannelInfo {
             channel: Channel::Poll,
             state,
@@ -222,9 +223,11 @@ impl Guard {
             let is_gap = gap.is_some();
             let reports = self.arbiter.gap(now(), channel, gap);
             self.tell(reports);
-            let needs = self.arbiter.is_failing(channel) || is_gap && channel == Channel::Inotify;
-            if let Some(said) = self.revival.attend(session, channel, needs) {
-                self.news.push(Fed::Say(said));
+            let needs = self.arbiter.is_deaf(channel) || is_gap && channel == Channel::Inotify;
+            match self.revival.attend(session, channel, needs) {
+                Ok(true) => self.arbiter.restarted(channel),
+                Ok(false) => {}
+                Err(said) => self.news.push(Fed::Say(said)),
             }
         }
         heard.extend(session.pending());

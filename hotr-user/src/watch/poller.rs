@@ -62,7 +62,11 @@ pub(super) struct Handle {
 
 impl Handle {
     /// Starts to read the trees.
-    pub(super) fn start(roots: Vec<PathBuf>, options: PollOptions, scanning: Arc<Scanning>) -> std::io::Result<Self> {
+    pub(super) fn start(
+        roots: Vec<PathBuf>,
+        options: PollOptions,
+        scanning: Arc<Scanning>,
+    ) -> std::io::Result<Self> {
         let (orders, inbox) = channel();
         let (outbox, news) = unbounded_channel();
         let cancel = Arc::new(AtomicBool::new(false));
@@ -104,7 +108,12 @@ impl Work {
         let (budget, idle) = (options.budget, options.idle);
         let scan = Scan::begins(&scanning);
         // Until the trees are known no audit can find anything: at idle priority, but without a budget.
-        let known = Poller::with_progress(roots, PollOptions { budget: None, ..options }, &cancel, &scanning.progress);
+        let known = Poller::with_progress(
+            roots,
+            PollOptions { budget: None, ..options },
+            &cancel,
+            &scanning.progress,
+        );
         drop(scan);
         let mut poller = match known {
             Ok(poller) => poller,

@@ -28,8 +28,16 @@ pub(super) struct Revival {
 }
 
 impl Revival {
-    /// Starts a channel anew when it needs it and the time has come; a sentence, once, when it cannot be.
-    pub(super) fn attend(&mut self, session: &mut Session, channel: Channel, needs: bool) -> Option<String> {
+    /// Starts a channel anew when it needs it and the time has come; whether it did.
+    ///
+    /// # Errors
+    /// A sentence, once, when it cannot be started.
+    pub(super) fn attend(
+        &mut self,
+        session: &mut Session,
+        channel: Channel,
+        needs: bool,
+    ) -> Result<bool, String> {
         let now = Instant::now();
         let known = self.attempts.iter().position(|(one, _)| *one == channel);
         if !needs {
@@ -38,15 +46,15 @@ impl Revival {
             if let Some(at) = known.filter(|at| is_over(*at)) {
                 self.attempts.swap_remove(at);
             }
-            return None;
+            return Ok(false);
         }
         let Some(at) = known else {
             self.attempts.push((channel, Attempt { at: now + FIRST, pause: FIRST, said: false }));
-            return None;
+            return Ok(false);
         };
         let attempt = &mut self.attempts[at].1;
         if now < attempt.at {
-            return None;
+            return Ok(false);
         }
         let answer = session.revive(channel);
         attempt.pause = (attempt.pause * 2).min(LAST);
@@ -54,9 +62,9 @@ impl Revival {
         match answer {
             Err(error) if !attempt.said => {
                 attempt.said = true;
-                Some(format!("{} could not be started anew: {error}", channel.as_str()))
+                Err(format!("{} could not be started anew: {error}", channel.as_str()))
             }
-            _ => None,
+            answer => Ok(answer.is_ok()),
         }
     }
 }

@@ -66,7 +66,8 @@ fn detached_programs_are_noticed_by_their_silence_and_started_anew() {
     let (line, took) = reloaded(&mut watch, &[&file], begin);
     in_time("programs detached", took);
     assert_eq!(line["changes"][0]["seen_by"], serde_json::json!(["poll"]), "{line}");
-    let change = watch.wait("the change", |line| line["type"] == "change" && line["path"] == file.to_str().unwrap());
+    let change =
+        watch.wait("the change", |line| line["type"] == "change" && line["path"] == file.to_str().unwrap());
     assert_eq!(change["detail"], serde_json::json!(["audit"]), "{change}");
     assert_eq!(change["missed_by"][0]["channel"], "ebpf", "{change}");
     assert_eq!(change["missed_by"][0]["cause"], "degraded", "{change}");
@@ -158,7 +159,8 @@ fn what_has_no_watch_is_polled() {
     assert_eq!(channels["poll"], serde_json::json!({"state": "active", "interval_ms": 5000}), "{channels}");
     let begin = Instant::now();
     fs::write(&file, "1").unwrap();
-    let change = watch.wait("found", |line| line["type"] == "change" && line["path"] == file.to_str().unwrap());
+    let change =
+        watch.wait("found", |line| line["type"] == "change" && line["path"] == file.to_str().unwrap());
     assert_eq!(change["missed_by"][0]["cause"], "degraded", "{change}");
     eprintln!("told after {:?}", begin.elapsed());
     let started = watch.heard.iter().any(|line| line["type"] == "reload");

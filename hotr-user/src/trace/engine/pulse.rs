@@ -70,7 +70,10 @@ impl Engine {
 
     /// Heartbeats heard so far, of the channels that can be asked.
     fn beats(&self) -> [Option<u64>; 2] {
-        [self.kernel.as_ref().and_then(KernelSide::beats), self.ear.as_ref().and_then(|ear| ear.source.beats())]
+        [
+            self.kernel.as_ref().and_then(KernelSide::beats),
+            self.ear.as_ref().and_then(|ear| ear.source.beats()),
+        ]
     }
 
     /// What a channel cannot hear now, though it runs.

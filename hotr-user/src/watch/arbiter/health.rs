@@ -65,6 +65,12 @@ impl Health {
         self.is_failing
     }
 
+    /// It was started anew: what the former one missed does not count.
+    pub(super) fn restart(&mut self) {
+        self.window.clear();
+        self.good_in_a_row = 0;
+    }
+
     /// Whether its last heartbeat was not heard.
     pub(super) fn is_suspect(&self) -> bool {
         self.missed_in_a_row > 0
