@@ -45,6 +45,8 @@ pub(super) struct Health {
     good_in_a_row: u32,
     /// Did not keep its expectations.
     is_failing: bool,
+    /// It failed by its heartbeats: what audits find meanwhile says nothing new.
+    is_silent: bool,
     /// Part of what it should hear it cannot hear.
     gap: Option<String>,
 }
@@ -78,6 +80,9 @@ impl Health {
 
     /// An expectation was heard, or not.
     pub(super) fn expect(&mut self, what: Expected, heard: bool) -> Option<Turn> {
+        if what == Expected::Change && self.is_silent {
+            return None;
+        }
         if self.window.len() == WINDOW {
             self.window.pop_front();
         }
@@ -99,6 +104,7 @@ impl Health {
         };
         let was = self.is_degraded();
         self.is_failing = true;
+        self.is_silent = self.missed_in_a_row >= MISSED_IN_A_ROW;
         // Recovery is judged by what comes from now on.
         self.window.clear();
         (!was).then_some(Turn::Degraded(why))
@@ -109,6 +115,7 @@ impl Health {
             return None;
         }
         self.is_failing = false;
+        self.is_silent = false;
         (!self.is_degraded())
             .then(|| Turn::Recovered(format!("heard {} heartbeats in a row", self.good_in_a_row)))
     }

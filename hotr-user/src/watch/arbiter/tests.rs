@@ -85,6 +85,8 @@ fn a_new_start_is_judged_by_itself() {
     }
     assert!(arbiter.is_deaf(Ebpf));
     arbiter.restarted(Ebpf);
+    // Found by an audit, and made before the new start.
+    assert!(arbiter.unheard(at(9), Ebpf).is_empty());
     let good = (1..99).find(|_| !arbiter.beat(at(9), Ebpf, true).is_empty());
     assert_eq!(good, Some(health::GOOD_IN_A_ROW.try_into().unwrap()));
 }
