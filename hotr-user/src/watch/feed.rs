@@ -79,7 +79,7 @@ impl Feed {
         // `ready` yet.
         let since_ns = inode_clock_ns();
         let mut reports = session.pending();
-        let guard = Guard::start(&mut session, &options.trace, &options.polling, &mut reports);
+        let guard = Guard::start(&mut session, &options.trace, &options.polling, &mut reports).await;
         let mut feed = Self {
             filter: PathFilter::new(options.filter.clone(), options.trace.paths.clone()),
             confirmer: Confirmer::new(options.confirm),

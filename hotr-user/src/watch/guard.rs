@@ -61,8 +61,9 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Starts the poller; the channels must listen already. Completes the report `ready`.
-    pub(super) fn start(
+    /// Starts the poller; the channels must listen already. Completes the report `ready`. Where no channel hears all,
+    /// this waits until the trees are known: what changed before that, no audit would find.
+    pub(super) async fn start(
         session: &mut Session,
         trace: &TraceOptions,
         polling: &Polling,
@@ -101,6 +102,9 @@ impl Guard {
         let gaps = guard.channels.iter().map(|channel| (*channel, session.gap(*channel))).collect();
         guard.arbiter = Arbiter::new(gaps, guard.poller.is_some(), polling.interval, now());
         guard.complete(reports, off);
+        if let Some(poller) = guard.poller.as_mut().filter(|_| guard.arbiter.level() == Level::Polling) {
+            guard.arrived = poller.news.recv().await;
+        }
         guard.news.extend(session.take_heart().map(Fed::Say));
         guard.arbiter.tick(now(), Duration::ZERO);
         guard
