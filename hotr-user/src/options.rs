@@ -54,4 +54,6 @@ pub struct TraceOptions {
     pub exclude: GlobSet,
     /// Every record by itself.
     pub raw: bool,
+    /// A poller looks for what is lost: inotify, as the only channel, keeps no state to compare with.
+    pub audited: bool,
 }

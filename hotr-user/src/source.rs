@@ -4,6 +4,7 @@ mod arena;
 mod clock;
 pub mod ebpf;
 mod fsinfo;
+pub mod heart;
 pub mod inotify;
 pub mod poll;
 pub mod snapshot;

@@ -24,10 +24,13 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::Error;
+use crate::event::Channel;
 use crate::options::TraceOptions;
 use crate::output::Printer;
 use crate::report::Report;
 use engine::Engine;
+pub use engine::Pulse;
+pub(crate) use engine::own_outputs;
 
 /// Traces until `end` is ready, the duration is over, or the reader of the reports has gone. The first report is
 /// `ready`, the last one `summary`.
@@ -116,12 +119,46 @@ impl Session {
     /// As [`Self::next`].
     pub fn turn(&mut self) -> Result<Vec<Report>, Error> {
         self.engine.turn()?;
+        self.renew()?;
+        Ok(self.engine.reports())
+    }
+
+    fn renew(&mut self) -> Result<(), Error> {
         if self.engine.take_renewed() {
             // The former descriptors are closed: forget them before a new one of the same number is added.
             self.ready.clear();
             self.ready = wait_for(&self.engine.descriptors())?;
         }
-        Ok(self.engine.reports())
+        Ok(())
+    }
+
+    /// Lets the channels hear heartbeats; a sentence when one cannot.
+    pub fn take_heart(&mut self) -> Option<String> {
+        self.engine.take_heart()
+    }
+
+    /// Makes a heartbeat and reads all that is queued. No pulse when none could be made, or a storm goes on.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn beat(&mut self) -> Result<(Option<Pulse>, Vec<Report>), Error> {
+        let pulse = self.engine.beat()?;
+        self.renew()?;
+        Ok((pulse, self.engine.reports()))
+    }
+
+    /// What a running channel cannot hear now: a path without a watch, or one that is not there.
+    pub fn gap(&self, channel: Channel) -> Option<String> {
+        self.engine.gap(channel)
+    }
+
+    /// Starts a channel anew; what it should have told meanwhile is not told.
+    ///
+    /// # Errors
+    /// When it cannot be started: the former one goes on.
+    pub fn revive(&mut self, channel: Channel) -> Result<(), Error> {
+        self.engine.revive(channel)?;
+        self.renew()
     }
 
     /// What is still held, and the summary.

@@ -4,11 +4,16 @@
 //! confirmed changes; `worker` runs the action for each; [`run`] stands between them. [`Builder`] gives the same
 //! changes to a program as a stream.
 
+mod arbiter;
 mod builder;
 mod feed;
 pub mod filter;
+mod guard;
 mod hold;
+mod ledger;
 mod links;
+mod poller;
+mod revive;
 mod rollback;
 mod worker;
 
@@ -18,10 +23,12 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 pub use builder::{Batch, Builder, Changes};
+pub use poller::{Polling, Scanning};
 
 use crate::action::check::Check;
 use crate::action::{Action, Busy, Emit, StopSpec};
 use crate::error::Error;
+use crate::event::Channel;
 use crate::options::TraceOptions;
 use crate::output::Printer;
 use crate::pipeline::confirm::ConfirmOptions;
@@ -46,6 +53,8 @@ pub struct WatchOptions {
     pub settle_max: Duration,
     /// Do not start before the state of every file is known.
     pub whole_baseline: bool,
+    /// The safety net.
+    pub polling: Polling,
 }
 
 /// What to do for a batch.
@@ -177,6 +186,7 @@ async fn turn(
                 News::Bad { changes, roll_back } => {
                     rollback.bad(changes);
                     let restored = if roll_back { rollback.restore(&mut feed.confirmer, outlet.say) } else { Vec::new() };
+                    feed.own_changes(&restored);
                     if !restored.is_empty() {
                         order(Trigger::Rollback, restored);
                     }
@@ -186,9 +196,9 @@ async fn turn(
     }
 }
 
-/// Reports of the channels: all but single changes, which are for `-v`.
+/// Reports of the channels: all but single changes, which are for `-v`, unless no event channel told them.
 fn relay(report: Report, outlet: &mut Outlet<'_>) -> Result<(), Error> {
-    if matches!(report, Report::Change(_)) && !outlet.verbose {
+    if matches!(&report, Report::Change(change) if change.seen_by != [Channel::Poll]) && !outlet.verbose {
         return Ok(());
     }
     print(report, outlet)

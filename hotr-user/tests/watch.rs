@@ -9,6 +9,10 @@
 mod actions;
 #[path = "watch/bad_input.rs"]
 mod bad_input;
+#[path = "watch/faults.rs"]
+mod faults;
+#[path = "watch/inject.rs"]
+mod inject;
 #[path = "watch/kept.rs"]
 mod kept;
 #[path = "watch/links.rs"]

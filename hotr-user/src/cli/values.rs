@@ -16,6 +16,29 @@ pub(super) fn duration(word: &str) -> Result<Duration, String> {
     humantime::parse_duration(word).map_err(|error| format!("{error}; write it as 10s, 5m or 1h30m"))
 }
 
+/// An interval between two audits that the user set; none adapts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PollInterval(pub(super) Option<Duration>);
+
+/// `auto`, or a duration of 100 ms at least.
+pub(super) fn poll_interval(word: &str) -> Result<PollInterval, String> {
+    if word == "auto" {
+        return Ok(PollInterval(None));
+    }
+    let interval = duration(word)?;
+    if interval < Duration::from_millis(100) {
+        return Err("less than 100ms between two looks at all files is no pause".to_owned());
+    }
+    Ok(PollInterval(Some(interval)))
+}
+
+/// A share in percent, above 0 and at most 100, as a number up to 1.
+pub(super) fn share(word: &str) -> Result<f64, String> {
+    let number = word.strip_suffix('%').unwrap_or(word).parse::<f64>().ok();
+    let share = number.filter(|share| *share > 0.0 && *share <= 100.0);
+    share.map(|share| share / 100.0).ok_or_else(|| "write it as 10%, above 0% and at most 100%".to_owned())
+}
+
 /// `auto`, or the channels that must run.
 pub(super) fn channels(word: &str) -> Result<Channels, String> {
     if word == "auto" {

@@ -6,6 +6,7 @@ mod outlet;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
@@ -13,7 +14,7 @@ use globset::GlobSet;
 use hotr_user::options::{Channels, TraceOptions};
 use hotr_user::pipeline::confirm::{ConfirmOptions, HashKind};
 use hotr_user::watch::filter::FilterOptions;
-use hotr_user::watch::{Ask, WatchOptions};
+use hotr_user::watch::{Ask, Polling, WatchOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -81,6 +82,15 @@ pub(super) struct WatchArgs {
     /// Kind of eBPF programs to attach; auto takes the best for each hook
     #[arg(long, value_enum, default_value_t = Tier::Auto)]
     tier: Tier,
+    /// Look at all files at this interval beside the channels [default: adapts, from 30s on]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "auto", value_parser = values::poll_interval)]
+    poll: Option<values::PollInterval>,
+    /// Share of one core that such a look may take; after a loss it takes what it needs
+    #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = values::share)]
+    poll_budget: f64,
+    /// Do not look at all files beside the channels
+    #[arg(long, conflicts_with_all = ["poll", "poll_budget"])]
+    no_poll: bool,
     /// Print JSON Lines on stdout; the command's own stdout then goes to stderr
     #[arg(long)]
     json: bool,
@@ -187,12 +197,19 @@ impl WatchArgs {
                 comms: Vec::new(),
                 exclude: GlobSet::clone(&exclude),
                 raw: false,
+                audited: false,
             },
             filter,
             confirm: ConfirmOptions { hash, hash_limit: self.hash_limit, entries: self.hash_entries },
             debounce: self.debounce,
             settle_max: self.settle_max,
             whole_baseline,
+            polling: Polling {
+                enabled: !self.no_poll,
+                interval: self.poll.and_then(|poll| poll.0),
+                budget: self.poll_budget,
+                scanning: Arc::default(),
+            },
         })
     }
 }

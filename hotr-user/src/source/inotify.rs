@@ -8,6 +8,7 @@
 //! same inode (`fs/notify/inotify/inotify_user.c`, `inotify_update_existing_watch`): this, and not the order of
 //! names in events, decides where a moved directory is.
 
+mod beat;
 mod event;
 mod limits;
 mod read;
@@ -79,6 +80,7 @@ pub struct InotifySource {
     stale: HashSet<NodeId>,
     /// Inode clock when the queue was last seen empty.
     emptied_at: i64,
+    beats: Option<beat::Beats>,
 }
 
 impl InotifySource {
@@ -105,6 +107,7 @@ impl InotifySource {
             moves: Vec::new(),
             stale: HashSet::new(),
             emptied_at: crate::source::clock::inode_clock_ns(),
+            beats: None,
         })
     }
 
@@ -124,7 +127,10 @@ impl InotifySource {
         let fresh = Self::new(self.options.clone());
         match fresh {
             // The former instance is closed here, before any watch is added: its watches count for the limit.
-            Ok(fresh) => *self = Self { buffer: std::mem::take(&mut self.buffer), ..fresh },
+            Ok(fresh) => {
+                let (buffer, beats) = (std::mem::take(&mut self.buffer), self.beats.take());
+                *self = Self { buffer, beats, ..fresh };
+            }
             Err(error) => {
                 self.roots = roots;
                 return Err(error);
@@ -139,6 +145,8 @@ impl InotifySource {
                 self.roots.push(roots::Root::absent(root.path));
             }
         }
+        // Refused, no heartbeat is expected to be heard.
+        let _ = self.watch_heart();
         Ok(failed)
     }
 

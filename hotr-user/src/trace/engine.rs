@@ -1,6 +1,7 @@
 //! One run of `hotr trace`: the channels, and what joins them.
 
 mod losses;
+mod pulse;
 mod ready;
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -21,7 +22,10 @@ use crate::pipeline::filter::Filter;
 use crate::pipeline::heard::Heard;
 use crate::pipeline::settle::Settler;
 use crate::report::{Raw, Report};
+use crate::source::heart::Heart;
 use crate::source::mono_ns;
+
+pub use pulse::Pulse;
 
 /// How often losses of the kernel side are asked for while changes come.
 const LOSS_CHECK: Duration = Duration::from_millis(250);
@@ -47,6 +51,7 @@ pub(super) struct Engine {
     more: bool,
     /// A descriptor was replaced.
     renewed: bool,
+    heart: Option<Heart>,
 }
 
 impl Engine {
@@ -73,7 +78,8 @@ impl Engine {
         }
         if kernel.is_none() {
             match &mut ear {
-                Some(ear) => ear.keep_baseline(&options)?,
+                Some(ear) if !options.audited => ear.keep_baseline(&options)?,
+                Some(_) => {}
                 // Nothing runs: what hindered the first channel is the answer.
                 None => return Err(off.swap_remove(0).1),
             }
@@ -97,6 +103,7 @@ impl Engine {
             loss_check: Some(Instant::now() + IDLE_LOSS_CHECK),
             more: false,
             renewed: false,
+            heart: None,
         };
         engine.ready(off.into_iter().map(|(channel, error)| (channel, cause(error))).collect());
         Ok(engine)
@@ -353,7 +360,7 @@ fn raw_report(traced: Traced) -> Report {
 }
 
 /// Device and inode of the regular files stdout and stderr lead to.
-fn own_outputs() -> Vec<(u64, u64)> {
+pub(crate) fn own_outputs() -> Vec<(u64, u64)> {
     let wanted = StatxFlags::INO | StatxFlags::TYPE;
     let ids = [rustix::stdio::stdout(), rustix::stdio::stderr()].map(|fd| {
         let stat = statx(fd, c"", AtFlags::EMPTY_PATH, wanted).ok()?;

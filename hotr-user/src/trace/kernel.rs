@@ -1,9 +1,10 @@
 //! The eBPF half of a trace: programs, roots, storms; records in, changes out.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use hotr_common::config::StormKey;
 use hotr_common::hook::Hook;
 use hotr_common::record::{NO_ROOT, Record};
 
@@ -14,7 +15,7 @@ use super::storms::{Storms, Trailing};
 use crate::error::Error;
 use crate::event::{Change, Op};
 use crate::kernel::facts::{Facts, missing_for_ebpf};
-use crate::kernel::load::{PlannedHook, Tier};
+use crate::kernel::load::{LoadError, PlannedHook, Tier};
 use crate::kernel::table::is_optional;
 use crate::mounts::{LayerCache, MountWatch};
 use crate::options::TraceOptions;
@@ -62,6 +63,9 @@ pub(super) struct KernelSide {
     calls: Calls,
     lost: [u64; 4],
     often_lost: Option<Instant>,
+    /// Slot of the heartbeat's directory.
+    heart: Option<u16>,
+    beats: u64,
 }
 
 impl KernelSide {
@@ -99,6 +103,8 @@ impl KernelSide {
             calls: Calls::default(),
             lost,
             often_lost: None,
+            heart: None,
+            beats: 0,
         };
         side.check_plan()?;
         Ok(side)
@@ -110,6 +116,20 @@ impl KernelSide {
         if let Some(instance) = registered.ok().and_then(|found| found.into_iter().next()) {
             let _ = self.source.set_inotify_group(&instance);
         }
+    }
+
+    /// Registers the directory of the heartbeat file.
+    pub(super) fn listen_to_heart(&mut self, dir: BorrowedFd<'_>) -> Result<(), LoadError> {
+        let found = self.source.register(&[dir])?;
+        if let Some(registered) = found.first() {
+            self.heart = Some(self.source.add_root(registered, false)?);
+        }
+        Ok(())
+    }
+
+    /// Heartbeats heard so far; nothing when none can be heard.
+    pub(super) fn beats(&self) -> Option<u64> {
+        self.heart.map(|_| self.beats)
     }
 
     /// A channel that no hook could be attached for does not run.
@@ -151,10 +171,22 @@ impl KernelSide {
 
     /// Reads records; true when there may be more.
     pub(super) fn read(&mut self, clock: &Clock, out: &mut Vec<Traced>) -> bool {
-        let Self { source, roots, storms, layers, actors, calls, .. } = self;
+        let Self { source, roots, storms, layers, actors, calls, heart, beats, .. } = self;
         let now = Instant::now();
         let mut reader = Reader { roots, storms, layers, actors, calls, clock, now };
-        let read = source.drain(BATCH, |record, path, old| out.extend(reader.traced(record, path, old)));
+        let mut counted = Vec::new();
+        let read = source.drain(BATCH, |record, path, old| {
+            if *heart == Some(record.root) {
+                *beats += 1;
+                counted.push(StormKey { inode: record.inode, pid: record.key_pid, hook: record.key_hook });
+            } else {
+                out.extend(reader.traced(record, path, old));
+            }
+        });
+        // Each heartbeat is made by another process: its entry is of no use to the next.
+        for key in counted {
+            source.forget_storm(&key);
+        }
         read == BATCH
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use super::WatchOptions;
 use super::feed::{Fed, Feed};
 use super::filter::FilterOptions;
+use super::poller::Polling;
 use crate::error::Error;
 use crate::options::{Channels, TierChoice, TraceOptions};
 use crate::pipeline::confirm::{ConfirmOptions, Confirmed, HashKind};
@@ -58,6 +59,7 @@ impl Builder {
             comms: Vec::new(),
             exclude: GlobSet::empty(),
             raw: false,
+            audited: false,
         };
         let filter = FilterOptions { vcs_ignore: true, default_ignore: true, ..FilterOptions::default() };
         Self {
@@ -68,6 +70,7 @@ impl Builder {
                 debounce: Duration::from_millis(50),
                 settle_max: Duration::from_secs(5),
                 whole_baseline: false,
+                polling: Polling::default(),
             },
         }
     }
@@ -90,6 +93,13 @@ impl Builder {
     #[must_use]
     pub fn channels(mut self, channels: Channels) -> Self {
         self.options.trace.channels = channels;
+        self
+    }
+
+    /// The poller that checks the channels, and stands in for them; on by default.
+    #[must_use]
+    pub fn polling(mut self, polling: Polling) -> Self {
+        self.options.polling = polling;
         self
     }
 

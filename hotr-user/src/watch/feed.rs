@@ -1,19 +1,19 @@
 //! From reports to batches of confirmed changes: what one save touched comes out as one batch.
 //!
-//! In: the reports of a [`Session`], further reports by way of [`Feed::inlet`] (a poller's), and the links on the way
-//! to the watched paths. Out: [`Fed`]. A batch is looked at when nothing came for the debounce time and nothing holds
-//! it ([`Hold`]); it is held for `settle_max` at most.
+//! In: the reports of a [`Session`], what audits found (`guard`), and the links on the way to the watched paths. Out:
+//! [`Fed`]. A batch is looked at when nothing came for the debounce time and nothing holds it ([`Hold`]); it is held for
+//! `settle_max` at most.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
 
 use super::WatchOptions;
 use super::filter::PathFilter;
+use super::guard::Guard;
 use super::hold::Hold;
 use super::links::Links;
 use crate::error::Error;
@@ -57,12 +57,11 @@ struct Touched {
 pub(super) struct Feed {
     options: WatchOptions,
     session: Session,
+    guard: Guard,
     links: Links,
     filter: PathFilter,
     pub(super) confirmer: Confirmer,
     baseline: Option<Baseline>,
-    sender: UnboundedSender<Report>,
-    inlet: UnboundedReceiver<Report>,
     touched: BTreeMap<PathBuf, Touched>,
     /// Directories that appeared, went or got another name.
     dirs: Vec<PathBuf>,
@@ -74,22 +73,23 @@ pub(super) struct Feed {
 
 impl Feed {
     /// Starts the channels, then takes the baseline.
-    pub(super) async fn start(options: WatchOptions) -> Result<Self, Error> {
+    pub(super) async fn start(mut options: WatchOptions) -> Result<Self, Error> {
+        options.trace.audited = options.polling.enabled;
         let links = Links::new(options.trace.paths.clone());
-        let session = Session::start(options.trace.clone())?;
+        let mut session = Session::start(options.trace.clone())?;
         // Not before: what was changed while the channels started is part of the baseline, and nobody was told
         // `ready` yet.
         let since_ns = inode_clock_ns();
-        let (sender, inlet) = unbounded_channel();
+        let mut reports = session.pending();
+        let guard = Guard::start(&mut session, &options.trace, &options.polling, &mut reports).await;
         let mut feed = Self {
             filter: PathFilter::new(options.filter.clone(), options.trace.paths.clone()),
             confirmer: Confirmer::new(options.confirm),
             options,
             session,
+            guard,
             links,
             baseline: None,
-            sender,
-            inlet,
             touched: BTreeMap::new(),
             dirs: Vec::new(),
             relinked: Vec::new(),
@@ -98,15 +98,8 @@ impl Feed {
             out: VecDeque::new(),
         };
         feed.take_baseline(since_ns).await;
-        let reports = feed.session.pending();
         feed.absorb(reports);
         Ok(feed)
-    }
-
-    /// Where another thread hands in further reports: a poller's changes and losses.
-    #[expect(dead_code, reason = "the seam for the polling channel, which is started beside the feed")]
-    pub(super) fn inlet(&self) -> UnboundedSender<Report> {
-        self.sender.clone()
     }
 
     async fn take_baseline(&mut self, since_ns: i64) {
@@ -136,14 +129,14 @@ impl Feed {
             }
             let due = self.due;
             tokio::select! {
-                // What is due comes first: a storm of ignored changes must not hold it back.
+                // What is due comes first: a storm of changes must hold neither batches nor audits back.
                 biased;
                 () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => self.settle()?,
+                () = self.guard.wait() => self.look_around()?,
                 reports = self.session.next() => {
                     let reports = reports?;
                     self.absorb(reports);
                 }
-                Some(report) = self.inlet.recv() => self.absorb(vec![report]),
                 () = self.links.changed() => self.follow_links().await?,
                 more = step(&mut self.baseline, &mut self.confirmer) => if !more { self.baseline_ended() },
             }
@@ -152,17 +145,42 @@ impl Feed {
 
     /// The last reports.
     pub(super) fn finish(&mut self) -> Result<Vec<Report>, Error> {
-        self.session.finish()
+        let mut reports = self.session.finish()?;
+        if let Some(Report::Summary { changes, .. }) = reports.last_mut() {
+            *changes += self.guard.found();
+        }
+        Ok(reports)
+    }
+
+    /// hotr itself put these files back: no audit need tell it.
+    pub(super) fn own_changes(&mut self, changes: &[Confirmed]) {
+        self.guard.own_changes(changes.iter().map(|change| change.path.clone()));
+    }
+
+    /// Heartbeats, and what audits found: told or not, it is looked at like any other change.
+    fn look_around(&mut self) -> Result<(), Error> {
+        let reports = self.guard.pulse(&mut self.session)?;
+        self.absorb(reports);
+        let found = self.guard.look(&mut self.filter);
+        found.touched.iter().for_each(|change| self.touch(change));
+        for change in found.told {
+            self.touch(&change);
+            self.out.push_back(Fed::Report(Report::Change(Box::new(change))));
+        }
+        self.out.extend(self.guard.take_news());
+        Ok(())
     }
 
     fn absorb(&mut self, reports: Vec<Report>) {
         for report in reports {
+            self.guard.hear(&report);
             match &report {
                 Report::Change(change) => self.touch(change),
-                Report::Loss { .. } => self.touch_all(),
+                Report::Loss { .. } if !self.guard.finds_losses() => self.touch_all(),
                 _ => {}
             }
             self.out.push_back(Fed::Report(report));
+            self.out.extend(self.guard.take_news());
         }
     }
 
@@ -199,7 +217,7 @@ impl Feed {
         }
     }
 
-    /// After a loss anything may have changed: what is known is looked at again, and what is new is looked for.
+    /// After a loss anything may have changed, and no audit can tell what: what is known is looked at again, and what is new is looked for.
     fn touch_all(&mut self) {
         self.dirs.extend(self.options.trace.paths.iter().cloned());
         self.wait_for_quiet();

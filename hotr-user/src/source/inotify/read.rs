@@ -131,6 +131,9 @@ impl InotifySource {
             return;
         }
         let Some(node) = self.tree.by_wd(record.wd) else {
+            if self.is_beat(record.wd) {
+                return;
+            }
             if !self.retired.contains(&record.wd) {
                 self.lose(LostReason::UnknownWatch, None);
             } else if record.mask & mask::IGNORED != 0 {

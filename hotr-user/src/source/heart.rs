@@ -1,0 +1,180 @@
+//! Heartbeats: changes that hotr makes in order to hear of them.
+//!
+//! In: nothing. Out: a file that nobody else can reach, and a write to it ([`Heart::strike`]). The file lies on a tmpfs
+//! of its own that is mounted nowhere, so no tree holds it and it is gone with hotr. The kernel programs leave out what
+//! hotr's own process changes (`own_tgid`); so the write is made by a child that shares hotr's memory and lives for this
+//! one system call, as `vfork` makes one.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, open, openat};
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+/// Stack of the child, which makes one system call.
+const STACK: usize = 64 * 1024;
+
+/// A stack as the ABI wants it.
+#[repr(C, align(16))]
+struct Stack([u8; STACK]);
+
+/// See the module.
+pub struct Heart {
+    /// Root of the private filesystem; none where it could not be mounted.
+    dir: Option<OwnedFd>,
+    file: OwnedFd,
+    stack: Box<Stack>,
+}
+
+impl Heart {
+    /// Makes the file. Without `CAP_SYS_ADMIN` it is a memory file without a name: [`Self::dir`] is then `None`, and
+    /// inotify alone can be asked for it.
+    ///
+    /// # Errors
+    /// When neither can be had.
+    pub fn new() -> Result<Self, Errno> {
+        let (dir, file) = match private_file() {
+            Ok((dir, file)) => (Some(dir), file),
+            Err(_) => (None, nameless_file()?),
+        };
+        Ok(Self { dir, file, stack: Box::new(Stack([0; STACK])) })
+    }
+
+    /// The directory that the file lies in, to be registered with the kernel programs.
+    pub fn dir(&self) -> Option<BorrowedFd<'_>> {
+        self.dir.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The file.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Writes one byte. When this returns, the kernel has queued all that it tells of the write (see
+    /// [`crate::pipeline::correlate`]).
+    ///
+    /// # Errors
+    /// When no process can be made, or it cannot write.
+    pub fn strike(&mut self) -> Result<(), Errno> {
+        let mut fd = self.file.as_raw_fd();
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES;
+        let signals = Blocked::all();
+        // SAFETY: the pointer is to the end of a live allocation, at which stacks begin.
+        let top = unsafe { (&raw mut self.stack.0).cast::<libc::c_void>().add(STACK) };
+        // SAFETY: `CLONE_VFORK` suspends this thread until the child has ended, so the stack and `fd` outlive it and
+        // nobody else uses them or this thread's `errno`. Signals are blocked: no handler runs in the child.
+        let child = unsafe { libc::clone(write_one, top, flags, (&raw mut fd).cast()) };
+        let error = Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::AGAIN);
+        drop(signals);
+        if child < 0 {
+            return Err(error);
+        }
+        let mut status = 0;
+        loop {
+            // SAFETY: a pointer to a live number. The child sends no signal at its end, hence `__WCLONE`; nobody else
+            // waits for it.
+            let waited = unsafe { libc::waitpid(child, &raw mut status, libc::__WCLONE) };
+            if waited == child {
+                break;
+            }
+            if std::io::Error::last_os_error().kind() != std::io::ErrorKind::Interrupted {
+                return Err(Errno::CHILD);
+            }
+        }
+        if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0 { Ok(()) } else { Err(Errno::IO) }
+    }
+}
+
+/// Runs in the child: one system call.
+extern "C" fn write_one(fd: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: the descriptor that `strike` points to; the buffer is static.
+    let written = unsafe { libc::pwrite(*fd.cast::<libc::c_int>(), c"x".as_ptr().cast(), 1, 0) };
+    libc::c_int::from(written != 1)
+}
+
+/// A file on a tmpfs that has no mount point.
+fn private_file() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let dir = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = openat(&dir, "heartbeat", flags, Mode::RUSR | Mode::WUSR)?;
+    Ok((dir, file))
+}
+
+/// A memory file, opened again by its link: the kernel tells nobody of what is done through the first descriptor
+/// (`fs/file_table.c`, `alloc_file_pseudo`).
+fn nameless_file() -> Result<OwnedFd, Errno> {
+    let first = memfd_create("hotr-heartbeat", MemfdFlags::CLOEXEC)?;
+    let link = format!("/proc/self/fd/{}", first.as_raw_fd());
+    open(link, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Signals of this thread are blocked while this lives.
+struct Blocked(libc::sigset_t);
+
+impl Blocked {
+    fn all() -> Self {
+        // SAFETY: plain numbers, filled by the calls; both pointers are to live sets.
+        unsafe {
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+            Self(before)
+        }
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // SAFETY: a pointer to a live set.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::inotify::{InotifyOptions, InotifySource};
+
+    fn hears(mut heart: Heart) {
+        let mut source = InotifySource::new(InotifyOptions::default()).unwrap();
+        source.listen_to_heart(heart.file()).unwrap();
+        let mut events = Vec::new();
+        for beats in 1..=3 {
+            source.drain(&mut events).unwrap();
+            assert_eq!(source.beats(), Some(beats - 1), "nothing before the strike");
+            heart.strike().unwrap();
+            source.drain(&mut events).unwrap();
+            assert_eq!(source.beats(), Some(beats));
+        }
+        source.rebuild().unwrap();
+        heart.strike().unwrap();
+        source.drain(&mut events).unwrap();
+        assert_eq!(source.beats(), Some(4), "after a rebuild as well");
+        assert!(events.is_empty() && source.take_lost().is_none(), "{events:?}");
+    }
+
+    #[test]
+    fn inotify_hears_the_private_file() {
+        let Ok((dir, file)) = private_file() else {
+            eprintln!("not run: CAP_SYS_ADMIN is needed");
+            return;
+        };
+        hears(Heart { dir: Some(dir), file, stack: Box::new(Stack([0; STACK])) });
+    }
+
+    #[test]
+    fn inotify_hears_the_nameless_file() {
+        hears(Heart { dir: None, file: nameless_file().unwrap(), stack: Box::new(Stack([0; STACK])) });
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_an_error() {
+        let file = open("/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
+        let mut heart = Heart { dir: None, file, stack: Box::new(Stack([0; STACK])) };
+        assert_eq!(heart.strike(), Err(Errno::IO));
+    }
+}

@@ -1,0 +1,159 @@
+//! The thread of the poller: reads the trees once, then audits when it is told to.
+//!
+//! In: orders. Out: [`News`]. Dropping the handle cancels what runs, within some 50 ms.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::source::poll::{Audit, PollOptions, Poller, Progress};
+
+/// Whether and how the trees are looked at beside the event channels.
+#[derive(Clone, Debug)]
+pub struct Polling {
+    /// At all.
+    pub enabled: bool,
+    /// Between two audits; none adapts.
+    pub interval: Option<Duration>,
+    /// Share of one core that an audit beside healthy channels may take, above 0.
+    pub budget: f64,
+    /// How far a scan is, for whoever shows it.
+    pub scanning: Arc<Scanning>,
+}
+
+impl Default for Polling {
+    fn default() -> Self {
+        Self { enabled: true, interval: None, budget: 0.1, scanning: Arc::default() }
+    }
+}
+
+/// How far a scan is; may be read by any thread.
+#[derive(Debug, Default)]
+pub struct Scanning {
+    /// Files looked at.
+    pub progress: Progress,
+    /// A scan runs now.
+    pub runs: AtomicBool,
+}
+
+/// What the thread has done.
+#[derive(Debug)]
+pub(super) enum News {
+    /// The trees are known.
+    Known,
+    /// Why they cannot be.
+    Failed(String),
+    /// An audit ended.
+    Audited(Audit),
+}
+
+/// The thread.
+pub(super) struct Handle {
+    orders: Option<Sender<bool>>,
+    pub(super) news: UnboundedReceiver<News>,
+    cancel: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Starts to read the trees.
+    pub(super) fn start(
+        roots: Vec<PathBuf>,
+        options: PollOptions,
+        scanning: Arc<Scanning>,
+    ) -> std::io::Result<Self> {
+        let (orders, inbox) = channel();
+        let (outbox, news) = unbounded_channel();
+        let cancel = Arc::new(AtomicBool::new(false));
+        let work = Work { options, scanning, cancel: Arc::clone(&cancel) };
+        let thread = std::thread::Builder::new()
+            .name("hotr-poller".to_owned())
+            .spawn(move || work.run(&roots, &inbox, &outbox))?;
+        Ok(Self { orders: Some(orders), news, cancel, thread: Some(thread) })
+    }
+
+    /// Asks for an audit: `fast` on all cores, otherwise within the budget.
+    pub(super) fn audit(&self, fast: bool) {
+        if let Some(orders) = &self.orders {
+            // A thread that has ended has told why.
+            let _ = orders.send(fast);
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.cancel.store(true, Ordering::Relaxed);
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    options: PollOptions,
+    scanning: Arc<Scanning>,
+    cancel: Arc<AtomicBool>,
+}
+
+impl Work {
+    fn run(self, roots: &[PathBuf], inbox: &Receiver<bool>, outbox: &UnboundedSender<News>) {
+        let Self { options, scanning, cancel } = self;
+        let (budget, idle) = (options.budget, options.idle);
+        let scan = Scan::begins(&scanning);
+        // Until the trees are known no audit can find anything: at idle priority, but without a budget.
+        let known = Poller::with_progress(
+            roots,
+            PollOptions { budget: None, ..options },
+            &cancel,
+            &scanning.progress,
+        );
+        drop(scan);
+        let mut poller = match known {
+            Ok(poller) => poller,
+            Err(error) => return drop(outbox.send(News::Failed(error.to_string()))),
+        };
+        if outbox.send(News::Known).is_err() {
+            return;
+        }
+        while let Ok(fast) = inbox.recv() {
+            if fast {
+                poller.set_pace(None, false);
+            } else {
+                poller.set_pace(budget, idle);
+            }
+            let scan = Scan::begins(&scanning);
+            let audit = poller.audit(&cancel, &scanning.progress);
+            drop(scan);
+            let news = match audit {
+                Ok(audit) => News::Audited(audit),
+                Err(error) => News::Failed(error.to_string()),
+            };
+            if outbox.send(news).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// A scan runs while this lives.
+struct Scan<'a>(&'a Scanning);
+
+impl<'a> Scan<'a> {
+    fn begins(scanning: &'a Scanning) -> Self {
+        scanning.runs.store(true, Ordering::Relaxed);
+        Self(scanning)
+    }
+}
+
+impl Drop for Scan<'_> {
+    fn drop(&mut self) {
+        self.0.runs.store(false, Ordering::Relaxed);
+    }
+}
