@@ -14,6 +14,7 @@ mod doctor;
 mod engine;
 mod man;
 mod paths;
+mod progress;
 mod signals;
 mod trace;
 mod usage;

@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::trace::Tier;
-use super::{Status, or_here, paths, say, signals, values};
+use super::{Status, or_here, paths, progress, say, signals, values};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -158,6 +158,9 @@ pub(super) fn run(mut args: WatchArgs) -> anyhow::Result<Status> {
             }
             let _ = asks.send(Ask::End);
         });
+        if !args.quiet {
+            tokio::spawn(progress::show(watch.polling.scanning.clone()));
+        }
         outlet::run(watch, reload, &mut inbox, outlet::Loudness::of(args.quiet, args.verbose), args.json)
             .await?;
         Ok(Status::Done)
