@@ -56,7 +56,7 @@ fn detached_programs_are_noticed_by_their_silence_and_started_anew() {
     }
     let scratch = Scratch::new("detached");
     let file = scratch.file("config", "0");
-    let mut watch = Watch::start(&["-v", "--channels", "ebpf"], &scratch.w(), &[]);
+    let mut watch = Watch::start(&["--channels", "ebpf"], &scratch.w(), &[]);
     watch.nothing_but_a_marker();
     Held::hold(watch.pid()).detach_programs();
     let begin = Instant::now();
