@@ -157,25 +157,12 @@ fn writers_are_found_without_leases() {
     let mut hotr = Command::new("setpriv");
     hotr.args(["--bounding-set", "-lease", HOTR, "watch", "--json", "-v", "-p", "-d", "10ms"]);
     hotr.arg(scratch.w()).args(["--", "true"]);
-    let mut watch = Watch::spawn(hotr, &scratch.w());
+    let watch = Watch::spawn(hotr, &scratch.w());
     let capabilities = fs::read_to_string(format!("/proc/{}/status", watch.pid())).unwrap();
     let effective = capabilities.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
     let effective = u64::from_str_radix(effective.trim(), 16).unwrap();
     assert_eq!(effective >> 28 & 1, 0, "CAP_LEASE is gone: {effective:x}");
-    use std::io::Write;
-    let mut file = fs::File::create(&conf).unwrap();
-    file.write_all(b"half").unwrap();
-    let is_write = |line: &serde_json::Value| line["type"] == "change" && line["op"] == "write";
-    watch.wait("the first half", is_write);
-    // Told more than ten debounces later.
-    file.write_all(b"half").unwrap();
-    watch.wait("the second half", is_write);
-    assert!(watch.heard.iter().all(|line| line["type"] != "reload"), "{:?}", watch.heard);
-    drop(file);
-    let line = watch.reload("started");
-    assert_eq!(line["changes"][0]["size"], 8, "{line}");
-    watch.reload("done");
-    watch.end();
+    watch.reloads_when_written(&conf);
 }
 
 /// `kernel/sched`: field 41 of stat, counted behind the name in brackets.

@@ -1,6 +1,7 @@
 //! A running `hotr watch --json`: its reports, what it says, and its end.
 
-use std::io::{BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -90,6 +91,23 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    /// Writes a file in two halves, and checks that there is one reload, when the file is closed; ends the run.
+    pub(crate) fn reloads_when_written(mut self, path: &Path) {
+        let mut file = File::create(path).unwrap();
+        file.write_all(b"half").unwrap();
+        let is_write = |line: &Value| line["type"] == "change" && line["op"] == "write";
+        self.wait("the first half", is_write);
+        // The trailing change of the settling is more than ten debounces later.
+        file.write_all(b"half").unwrap();
+        self.wait("the second half", is_write);
+        assert!(self.heard.iter().all(|line| line["type"] != "reload"), "{:?}", self.heard);
+        drop(file);
+        let line = self.reload("started");
+        assert_eq!(line["changes"][0]["size"], 8, "{line}");
+        self.reload("done");
+        self.end();
+    }
+
     /// `hotr watch --json -v ARGS PATH -- COMMAND`, up to its `ready`, and until it has read all files: on a busy
     /// machine a change may come before.
     pub(crate) fn start(args: &[&str], path: &Path, command: &[&str]) -> Self {

@@ -14,17 +14,17 @@ const MARGIN: f64 = 60.0;
 const LINES: [(&str, &str); 3] = [("hotr", "#c0392b"), ("find", "#2c3e50"), ("notify", "#7f8c8d")];
 
 /// Writes both files.
-pub(crate) fn write(into: &Path, growth: &[Size]) -> Result<()> {
-    for (name, text) in [("poller.md", table(growth)), ("poller.svg", plot(growth))] {
+pub(crate) fn write(into: &Path, growth: &[Size], rounds: usize) -> Result<()> {
+    for (name, text) in [("poller.md", table(growth, rounds)), ("poller.svg", plot(growth))] {
         let path = into.join(name);
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
 }
 
-fn table(growth: &[Size]) -> String {
-    let mut text = String::from(
-        "# The poller: how an audit grows\n\nWritten by `hotr-load poll --dir DIR --into docs`. N empty files in 1,000 \
+fn table(growth: &[Size], rounds: usize) -> String {
+    let mut text = format!(
+        "# The poller: how an audit grows\n\nWritten by `hotr-load poll --dir DIR --rounds {rounds} --into docs`. N empty files in 1,000 \
          directories, warm caches, medians,\nmeasured in turns: a full audit, `find -newermt '2 seconds ago'`, notify's \
          PollWatcher. Memory is the whole\nprocess, resident, 1 MB is 10^6 bytes.\n\n| files | hotr wall ms | CPU ms | µs a file \
          | MB | find wall ms | CPU ms | PollWatcher wall ms | CPU ms | MB |\n\
