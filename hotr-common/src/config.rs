@@ -4,10 +4,14 @@
 pub const MAX_SUPERBLOCKS: usize = 16;
 /// Root slots: watched roots and their aliases.
 pub const MAX_ROOTS: usize = 1024;
-/// Directories whose verdict is remembered.
-pub const VERDICTS: u32 = 16384;
-/// Files whose changes are being coalesced.
+/// Sets of the table of verdicts.
+pub const VERDICT_SETS: usize = 4096;
+/// Directories of a set whose verdict is remembered.
+pub const VERDICT_WAYS: usize = 2;
+/// Files whose changes are being coalesced: the slots of the table of storms.
 pub const STORMS: u32 = 16384;
+/// Slots in which a storm may be.
+pub const STORM_WAYS: u32 = 4;
 
 /// The root is a layer of a watched overlay mount: operations the overlay itself makes there are not reported.
 pub const ROOT_LAYER: u32 = 1 << 0;
@@ -16,6 +20,10 @@ pub const ROOT_LAYER: u32 = 1 << 0;
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Live {
+    /// Address of the watched superblock with the lowest one; above every address when none is watched.
+    pub lowest: u64,
+    /// Address of the watched superblock with the highest one.
+    pub highest: u64,
     /// Addresses of the watched superblocks, ended by 0.
     pub superblocks: [u64; MAX_SUPERBLOCKS],
     /// Address of the `fsnotify_group` of hotr's inotify instance, 0 when there is none.
@@ -28,15 +36,13 @@ pub struct Live {
     pub regs_off: u64,
     /// hotr's own thread group id: its changes are not reported.
     pub own_tgid: u32,
-    /// Changed by userspace when roots change; part of the verdict epoch.
-    pub epoch: u32,
     /// 1 when some root is an overlay layer.
     pub layers: u32,
-    /// 0.
-    pub reserved: u32,
+    /// Changed by userspace when roots change; part of the verdict epoch.
+    pub epoch: u64,
 }
 
-const _: () = assert!(size_of::<Live>() == (MAX_SUPERBLOCKS + 4) * 8 + 16);
+const _: () = assert!(size_of::<Live>() == (MAX_SUPERBLOCKS + 6) * 8 + 16);
 
 /// A watched root as the kernel side knows it.
 #[derive(Clone, Copy, Debug)]
@@ -50,51 +56,83 @@ pub struct RootSlot {
     pub reserved: u32,
 }
 
-/// A directory's verdict, remembered by the address of its inode.
-///
-/// The memory of an entry may be given to another directory while a program reads it; `ino` comes first and is written
-/// first, so a program that reads `epoch` and `root` in one word, and then compares `ino`, has either all of its own
-/// directory or none.
+/// A lock that is tried, never waited for: whoever finds somebody inside goes without. Made of counters alone, for the
+/// only atomic instruction that every kernel's verifier knows is an addition without a result.
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(8))]
+#[repr(C)]
+pub struct Turn {
+    /// Programs that came.
+    pub came: u64,
+    /// Programs that went again.
+    pub went: u64,
+}
+
+/// A directory's verdict. A writer begins by clearing `inode` and counting `version` up, and sets `inode` last; a reader
+/// that finds its own inode between two equal versions has read an entry that is whole.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
 pub struct Verdict {
+    /// Changes of this entry.
+    pub version: u64,
+    /// Address of the directory's inode.
+    pub inode: u64,
     /// `inode.i_ino`: the address may have been given to another inode since.
     pub ino: u64,
-    /// `inode.i_generation`.
-    pub generation: u32,
-    /// Index into [`Live::superblocks`].
-    pub superblock: u16,
-    /// Levels of directories between it and the root.
-    pub depth: u16,
+    /// Address of the superblock.
+    pub superblock: u64,
     /// The epoch it was found in.
-    pub epoch: u32,
+    pub epoch: u64,
+    /// `inode.i_generation`.
+    pub generation: u64,
     /// Root slot, or [`crate::record::NO_ROOT`].
     pub root: u16,
     /// Bytes its path below the root takes in a record.
     pub len: u16,
+    /// Levels of directories between it and the root.
+    pub depth: u16,
+    /// 0.
+    pub reserved: u16,
 }
 
-const _: () = assert!(size_of::<Verdict>() == 24);
+const _: () = assert!(size_of::<Verdict>() == 64);
 
-/// Key of the storm map: who changes which file by which hook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(C)]
-pub struct StormKey {
-    /// Address of the inode.
-    pub inode: u64,
-    /// Thread group id.
-    pub pid: u32,
-    /// [`crate::hook::Hook`] number.
-    pub hook: u32,
+/// The table of verdicts.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Verdicts {
+    /// Who changes an entry.
+    pub turn: Turn,
+    /// By inode number and generation, see [`verdict_set`].
+    pub sets: [[Verdict; VERDICT_WAYS]; VERDICT_SETS],
 }
 
-/// A file under continuous change. Totals only grow while the entry lives; userspace takes differences.
+/// Index of the set for a directory: the upper bits of a product, into which all bits of both numbers go.
+#[inline(always)]
+#[must_use]
+pub const fn verdict_set(ino: u64, generation: u32) -> usize {
+    let product = ino.wrapping_add(generation as u64).wrapping_mul(MIX);
+    (product >> (64 - VERDICT_SETS.trailing_zeros())) as usize
+}
+
+/// 2^64 divided by the golden ratio: numbers that lie close together come far apart.
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// A file under continuous change by one process in one way. Totals only grow; userspace takes differences.
+///
+/// A free slot is taken by a program, which writes `inode` last, and given up by userspace: it closes the slot, so that
+/// no program comes any more, waits until `busy` is 0, reads the last totals, and frees it.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Storm {
+    /// Address of the file's inode, [`STORM_FREE`] or [`STORM_CLOSED`].
+    pub inode: u64,
+    /// Who and how: see [`storm_who`].
+    pub who: u64,
     /// `inode.i_ino`: the address may have been given to another file.
     pub ino: u64,
-    /// When this entry was made: tells it from a later one with the same key.
+    /// Programs that are counting here.
+    pub busy: u64,
+    /// When this slot was taken: tells the storm from a later one.
     pub born: u64,
     /// Start of the current window, `CLOCK_MONOTONIC` nanoseconds.
     pub start: u64,
@@ -110,10 +148,27 @@ pub struct Storm {
     pub reserved: u32,
 }
 
-/// The kernel side's `ask` program: copy the totals of a storm to the `ANSWER` map.
-pub const ASK_READ: u64 = 1;
-/// The same: delete a storm's entry.
-pub const ASK_FORGET: u64 = 2;
+const _: () = assert!(size_of::<Storm>() == 80);
+
+/// [`Storm::inode`] of a slot that may be taken.
+pub const STORM_FREE: u64 = 0;
+/// [`Storm::inode`] of a slot that userspace is about to free.
+pub const STORM_CLOSED: u64 = 1;
+
+/// [`Storm::who`]: thread group id and way (see [`crate::record::Record::way`]).
+#[inline(always)]
+#[must_use]
+pub const fn storm_who(pid: u32, way: u32) -> u64 {
+    (pid as u64) << 32 | way as u64
+}
+
+/// The first of the [`STORM_WAYS`] slots in which a storm may be.
+#[inline(always)]
+#[must_use]
+pub const fn storm_slot(ino: u64, who: u64) -> u32 {
+    let product = (ino ^ who.rotate_left(24)).wrapping_mul(MIX);
+    (product >> (64 - STORMS.trailing_zeros())) as u32 & !(STORM_WAYS - 1)
+}
 
 /// `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h): userspace reads the map's memory without system calls.
 pub const MMAPABLE: u32 = 1 << 10;

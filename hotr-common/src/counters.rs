@@ -1,15 +1,15 @@
 //! Counters kept per CPU by the kernel programs.
 
-/// `seen == submitted + coalesced + filtered + ring_full + oversize` holds at any quiet moment; `outside` is to be added
-/// to both sides.
+/// `seen == submitted + coalesced + filtered + ring_full + oversize` holds at any quiet moment. The calls that are most
+/// are counted once: `outside` is to be added to `seen` and `filtered`, `coalesced` to `seen`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Counters {
-    /// Hook calls with a result on a watched superblock.
+    /// Hook calls with a result on a watched superblock, but for those in `coalesced` and `outside`.
     pub seen: u64,
     /// Records given to the ring buffer.
     pub submitted: u64,
-    /// Only counted in the storm map.
+    /// Only counted, in a storm.
     pub coalesced: u64,
     /// Outside the watched trees, of a file without a name, of hotr itself, or an overlay's inner operation.
     pub filtered: u64,
@@ -17,8 +17,7 @@ pub struct Counters {
     pub ring_full: u64,
     /// Lost: path longer than a record holds.
     pub oversize: u64,
-    /// Outside the watched trees by a remembered verdict: both seen and filtered, and counted here alone, for this is
-    /// what most calls are.
+    /// Outside the watched trees by a remembered verdict.
     pub outside: u64,
     /// 0: no two CPUs share a cache line.
     pub reserved: u64,

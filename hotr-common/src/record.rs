@@ -74,7 +74,7 @@ impl Delivery {
 pub struct Record {
     /// `CLOCK_MONOTONIC` nanoseconds when the hook ran.
     pub time: u64,
-    /// Address of the inode: an opaque key for the storm map, never printed.
+    /// Address of the inode: an opaque number, never printed.
     pub inode: u64,
     /// `inode.i_ino`.
     pub ino: u64,
@@ -82,11 +82,11 @@ pub struct Record {
     pub size: u64,
     /// cgroup v2 id of the task.
     pub cgroup: u64,
-    /// Operations on this storm key so far, this one included; 0 when this one was not counted.
+    /// Changes of this storm so far, this one included; 0 when this one was not counted.
     pub writes: u64,
-    /// Bytes of those operations, or of this one alone when it was not counted.
+    /// Bytes of those changes, or of this one alone when it was not counted.
     pub bytes: u64,
-    /// [`crate::config::Storm::born`] of the entry that counted them, 0 when none did.
+    /// [`crate::config::Storm::born`] of the storm that counted them, 0 when none did.
     pub born: u64,
     /// Time of the last delivery to hotr's inotify instance in this task, 0 when none.
     pub delivery_time: u64,
@@ -132,10 +132,10 @@ pub struct Record {
     pub tier: u8,
     /// inotify mask of the delivery.
     pub delivery_mask: u32,
-    /// [`crate::config::StormKey::pid`] of this change.
-    pub key_pid: u32,
-    /// [`crate::config::StormKey::hook`] of this change.
-    pub key_hook: u32,
+    /// Slot of the storm that counted this change; no meaning when none did.
+    pub storm: u32,
+    /// The way of this change: hook, and above its eight bits what tells apart the ways that one hook sees; 0 for names.
+    pub way: u32,
 }
 
 impl Record {

@@ -11,7 +11,7 @@ use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeCont
 use hotr_common::hook::Hook;
 use hotr_common::record::NO_ROOT;
 
-use crate::filter::{self, Spot};
+use crate::filter::{self, Directory, Spot};
 use crate::kernel::{Direct, Mem, Probe, number, task};
 use crate::maps::{CALLS, Count, count, live, off};
 
@@ -31,8 +31,8 @@ pub struct Call {
     pub second: *const u8,
     /// Return value; a pointer when the function returns one.
     pub ret: *const u8,
-    /// Where the subject's directory is, when [`prejudge`] knew it.
-    pub directory: Option<Spot>,
+    /// What [`prejudge`] found out.
+    pub known: Known,
 }
 
 impl Call {
@@ -102,56 +102,85 @@ fn word(context: *const u8, index: u8) -> *const u8 {
     }
 }
 
-/// Whether an fexit program's subject lies on a watched filesystem: the first question, for on most calls the
-/// answer is no, and nothing else should have been read by then.
-#[inline(always)]
-pub fn may_matter(context: &FExitContext, hook: Hook, subject: Subject) -> bool {
-    if subject != Subject::File {
-        return true;
-    }
-    let file = word(context.as_ptr() as *const u8, off!(arguments[hook as usize].subject));
-    filter::superblock(Direct::ptr(Direct::ptr(file, off!(file_f_inode)), off!(inode_i_sb))).is_some()
+/// A file that a hook's function was called with, as far as the first question went.
+#[derive(Clone, Copy)]
+pub struct Opened {
+    pub file: *const u8,
+    pub inode: *const u8,
+    pub superblock: *const u8,
 }
 
-/// What is left to find out of an fexit program's call: nothing, or everything but where its subject's directory is, or
-/// that as well.
-///
-/// Most calls on a watched filesystem are for files outside the watched trees, and end here.
-#[inline(always)]
-pub fn prejudge(context: &FExitContext, hook: Hook, subject: Subject) -> Option<Option<Spot>> {
-    if subject != Subject::File {
-        return Some(None);
+impl Opened {
+    /// Of hooks whose subject is no file.
+    pub const NONE: Self = Self { file: ptr::null(), inode: ptr::null(), superblock: ptr::null() };
+
+    /// The first question to an fexit program: is the file on a filesystem that may be watched? On most calls the answer
+    /// is no, and nothing else should have been read by then.
+    #[inline(always)]
+    pub fn of(context: &FExitContext, hook: Hook) -> Option<Self> {
+        let file = subject_of(context, hook);
+        let inode = Direct::ptr(file, off!(file_f_inode));
+        let superblock = Direct::ptr(inode, off!(inode_i_sb));
+        filter::may_be_watched(superblock).then_some(Self { file, inode, superblock })
     }
-    let file = word(context.as_ptr() as *const u8, off!(arguments[hook as usize].subject));
-    let inode = Direct::ptr(file, off!(file_f_inode));
-    let superblock = filter::superblock(Direct::ptr(inode, off!(inode_i_sb)))?;
-    let dentry = Direct::ptr(file, off!(file_dentry));
+}
+
+/// The second question: `None` when the file is outside the watched trees, and so is every other name it may have.
+///
+/// Most calls on a watched filesystem are for such files, and end here.
+#[inline(always)]
+pub fn prejudge(subject: Subject, opened: Opened) -> Option<Known> {
+    if subject != Subject::File {
+        return Some(Known::NOTHING);
+    }
+    let dentry = Direct::ptr(opened.file, off!(file_dentry));
     let parent = Direct::ptr(dentry, off!(dentry_d_parent));
-    let Some(known) = filter::remembered::<Direct>(Direct::ptr(parent, off!(dentry_d_inode)), superblock)
-    else {
-        return Some(None);
+    let inode = Direct::ptr(parent, off!(dentry_d_inode));
+    let Some(spot) = Directory::of::<Direct>(inode, opened.superblock).first_thought() else {
+        return Some(Known { file: Some((opened.inode, dentry)), directory: None });
     };
-    if known.root == NO_ROOT
+    let directory = Spot::unpacked(spot);
+    if directory.root == NO_ROOT
         && Direct::u64(dentry, off!(dentry_d_hash_pprev)) != 0
-        && Direct::u32(inode, off!(inode_i_nlink)) < 2
+        && Direct::u32(opened.inode, off!(inode_i_nlink)) < 2
     {
         count(Count::Outside);
         return None;
     }
-    Some(Some(known))
+    Some(Known { file: Some((opened.inode, dentry)), directory: Some(directory) })
 }
 
-/// A call seen by an fexit program; `directory` is [`prejudge`]'s answer.
+/// What is known of a call's subject when its handler begins.
+#[derive(Clone, Copy)]
+pub struct Known {
+    /// Inode and dentry, of a subject that is a `struct file`.
+    pub file: Option<(*const u8, *const u8)>,
+    /// Where its directory is; its filesystem is a watched one then.
+    pub directory: Option<Spot>,
+}
+
+impl Known {
+    pub const NOTHING: Self = Self { file: None, directory: None };
+}
+
+/// The word of the context with the subject, which every hook has.
 #[inline(always)]
-pub fn from_exit(context: &FExitContext, hook: Hook, directory: Option<Spot>) -> Call {
+fn subject_of(context: &FExitContext, hook: Hook) -> *const u8 {
+    word(context.as_ptr() as *const u8, off!(arguments[hook as usize].subject))
+}
+
+/// A call seen by an fexit program; `known` is [`prejudge`]'s answer.
+#[inline(always)]
+pub fn from_exit(context: &FExitContext, hook: Hook, known: Known) -> Call {
+    let subject = subject_of(context, hook);
     let context = context.as_ptr() as *const u8;
     Call {
         hook,
         tier: FENTRY,
-        subject: word(context, off!(arguments[hook as usize].subject)),
+        subject,
         second: word(context, off!(arguments[hook as usize].second)),
         ret: word(context, off!(arguments[hook as usize].ret)),
-        directory,
+        known,
     }
 }
 
@@ -165,7 +194,7 @@ pub fn from_entry(context: &FEntryContext, hook: Hook) -> Call {
         subject: word(context, off!(arguments[hook as usize].subject)),
         second: word(context, off!(arguments[hook as usize].second)),
         ret: ptr::null(),
-        directory: None,
+        known: Known::NOTHING,
     }
 }
 
@@ -194,7 +223,7 @@ pub fn from_probe(context: &ProbeContext, hook: Hook) -> Call {
         subject: argument(context, off!(arguments[hook as usize].subject)),
         second: argument(context, off!(arguments[hook as usize].second)),
         ret: ptr::null(),
-        directory: None,
+        known: Known::NOTHING,
     }
 }
 
@@ -230,7 +259,7 @@ pub fn keep(call: &Call, subject: Subject) {
         Subject::Dentry => Probe::ptr(call.subject, off!(dentry_d_sb)),
         Subject::Other => ptr::null(),
     };
-    if subject != Subject::Other && filter::superblock(superblock).is_none() {
+    if subject != Subject::Other && !filter::is_watched(superblock) {
         return;
     }
     if nested() {
@@ -257,6 +286,6 @@ pub fn take(context: &RetProbeContext, hook: Hook) -> Option<Call> {
         subject: subject as *const u8,
         second: second as *const u8,
         ret: ret as *const u8,
-        directory: None,
+        known: Known::NOTHING,
     })
 }

@@ -1,7 +1,7 @@
 //! From a hooked call to a record: the filter, the storm and the emission, in the order of their cost.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use hotr_common::config::StormKey;
+use hotr_common::config::storm_who;
 use hotr_common::record::FLAG_OTHER_NAME;
 
 use crate::call::Call;
@@ -9,7 +9,7 @@ use crate::emit::{self, Event};
 use crate::filter::{self, Spot, TOO_DEEP};
 use crate::kernel::{Mem, Probe, number};
 use crate::maps::{Count, count, live, off};
-use crate::storm::{self, Decision};
+use crate::storm::{self, Decision, Key};
 
 const S_IFMT: u16 = 0o170_000;
 const S_IFDIR: u16 = 0o040_000;
@@ -18,24 +18,41 @@ const S_IFDIR: u16 = 0o040_000;
 pub struct Target {
     pub dentry: *const u8,
     pub inode: *const u8,
-    /// `struct vfsmount`, or NULL.
-    pub mnt: *const u8,
+    /// The `struct file` it was changed through, or NULL: it knows the mount.
+    pub file: *const u8,
     /// `task_struct`, or NULL for the running one.
     pub task: *const u8,
     pub flags: u32,
 }
 
 impl Target {
+    /// The file of a call whose subject is a `struct file`.
+    #[inline(always)]
+    pub fn subject<M: Mem>(call: &Call) -> Self {
+        match call.known.file {
+            Some((inode, dentry)) => {
+                Self { dentry, inode, file: call.subject, task: core::ptr::null(), flags: 0 }
+            }
+            None => Self::file::<M>(call.subject),
+        }
+    }
+
     /// The file behind a `struct file`.
     #[inline(always)]
     pub fn file<M: Mem>(file: *const u8) -> Self {
         Self {
             dentry: M::ptr(file, off!(file_dentry)),
             inode: M::ptr(file, off!(file_f_inode)),
-            mnt: M::ptr(file, off!(file_mnt)),
+            file,
             task: core::ptr::null(),
             flags: 0,
         }
+    }
+
+    /// `struct vfsmount`, or NULL.
+    #[inline(always)]
+    fn mount(&self) -> *const u8 {
+        if self.file.is_null() { core::ptr::null() } else { Probe::ptr(self.file, off!(file_mnt)) }
     }
 
     /// The file of a dentry.
@@ -44,7 +61,7 @@ impl Target {
         Self {
             dentry,
             inode: M::ptr(dentry, off!(dentry_d_inode)),
-            mnt: core::ptr::null(),
+            file: core::ptr::null(),
             task: core::ptr::null(),
             flags: 0,
         }
@@ -66,12 +83,9 @@ struct Place {
 
 /// Where the file is in the watched trees, if it is.
 #[inline(always)]
-fn place<M: Mem>(call: &Call, target: &Target, superblock: u32) -> Option<Place> {
+fn place<M: Mem>(target: &Target, directory: Spot) -> Option<Place> {
     let dentry = target.dentry;
-    let mut directory = match call.directory {
-        Some(known) => known,
-        None => filter::directory::<M>(M::ptr(dentry, off!(dentry_d_parent)), superblock),
-    };
+    let mut directory = directory;
     if directory.root < TOO_DEEP {
         return Some(Place { dentry, directory, flags: 0 });
     }
@@ -87,17 +101,18 @@ fn place<M: Mem>(call: &Call, target: &Target, superblock: u32) -> Option<Place>
     if hashed && M::u32(target.inode, off!(inode_i_nlink)) < 2 {
         return None;
     }
-    let (dentry, directory) = other_place(target.inode, superblock)?;
+    let (dentry, directory) = other_place(target.inode)?;
     Some(Place { dentry, directory, flags: FLAG_OTHER_NAME })
 }
 
 /// Another name of the file in a watched tree, and where its directory is.
 #[inline(always)]
-fn other_place(inode: *const u8, superblock: u32) -> Option<(*const u8, Spot)> {
-    let dentry = filter::hotr_other_name(number(inode), superblock) as *const u8;
+fn other_place(inode: *const u8) -> Option<(*const u8, Spot)> {
+    let dentry = filter::hotr_other_name(number(inode)) as *const u8;
     if dentry.is_null() {
         return None;
     }
+    let superblock = Probe::ptr(inode, off!(inode_i_sb));
     let directory = filter::directory::<Probe>(Probe::ptr(dentry, off!(dentry_d_parent)), superblock);
     (directory.root < TOO_DEEP).then_some((dentry, directory))
 }
@@ -106,52 +121,64 @@ fn other_place(inode: *const u8, superblock: u32) -> Option<(*const u8, Spot)> {
 /// hook sees.
 #[inline(always)]
 pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u64) {
-    let Some(superblock) = filter::superblock(M::ptr(target.inode, off!(inode_i_sb))) else { return };
-    count(Count::Seen);
-    let Some(mut place) = place::<M>(call, target, superblock) else {
+    let directory = match call.known.directory {
+        Some(known) => known,
+        None => {
+            let superblock = M::ptr(target.inode, off!(inode_i_sb));
+            if !filter::is_watched(superblock) {
+                return;
+            }
+            filter::directory::<M>(M::ptr(target.dentry, off!(dentry_d_parent)), superblock)
+        }
+    };
+    let Some(mut place) = place::<M>(target, directory) else {
+        count(Count::Seen);
         count(Count::Filtered);
         return;
     };
     // The completion of a request interrupts any task: that one's process and credentials say nothing.
     let elsewhere = !target.task.is_null();
-    // A file without a name is nobody's to reload.
-    if M::u32(target.inode, off!(inode_i_nlink)) == 0
-        || (!elsewhere && filter::is_inner(place.directory.root, target.dentry, target.inode))
-    {
-        count(Count::Filtered);
-        return;
-    }
     let pid = if elsewhere {
         Probe::u32(target.task, off!(task_tgid))
     } else {
         (bpf_get_current_pid_tgid() >> 32) as u32
     };
-    if pid == live!(own_tgid) {
+    // A file without a name is nobody's to reload.
+    if M::u32(target.inode, off!(inode_i_nlink)) == 0
+        || (!elsewhere && filter::is_inner(place.directory.root, target.dentry, target.inode))
+        || pid == live!(own_tgid)
+    {
+        count(Count::Seen);
         count(Count::Filtered);
         return;
     }
-    let key = StormKey { inode: target.inode as u64, pid, hook: call.hook as u32 | (class << 8) };
-    let ino = M::u64(target.inode, off!(inode_i_ino));
-    let generation = M::u32(target.inode, off!(inode_i_generation));
-    let Decision::Emit { writes, bytes, born } = storm::count(&key, ino, generation, bytes) else {
+    let way = call.hook as u32 | (class << 8);
+    let key = Key {
+        inode: target.inode as u64,
+        who: storm_who(pid, way),
+        ino: M::u64(target.inode, off!(inode_i_ino)),
+        generation: M::u32(target.inode, off!(inode_i_generation)),
+    };
+    let Decision::Emit { writes, bytes, born, slot } = storm::count(&key, bytes) else {
         count(Count::Coalesced);
         return;
     };
+    count(Count::Seen);
     if !filter::is_hashed(place.dentry)
-        && let Some((dentry, directory)) = other_place(target.inode, superblock)
+        && let Some((dentry, directory)) = other_place(target.inode)
     {
         (place.dentry, place.directory) = (dentry, directory);
     }
     let mut event = Event::new(call.hook as u16, call.tier, place.dentry, target.inode);
     event.task = target.task;
-    event.mnt = target.mnt;
+    event.mnt = target.mount();
     event.writes = writes;
     event.bytes = bytes;
     event.aux[0] = aux;
     event.flags = target.flags | place.flags;
     event.born = born;
-    event.key_pid = key.pid;
-    event.key_hook = key.hook;
+    event.storm = slot;
+    event.way = way;
     set_place(&mut event, place.directory);
     emit::emit(&event);
 }
@@ -169,7 +196,10 @@ fn set_place(event: &mut Event, directory: Spot) {
 #[inline(always)]
 pub fn name<M: Mem>(call: &Call, target: &Target, adjust: impl FnOnce(&mut Event)) {
     let dentry = target.dentry;
-    let Some(superblock) = filter::superblock(M::ptr(dentry, off!(dentry_d_sb))) else { return };
+    let superblock = M::ptr(dentry, off!(dentry_d_sb));
+    if !filter::is_watched(superblock) {
+        return;
+    }
     count(Count::Seen);
     let directory = filter::directory::<M>(M::ptr(dentry, off!(dentry_d_parent)), superblock);
     if directory.root == TOO_DEEP {
@@ -181,7 +211,7 @@ pub fn name<M: Mem>(call: &Call, target: &Target, adjust: impl FnOnce(&mut Event
         return;
     }
     let mut event = Event::new(call.hook as u16, call.tier, dentry, target.inode);
-    event.mnt = target.mnt;
+    event.mnt = target.mount();
     set_place(&mut event, directory);
     adjust(&mut event);
     emit::emit(&event);

@@ -54,8 +54,10 @@ pub struct Event {
     pub tier: u16,
     pub root: u16,
     pub old_root: u16,
-    pub key_pid: u32,
-    pub key_hook: u32,
+    /// See [`Record::storm`].
+    pub storm: u32,
+    /// See [`Record::way`].
+    pub way: u32,
 }
 
 impl Event {
@@ -83,8 +85,8 @@ impl Event {
             tier,
             root: NO_ROOT,
             old_root: NO_ROOT,
-            key_pid: 0,
-            key_hook: 0,
+            storm: 0,
+            way: 0,
         }
     }
 }
@@ -227,8 +229,8 @@ pub unsafe fn header(record: *mut Record, event: &Event) {
     record.root = event.root;
     record.old_root = event.old_root;
     record.tier = event.tier as u8;
-    record.key_pid = event.key_pid;
-    record.key_hook = event.key_hook;
+    record.storm = event.storm;
+    record.way = event.way;
     if event.victim_mode != 0 {
         // The dentry has lost its inode: what is known was taken before.
         record.ino = event.victim;

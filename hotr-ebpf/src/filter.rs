@@ -1,11 +1,11 @@
 //! Is this file below a watched root? First its superblock, then its directory's remembered verdict, then a
 //! walk up `d_parent`. No strings.
 
-use hotr_common::config::{MAX_SUPERBLOCKS, ROOT_LAYER, Verdict};
+use hotr_common::config::{MAX_SUPERBLOCKS, ROOT_LAYER, VERDICT_WAYS, Verdict, verdict_set};
 use hotr_common::record::{MAX_DEPTH, NO_ROOT};
 
 use crate::kernel::{Mem, Near, Probe, number, task};
-use crate::maps::{self, EPOCH, ROOT_SLOTS, ROOTS, VERDICT_CACHE, live, off};
+use crate::maps::{self, EPOCH, ROOT_SLOTS, ROOTS, VERDICTS, live, off, read};
 
 /// [`Verdict::root`] of a directory deeper than [`MAX_DEPTH`] levels: in or out is not known.
 pub const TOO_DEEP: u16 = NO_ROOT - 1;
@@ -13,28 +13,36 @@ pub const TOO_DEEP: u16 = NO_ROOT - 1;
 /// Aliases of an inode that are looked at when its own dentry is not in a watched tree.
 const MAX_ALIASES: u32 = 8;
 
-/// Index of a watched superblock.
+/// Whether a superblock may be watched: the first question, and for most calls the last.
 #[inline(always)]
-pub fn superblock(sb: *const u8) -> Option<u32> {
+pub fn may_be_watched(superblock: *const u8) -> bool {
+    superblock as u64 >= live!(lowest) && superblock as u64 <= live!(highest)
+}
+
+/// Whether a superblock is watched.
+#[inline(always)]
+pub fn is_watched(superblock: *const u8) -> bool {
+    if !may_be_watched(superblock) {
+        return false;
+    }
     let mut index = 0;
     while index < MAX_SUPERBLOCKS {
         let watched = live!(superblocks[index]);
-        // The end of the list first: an inode without a superblock is equal to it.
-        if watched == 0 {
-            return None;
+        if watched == superblock as u64 {
+            return true;
         }
-        if watched == sb as u64 {
-            return Some(index as u32);
+        if watched == 0 {
+            return false;
         }
         index += 1;
     }
-    None
+    false
 }
 
 /// The current verdict epoch: directory renames counted by the kernel side, root changes by userspace.
 #[inline(always)]
-fn epoch() -> u32 {
-    (maps::read(&raw const EPOCH) as u32).wrapping_add(live!(epoch))
+fn epoch() -> u64 {
+    read(&raw const EPOCH).wrapping_add(live!(epoch))
 }
 
 /// Forgets every verdict: a directory changed its place.
@@ -54,55 +62,122 @@ pub struct Spot {
     pub depth: u16,
 }
 
-/// What is remembered of a directory and still holds.
-#[inline(always)]
-pub fn remembered<M: Mem>(inode: *const u8, superblock: u32) -> Option<Spot> {
-    // SAFETY: the value is read word by word below.
-    let known: *const Verdict = unsafe { VERDICT_CACHE.get(&(inode as u64)) }?;
-    // SAFETY: map memory, alive until the program ends; the order is told at `Verdict`.
-    let (state, ino, rest) = unsafe {
-        let words: *const u64 = known.cast();
-        let state = words.add(2).read_volatile();
-        (state, words.read_volatile(), words.add(1).read_volatile())
-    };
-    let identity = u64::from(M::u32(inode, off!(inode_i_generation))) | (u64::from(superblock) << 32);
-    let holds = state as u32 == epoch()
-        && ino == M::u64(inode, off!(inode_i_ino))
-        && rest & 0xffff_ffff_ffff == identity;
-    if !holds {
-        return None;
+impl Spot {
+    /// In one word: root in the low 16 bits, then length, then depth.
+    #[inline(always)]
+    pub const fn packed(self) -> u64 {
+        self.root as u64 | ((self.len as u64) << 16) | ((self.depth as u64) << 32)
     }
-    Some(Spot { root: (state >> 32) as u16, len: (state >> 48) as u16, depth: (rest >> 48) as u16 })
+
+    /// The reverse.
+    #[inline(always)]
+    pub const fn unpacked(word: u64) -> Self {
+        Self { root: word as u16, len: (word >> 16) as u16, depth: (word >> 32) as u16 }
+    }
+}
+
+/// A directory by all that tells it from others, now and later.
+#[derive(Clone, Copy)]
+pub struct Directory {
+    pub inode: *const u8,
+    pub superblock: *const u8,
+    pub ino: u64,
+    pub generation: u32,
+}
+
+impl Directory {
+    #[inline(always)]
+    pub fn of<M: Mem>(inode: *const u8, superblock: *const u8) -> Self {
+        Self {
+            inode,
+            superblock,
+            ino: M::u64(inode, off!(inode_i_ino)),
+            generation: M::u32(inode, off!(inode_i_generation)),
+        }
+    }
+
+    /// An entry of its set in the table of verdicts.
+    #[inline(always)]
+    fn entry(&self, way: usize) -> *mut Verdict {
+        // SAFETY: the set is below the number of sets, the way a constant below the number of ways.
+        unsafe {
+            let sets = (&raw mut VERDICTS.sets).cast::<Verdict>();
+            sets.add(verdict_set(self.ino, self.generation) * VERDICT_WAYS + way)
+        }
+    }
+
+    /// What an entry says of it, in a word as [`Spot::packed`].
+    ///
+    /// Only one program at a time writes, and the inode last. So an entry that has this inode is whole, and if its version
+    /// is the same before and after, what was read belongs together.
+    #[inline(always)]
+    fn recall(&self, way: usize) -> Option<u64> {
+        let entry = self.entry(way);
+        // SAFETY: an entry of the table, read word by word; root, length and depth are a word's first six bytes.
+        unsafe {
+            let version = read(&raw const (*entry).version);
+            let ours = read(&raw const (*entry).inode) == self.inode as u64
+                && read(&raw const (*entry).ino) == self.ino
+                && read(&raw const (*entry).superblock) == self.superblock as u64
+                && read(&raw const (*entry).generation) == u64::from(self.generation)
+                && read(&raw const (*entry).epoch) == epoch();
+            let spot = read((&raw const (*entry).root).cast::<u64>());
+            (ours && read(&raw const (*entry).version) == version).then_some(spot)
+        }
+    }
+
+    /// What is remembered of it in the first entry of its set, where most are.
+    #[inline(always)]
+    pub fn first_thought(&self) -> Option<u64> {
+        self.recall(0)
+    }
+
+    /// Remembers where it is, as found in this epoch. Somebody else's turn only costs another walk.
+    #[inline(always)]
+    fn remember(&self, spot: Spot, epoch: u64) {
+        // The first entry, unless it is of use to another directory.
+        // SAFETY: as in `recall`.
+        let taken = unsafe {
+            let first = self.entry(0);
+            read(&raw const (*first).epoch) == epoch && read(&raw const (*first).inode) != self.inode as u64
+        };
+        let entry = self.entry(usize::from(taken));
+        // SAFETY: the address of a static.
+        maps::alone(unsafe { &raw mut VERDICTS.turn }, || {
+            // SAFETY: as in `recall`; nobody else writes.
+            unsafe {
+                (&raw mut (*entry).inode).write_volatile(0);
+                maps::add(&raw mut (*entry).version, 1);
+                (&raw mut (*entry).ino).write_volatile(self.ino);
+                (&raw mut (*entry).superblock).write_volatile(self.superblock as u64);
+                (&raw mut (*entry).generation).write_volatile(u64::from(self.generation));
+                (&raw mut (*entry).epoch).write_volatile(epoch);
+                (&raw mut (*entry).root).cast::<u64>().write_volatile(spot.packed());
+                (&raw mut (*entry).inode).write_volatile(self.inode as u64);
+            }
+        });
+    }
 }
 
 /// Verdict of a directory, remembered or found out.
 #[inline(always)]
-pub fn directory<M: Mem>(dentry: *const u8, superblock: u32) -> Spot {
-    let inode = M::ptr(dentry, off!(dentry_d_inode));
-    if let Some(known) = remembered::<M>(inode, superblock) {
-        return known;
+pub fn directory<M: Mem>(dentry: *const u8, superblock: *const u8) -> Spot {
+    let directory = Directory::of::<M>(M::ptr(dentry, off!(dentry_d_inode)), superblock);
+    let known = directory.recall(0).or_else(|| directory.recall(1));
+    if let Some(word) = known {
+        return Spot::unpacked(word);
     }
     let epoch = epoch();
-    let found = hotr_walk(number(dentry));
-    let spot = Spot { root: found as u16, len: (found >> 16) as u16, depth: (found >> 32) as u16 };
-    let verdict = Verdict {
-        ino: M::u64(inode, off!(inode_i_ino)),
-        generation: M::u32(inode, off!(inode_i_generation)),
-        superblock: superblock as u16,
-        depth: spot.depth,
-        epoch,
-        root: spot.root,
-        len: spot.len,
-    };
-    // A full cache only costs another walk.
-    let _ = VERDICT_CACHE.insert(&(inode as u64), &verdict, 0);
+    let spot = Spot::unpacked(hotr_walk(number(dentry)));
+    directory.remember(spot, epoch);
     spot
 }
 
 /// Walks from a directory to the nearest watched root: its slot in the low 16 bits, then the bytes of the path
 /// between them, then the number of levels.
 ///
-/// A global function, with numbers only: the verifier looks at it once, not once a call.
+/// The three make a word as [`Spot::packed`]. A global function, with numbers only: the verifier looks at it once, not
+/// once a call.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn hotr_walk(dentry: u64) -> u64 {
@@ -113,7 +188,7 @@ pub extern "C" fn hotr_walk(dentry: u64) -> u64 {
         let near = Near::read(dentry);
         // SAFETY: the value is a plain word that userspace writes before it publishes the key.
         if let Some(slot) = unsafe { ROOTS.get(&near.inode) } {
-            return u64::from(*slot & 0xffff) | ((len & 0xffff) << 16) | (level << 32);
+            return Spot { root: *slot as u16, len: len as u16, depth: level as u16 }.packed();
         }
         if near.parent == dentry {
             return u64::from(NO_ROOT);
@@ -155,7 +230,8 @@ pub fn is_inner(slot: u16, dentry: *const u8, inode: *const u8) -> bool {
 /// of an `O_TMPFILE` that was linked. A global function, as [`hotr_walk`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hotr_other_name(inode: u64, superblock: u32) -> u64 {
+pub extern "C" fn hotr_other_name(inode: u64) -> u64 {
+    let superblock = Probe::ptr(inode as *const u8, off!(inode_i_sb));
     let mut node = Probe::u64(inode as *const u8, off!(inode_i_dentry));
     let mut tried = 0;
     while tried < MAX_ALIASES && node != 0 {

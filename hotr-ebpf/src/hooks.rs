@@ -1,6 +1,5 @@
 //! The hooks, one topic a file. Each has an fexit program, and a kprobe with its kretprobe.
 
-pub mod ask;
 pub mod attr;
 #[cfg(feature = "bench")]
 pub mod bench;
@@ -27,23 +26,31 @@ macro_rules! exit_hook {
     ($hook:ident, $subject:ident, $handler:path => $fexit:ident, $kprobe:ident, $kretprobe:ident) => {
         #[aya_ebpf::macros::fexit]
         pub fn $fexit(ctx: aya_ebpf::programs::FExitContext) -> u32 {
+            use hotr_common::hook::Hook;
+            use $crate::call::{Opened, Subject, from_exit, prejudge};
+
             // Apart from the first question, so that a call nobody asked for saves no register and sets up no stack.
             #[inline(never)]
-            fn go_on(context: *mut ::core::ffi::c_void) -> u32 {
+            fn go_on(
+                context: *mut ::core::ffi::c_void,
+                file: *const u8,
+                inode: *const u8,
+                superblock: *const u8,
+            ) -> u32 {
                 let ctx = aya_ebpf::programs::FExitContext::new(context);
-                let (hook, subject) = (hotr_common::hook::Hook::$hook, $crate::call::Subject::$subject);
-                if let Some(known) = $crate::call::prejudge(&ctx, hook, subject) {
-                    let call = $crate::call::from_exit(&ctx, hook, known);
+                if let Some(known) = prejudge(Subject::$subject, Opened { file, inode, superblock }) {
+                    let call = from_exit(&ctx, Hook::$hook, known);
                     $handler(::core::marker::PhantomData::<$crate::kernel::Direct>, &call);
                 }
                 0
             }
 
-            let subject = $crate::call::Subject::$subject;
-            if $crate::call::may_matter(&ctx, hotr_common::hook::Hook::$hook, subject) {
-                go_on(aya_ebpf::EbpfContext::as_ptr(&ctx));
+            let mut opened = Opened::NONE;
+            if Subject::$subject == Subject::File {
+                let Some(known) = Opened::of(&ctx, Hook::$hook) else { return 0 };
+                opened = known;
             }
-            0
+            go_on(aya_ebpf::EbpfContext::as_ptr(&ctx), opened.file, opened.inode, opened.superblock)
         }
 
         #[aya_ebpf::macros::kprobe]

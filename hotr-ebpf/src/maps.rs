@@ -4,8 +4,8 @@ use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use hotr_common::config::{
-    Delivered, Live, MAX_ROOTS, MAX_SUPERBLOCKS, MMAPABLE, Registered, RootSlot, STORMS, Storm, StormKey,
-    VERDICTS, Verdict,
+    Delivered, Live, MAX_ROOTS, MAX_SUPERBLOCKS, MMAPABLE, Registered, RootSlot, STORMS, Storm, Turn,
+    Verdicts,
 };
 use hotr_common::counters::Counters;
 use hotr_common::hook::HOOKS;
@@ -26,20 +26,13 @@ pub static ROOTS: HashMap<u64, u32> = HashMap::with_max_entries(MAX_ROOTS as u32
 #[map(name = "ROOT_SLOTS")]
 pub static ROOT_SLOTS: Array<RootSlot> = Array::with_max_entries(MAX_ROOTS as u32, 0);
 
-/// Address of a directory's inode → whether it lies below a watched root.
-#[map(name = "VERDICT_CACHE")]
-pub static VERDICT_CACHE: LruHashMap<u64, Verdict> = LruHashMap::with_max_entries(VERDICTS, 0);
+/// Files under continuous change; hotr reads and frees the slots in its own mapping of it.
+#[map(name = "STORM_SLOTS")]
+pub static STORM_SLOTS: Array<Storm> = Array::with_max_entries(STORMS, MMAPABLE);
 
-/// Files under continuous change.
-#[map(name = "STORM_MAP")]
-pub static STORM_MAP: HashMap<StormKey, Storm> = HashMap::with_max_entries(STORMS, 0);
-
-/// What the last run of `ask` read.
-#[map(name = "ANSWER")]
-pub static ANSWER: Array<Storm> = Array::with_max_entries(1, MMAPABLE);
-
-/// What the programs saw and did, one entry a CPU. Not a per-CPU map, because userspace could read that by system
-/// calls only (see `hooks/ask.rs`). The loader sets the number of entries.
+/// What the programs saw and did, one entry a CPU. Not a per-CPU map, because userspace could read that by
+/// bpf(2) only, and while such a call is under way the kernel runs no kprobe program on that CPU (kernel/bpf/syscall.c
+/// `bpf_disable_instrumentation`). The loader sets the number of entries.
 #[map(name = "COUNTERS")]
 pub static COUNTERS: Array<Counters> = Array::with_max_entries(1, MMAPABLE);
 
@@ -108,20 +101,21 @@ pub static OFF: Offsets = Offsets {
     ..unsafe { core::mem::zeroed() }
 };
 
-/// Settings userspace changes at run time; the only thing in `.bss`, which is named because rustc would put a
+/// Settings userspace changes at run time; alone in `.bss`, which is named because rustc would put a
 /// static that no program writes into the frozen map.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".bss")]
 pub static LIVE: Live = Live {
+    lowest: 0,
+    highest: 0,
     superblocks: [0; MAX_SUPERBLOCKS],
     own_group: 0,
     window: 0,
     cookie: 0,
     regs_off: 0,
     own_tgid: 0,
-    epoch: 0,
     layers: 0,
-    reserved: 0,
+    epoch: 0,
 };
 
 /// Bumped by every rename of a directory; empties the verdict cache. In a section of its own: the map of `.bss` is
@@ -129,6 +123,35 @@ pub static LIVE: Live = Live {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.epoch")]
 pub static mut EPOCH: u64 = 0;
+
+/// Where directories are, as far as is known. In a section of its own, as above; no map function is needed to read it.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.verdicts")]
+// SAFETY: integers and arrays of integers only, for which zero is a value.
+pub static mut VERDICTS: Verdicts = unsafe { core::mem::zeroed() };
+
+/// Who takes a free slot of [`STORM_SLOTS`].
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.storm_turn")]
+pub static mut STORM_TURN: Turn = Turn { came: 0, went: 0 };
+
+/// Runs `work` when nobody else is inside.
+///
+/// Who reads `went` and then `came`, and finds himself the only one who has not gone, was alone when he read `came`; and
+/// who comes later while he is inside finds two. This needs loads and stores in the order they are written, which the
+/// only supported architecture keeps.
+#[inline(always)]
+pub fn alone(turn: *mut Turn, work: impl FnOnce()) {
+    // SAFETY: callers pass one of the statics above; words are read whole.
+    unsafe {
+        add(&raw mut (*turn).came, 1);
+        let went = read(&raw const (*turn).went);
+        if read(&raw const (*turn).came).wrapping_sub(went) == 1 {
+            work();
+        }
+        add(&raw mut (*turn).went, 1);
+    }
+}
 
 /// Reads a field of [`OFF`] or [`LIVE`]; volatile, or rustc folds the initial zeros in. Only for the macros below.
 #[inline(always)]

@@ -22,3 +22,5 @@ mod refused;
 mod roots;
 #[path = "faults/run.rs"]
 mod run;
+#[path = "faults/storms.rs"]
+mod storms;

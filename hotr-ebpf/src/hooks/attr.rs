@@ -50,6 +50,6 @@ fn inode_flags<M: Mem>(_: PhantomData<M>, call: &Call) {
     }
     let dentry = first.wrapping_sub(off!(dentry_d_alias) as usize);
     let target =
-        Target { dentry, inode: call.subject, mnt: core::ptr::null(), task: core::ptr::null(), flags: 0 };
+        Target { dentry, inode: call.subject, file: core::ptr::null(), task: core::ptr::null(), flags: 0 };
     change::file::<Probe>(call, &target, 0, 0, 0);
 }

@@ -21,7 +21,7 @@ exit_hook!(Fallocate, File, fallocate => fexit_fallocate, kprobe_fallocate, kret
 #[inline(always)]
 fn write<M: Mem>(_: PhantomData<M>, call: &Call) {
     if call.result() > 0 {
-        change::file::<M>(call, &Target::file::<M>(call.subject), 0, call.result() as u64, 0);
+        change::file::<M>(call, &Target::subject::<M>(call), 0, call.result() as u64, 0);
     }
 }
 
@@ -29,7 +29,7 @@ fn write<M: Mem>(_: PhantomData<M>, call: &Call) {
 #[inline(always)]
 fn kernel_write<M: Mem>(_: PhantomData<M>, call: &Call) {
     if call.result() > 0 && task::is_kthread(task::current()) {
-        change::file::<M>(call, &Target::file::<M>(call.subject), 0, call.result() as u64, 0);
+        change::file::<M>(call, &Target::subject::<M>(call), 0, call.result() as u64, 0);
     }
 }
 
@@ -47,6 +47,6 @@ fn sendfile<M: Mem>(_: PhantomData<M>, call: &Call) {
 fn fallocate<M: Mem>(_: PhantomData<M>, call: &Call) {
     if call.status() == 0 {
         let mode = call.second as u64 & 0xffff_ffff;
-        change::file::<M>(call, &Target::file::<M>(call.subject), mode as u32 & 0xff, 0, mode);
+        change::file::<M>(call, &Target::subject::<M>(call), mode as u32 & 0xff, 0, mode);
     }
 }

@@ -40,7 +40,7 @@ pub fn ctime_set(ctx: BtfTracePointContext) -> u32 {
 /// file) is not what was asked for.
 #[inline(always)]
 fn touched(inode: *const u8) {
-    if filter::superblock(Direct::ptr(inode, off!(inode_i_sb))).is_none() {
+    if !filter::is_watched(Direct::ptr(inode, off!(inode_i_sb))) {
         return;
     }
     let mode = Direct::u16(inode, off!(inode_i_mode));

@@ -6,7 +6,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use hotr_common::hook::Hook;
 use hotr_common::rules::RULE_CONTENT;
 
-use crate::call::{Call, TRACEPOINT};
+use crate::call::{Call, Known, TRACEPOINT};
 use crate::change::{self, Target};
 use crate::filter;
 use crate::kernel::{Direct, Mem, Probe, task};
@@ -26,7 +26,7 @@ pub fn mark_dirty(ctx: BtfTracePointContext) -> u32 {
     if flags == 0 || flags & !off!(dirty_pages) != 0 {
         return 0;
     }
-    if filter::superblock(Direct::ptr(inode, off!(inode_i_sb))).is_none() {
+    if !filter::is_watched(Direct::ptr(inode, off!(inode_i_sb))) {
         return 0;
     }
     if Direct::u16(inode, off!(inode_i_mode)) & S_IFMT != S_IFREG || is_told_otherwise() {
@@ -40,7 +40,7 @@ pub fn mark_dirty(ctx: BtfTracePointContext) -> u32 {
     let target = Target {
         dentry,
         inode: Probe::ptr(dentry, off!(dentry_d_inode)),
-        mnt: core::ptr::null(),
+        file: core::ptr::null(),
         task: core::ptr::null(),
         flags: 0,
     };
@@ -49,7 +49,7 @@ pub fn mark_dirty(ctx: BtfTracePointContext) -> u32 {
         tier: TRACEPOINT,
         subject: core::ptr::null(),
         second: core::ptr::null(),
-        directory: None,
+        known: Known::NOTHING,
         ret: core::ptr::null(),
     };
     change::file::<Probe>(&call, &target, 0, 0, 0);

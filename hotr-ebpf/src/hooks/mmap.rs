@@ -31,7 +31,7 @@ fn fault<M: Mem>(_: PhantomData<M>, call: &Call) {
     }
     let dentry = M::ptr(file, off!(file_dentry));
     let mut target = Target::dentry::<M>(dentry);
-    target.mnt = M::ptr(file, off!(file_mnt));
+    target.file = file;
     change::file::<M>(call, &target, 0, 0, 0);
 }
 
@@ -43,5 +43,5 @@ fn user_dentry(file: *const u8, mode: u32) -> Option<*const u8> {
         return None;
     }
     let dentry = Probe::ptr(file, off!(backing_file_user_dentry));
-    filter::superblock(Probe::ptr(dentry, off!(dentry_d_sb))).map(|_| dentry)
+    filter::is_watched(Probe::ptr(dentry, off!(dentry_d_sb))).then_some(dentry)
 }

@@ -60,7 +60,10 @@ fn create<M: Mem>(_: PhantomData<M>, call: &Call) {
 #[inline(always)]
 fn remember<M: Mem>(_: PhantomData<M>, call: &Call) {
     let dentry = call.subject;
-    let Some(superblock) = filter::superblock(M::ptr(dentry, off!(dentry_d_sb))) else { return };
+    let superblock = M::ptr(dentry, off!(dentry_d_sb));
+    if !filter::is_watched(superblock) {
+        return;
+    }
     let parent = M::ptr(dentry, off!(dentry_d_parent));
     if filter::directory::<M>(parent, superblock).root >= filter::TOO_DEEP {
         return;

@@ -39,7 +39,7 @@ static OLD_NAME_INIT: aya_ebpf::maps::Array<OldName> = aya_ebpf::maps::Array::wi
 #[inline(always)]
 fn remember<M: Mem>(_: PhantomData<M>, call: &Call) {
     let dentry = M::ptr(call.subject, off!(renamedata_old_dentry));
-    if filter::superblock(M::ptr(dentry, off!(dentry_d_sb))).is_none() {
+    if !filter::is_watched(M::ptr(dentry, off!(dentry_d_sb))) {
         return;
     }
     let key = call.subject as u64;
@@ -79,7 +79,10 @@ fn rename<M: Mem>(_: PhantomData<M>, call: &Call) {
 fn moved(call: &Call, old: *const OldName) {
     let dentry = Probe::ptr(call.subject, off!(renamedata_old_dentry));
     let inode = Probe::ptr(dentry, off!(dentry_d_inode));
-    let Some(superblock) = filter::superblock(Probe::ptr(dentry, off!(dentry_d_sb))) else { return };
+    let superblock = Probe::ptr(dentry, off!(dentry_d_sb));
+    if !filter::is_watched(superblock) {
+        return;
+    }
     count(Count::Seen);
     let flags = Probe::u32(call.subject, off!(renamedata_flags));
     if Probe::u16(inode, off!(inode_i_mode)) & S_IFMT == S_IFDIR || flags != 0 {

@@ -11,7 +11,7 @@ use hotr_common::hook::Hook;
 
 use super::names;
 use super::{Victim, exit_hook};
-use crate::call::{Call, FENTRY, KPROBE, nested};
+use crate::call::{Call, FENTRY, KPROBE, Known, nested};
 use crate::filter;
 use crate::kernel::{Mem, Probe};
 use crate::maps::{RMDIRS, off};
@@ -61,7 +61,7 @@ pub fn kprobe_rmdir_check(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn check(dentry: u64) {
     let pointer = dentry as *const u8;
-    if filter::superblock(Probe::ptr(pointer, off!(dentry_d_sb))).is_none() || nested() {
+    if !filter::is_watched(Probe::ptr(pointer, off!(dentry_d_sb))) || nested() {
         return;
     }
     let inode = Probe::ptr(pointer, off!(dentry_d_inode));
@@ -100,7 +100,7 @@ fn caller(tier: u16, ret: u64) {
         tier,
         subject: removal.dentry as *const u8,
         second: core::ptr::null(),
-        directory: None,
+        known: Known::NOTHING,
         ret: ret as *const u8,
     };
     if call.status() == 0 {

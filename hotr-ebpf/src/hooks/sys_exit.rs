@@ -13,7 +13,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use hotr_common::hook::Hook;
 use hotr_common::rules::{Class, NO_REGISTER, RULE_ENABLED, RULE_MAY_BE_DESCRIPTOR, Rule};
 
-use crate::call::{Call, TRACEPOINT};
+use crate::call::{Call, Known, TRACEPOINT};
 use crate::change::{self, Target};
 use crate::emit;
 use crate::filter;
@@ -126,7 +126,7 @@ impl Exit {
             tier: TRACEPOINT,
             subject: core::ptr::null(),
             second: core::ptr::null(),
-            directory: None,
+            known: Known::NOTHING,
             ret: self.ret as *const u8,
         }
     }
@@ -236,5 +236,5 @@ fn is_empty(address: u64) -> bool {
 /// Whether a file lies on a watched filesystem.
 #[inline(always)]
 fn is_watched(file: *const u8) -> bool {
-    filter::superblock(Probe::ptr(Probe::ptr(file, off!(file_f_inode)), off!(inode_i_sb))).is_some()
+    filter::is_watched(Probe::ptr(Probe::ptr(file, off!(file_f_inode)), off!(inode_i_sb)))
 }

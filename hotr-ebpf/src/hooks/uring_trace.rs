@@ -5,7 +5,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use hotr_common::hook::Hook;
 
-use crate::call::{Call, TRACEPOINT};
+use crate::call::{Call, Known, TRACEPOINT};
 use crate::change::{self, Target};
 use crate::hooks::uring::{opcode_writes, submitter};
 use crate::kernel::{Mem, Probe, task};
@@ -70,7 +70,7 @@ fn completed(request: *const u8, written: i32) {
         tier: TRACEPOINT,
         subject: core::ptr::null(),
         second: core::ptr::null(),
-        directory: None,
+        known: Known::NOTHING,
         ret: i64::from(written) as *const u8,
     };
     change::file::<Probe>(&call, &target, 0, written as u64, 0);

@@ -70,7 +70,7 @@ fn ioctl(command: u64) -> (Op, Vec<Detail>) {
 
 /// A record of a file that was there is counted, one of a new name is not.
 fn open(record: &Record) -> (Op, Vec<Detail>) {
-    if record.key_hook == 0 {
+    if record.way == 0 {
         (Op::Create, vec![Detail::Borrowed("open")])
     } else {
         (Op::Write, vec![Detail::Borrowed("o_trunc")])

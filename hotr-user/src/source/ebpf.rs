@@ -2,16 +2,17 @@
 
 mod shared;
 mod skipped;
+mod storms;
 
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use aya::maps::{Array, HashMap, MapData, RingBuf};
-use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun};
+use aya::programs::RawTracePoint;
 use aya::{Btf as AyaBtf, Ebpf, Pod};
 use hotr_common::config::{
-    ASK_FORGET, ASK_READ, Live, MAX_ROOTS, MAX_SUPERBLOCKS, ROOT_LAYER, Registered, RootSlot, Storm, StormKey,
+    Live, MAX_ROOTS, MAX_SUPERBLOCKS, ROOT_LAYER, Registered, RootSlot, STORMS, Storm,
 };
 use hotr_common::counters::Counters;
 use hotr_common::record::Record;
@@ -21,6 +22,8 @@ use crate::kernel::load::{self, LoadError, PlannedHook};
 use crate::options::TierChoice;
 use shared::Shared;
 use skipped::Skipped;
+use storms::StormTable;
+pub use storms::{Ended, StormId};
 
 /// Newtypes that let maps hold the common crate's values.
 macro_rules! pod {
@@ -37,7 +40,6 @@ pod! {
     SlotPod(RootSlot);
     RegisteredPod(Registered);
     CountersPod(Counters);
-    StormKeyPod(StormKey);
     StormPod(Storm);
 }
 
@@ -58,8 +60,7 @@ pub struct EbpfSource {
     live: Array<MapData, LivePod>,
     roots: HashMap<MapData, u64, u32>,
     slots: Array<MapData, SlotPod>,
-    storms: HashMap<MapData, StormKeyPod, StormPod>,
-    answer: Shared<StormPod>,
+    storms: StormTable,
     counters: Shared<CountersPod>,
     skipped: Skipped,
     registered: Array<MapData, RegisteredPod>,
@@ -85,27 +86,24 @@ impl EbpfSource {
         let kernel = kernel.map_err(|error| LoadError::Object(error.into()))?;
         let cpus = load::possible_cpus();
         let mut ebpf = load::load(&btf, Some(&kernel), options.ring_bytes)?;
-        let asking: &mut RawTracePoint =
-            ebpf.program_mut(ASK).and_then(|program| program.try_into().ok()).ok_or(LoadError::Map(ASK))?;
-        asking.load().map_err(|error| LoadError::Program { program: ASK, error })?;
         let settings = Live {
+            lowest: u64::MAX,
+            highest: 0,
             superblocks: [0; MAX_SUPERBLOCKS],
             own_group: 0,
             window: options.window_ns,
             cookie: cookie(),
             regs_off: 0,
             own_tgid: 0,
-            epoch: 0,
             layers: 0,
-            reserved: 0,
+            epoch: 0,
         };
         let mut source = Self {
             ring: take(&mut ebpf, "RECORDS")?,
             live: take(&mut ebpf, ".bss")?,
             roots: take(&mut ebpf, "ROOTS")?,
             slots: take(&mut ebpf, "ROOT_SLOTS")?,
-            storms: take(&mut ebpf, "STORM_MAP")?,
-            answer: shared(&mut ebpf, "ANSWER", 1)?,
+            storms: StormTable::new(shared(&mut ebpf, "STORM_SLOTS", STORMS as usize)?),
             counters: shared(&mut ebpf, "COUNTERS", cpus)?,
             skipped: Skipped::default(),
             registered: take(&mut ebpf, "REGISTERED")?,
@@ -238,6 +236,9 @@ impl EbpfSource {
     }
 
     fn publish(&mut self) -> Result<(), LoadError> {
+        let watched = || self.settings.superblocks.iter().copied().filter(|superblock| *superblock != 0);
+        let range = (watched().min().unwrap_or(u64::MAX), watched().max().unwrap_or(0));
+        (self.settings.lowest, self.settings.highest) = range;
         self.live.set(0, LivePod(self.settings), 0).map_err(|_| LoadError::Map(".bss"))
     }
 
@@ -260,30 +261,16 @@ impl EbpfSource {
         read
     }
 
-    /// Totals of a file under continuous change.
+    /// Totals of a storm; `None` when it has ended.
     #[must_use]
-    pub fn storm(&self, key: &StormKey) -> Option<Storm> {
-        match self.ask(key, ASK_READ) {
-            Some(()) => self.answer.values().next().map(|storm| storm.0).filter(|storm| storm.born != 0),
-            // A kernel that runs no program for us still reads the map, at the price told in `hooks/ask.rs`.
-            None => self.storms.get(&StormKeyPod(*key), 0).ok().map(|storm| storm.0),
-        }
+    pub fn storm(&self, id: StormId) -> Option<Storm> {
+        self.storms.read(id)
     }
 
-    /// Forgets a file that has been quiet for longer than the window: its next change gives a record at once.
-    pub fn forget_storm(&mut self, key: &StormKey) {
-        if self.ask(key, ASK_FORGET).is_none() {
-            // Gone already is what was wanted.
-            let _ = self.storms.remove(&StormKeyPod(*key));
-        }
-    }
-
-    /// Runs the kernel side's `ask`; `None` when the kernel refuses to.
-    fn ask(&self, key: &StormKey, what: u64) -> Option<()> {
-        let program: &RawTracePoint = self.ebpf.program(ASK)?.try_into().ok()?;
-        let mut run = RawTracePointRunOptions::new();
-        run.args[..4].copy_from_slice(&[key.inode, key.pid.into(), key.hook.into(), what]);
-        program.test_run(run).ok().map(drop)
+    /// Ends a storm: the next change of its file gives a record at once.
+    #[must_use]
+    pub fn end_storm(&self, id: StormId) -> Ended {
+        self.storms.end(id)
     }
 
     /// How often a program was not run although its hook was passed.
@@ -297,7 +284,7 @@ impl EbpfSource {
     pub fn counters(&self) -> Counters {
         let mut sum = Counters::default();
         for CountersPod(cpu) in self.counters.values() {
-            sum.seen += cpu.seen + cpu.outside;
+            sum.seen += cpu.seen + cpu.outside + cpu.coalesced;
             sum.submitted += cpu.submitted;
             sum.coalesced += cpu.coalesced;
             sum.filtered += cpu.filtered + cpu.outside;
@@ -307,9 +294,6 @@ impl EbpfSource {
         sum
     }
 }
-
-/// Name of the program that reads storms for us.
-const ASK: &str = "ask";
 
 impl AsFd for EbpfSource {
     fn as_fd(&self) -> BorrowedFd<'_> {

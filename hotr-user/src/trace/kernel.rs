@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use hotr_common::config::StormKey;
 use hotr_common::hook::Hook;
 use hotr_common::record::{NO_ROOT, Record};
 
@@ -23,7 +22,7 @@ use crate::pipeline::decode;
 use crate::pipeline::syscall::NamedCall;
 use crate::procinfo::{ActorCache, Task};
 use crate::report::KernelTotals;
-use crate::source::ebpf::{EbpfOptions, EbpfSource};
+use crate::source::ebpf::{EbpfOptions, EbpfSource, Ended, StormId};
 
 /// How long repeats of a change are only counted in the kernel.
 pub(super) const WINDOW_NS: u64 = 100_000_000;
@@ -66,6 +65,8 @@ pub(super) struct KernelSide {
     /// Slot of the heartbeat's directory.
     heart: Option<u16>,
     beats: u64,
+    /// Storms of heartbeats, to be ended.
+    beaten: Vec<StormId>,
 }
 
 impl KernelSide {
@@ -105,6 +106,7 @@ impl KernelSide {
             often_lost: None,
             heart: None,
             beats: 0,
+            beaten: Vec::new(),
         };
         side.check_plan()?;
         Ok(side)
@@ -171,22 +173,19 @@ impl KernelSide {
 
     /// Reads records; true when there may be more.
     pub(super) fn read(&mut self, clock: &Clock, out: &mut Vec<Traced>) -> bool {
-        let Self { source, roots, storms, layers, actors, calls, heart, beats, .. } = self;
+        let Self { source, roots, storms, layers, actors, calls, heart, beats, beaten, .. } = self;
         let now = Instant::now();
         let mut reader = Reader { roots, storms, layers, actors, calls, clock, now };
-        let mut counted = Vec::new();
         let read = source.drain(BATCH, |record, path, old| {
             if *heart == Some(record.root) {
                 *beats += 1;
-                counted.push(StormKey { inode: record.inode, pid: record.key_pid, hook: record.key_hook });
+                beaten.extend(StormId::of(record));
             } else {
                 out.extend(reader.traced(record, path, old));
             }
         });
-        // Each heartbeat is made by another process: its entry is of no use to the next.
-        for key in counted {
-            source.forget_storm(&key);
-        }
+        // Each heartbeat is made by another process: its slot is of no use to the next.
+        beaten.retain(|id| matches!(source.end_storm(*id), Ended::Busy));
         read == BATCH
     }
 
@@ -194,13 +193,9 @@ impl KernelSide {
     pub(super) fn trailing(&mut self, now_ns: u64, all: bool, out: &mut Vec<Trailing>) {
         let Self { source, storms, .. } = self;
         if all {
-            storms.finish(|key| source.storm(key), |more| out.push(more));
-            return;
-        }
-        let mut quiet = Vec::new();
-        storms.due(now_ns, |key| source.storm(key), |key| quiet.push(*key), |more| out.push(more));
-        for key in quiet {
-            source.forget_storm(&key);
+            storms.finish(|id| source.storm(id), |more| out.push(more));
+        } else {
+            storms.due(now_ns, |id| source.storm(id), |id| source.end_storm(id), |more| out.push(more));
         }
     }
 
@@ -219,7 +214,7 @@ impl KernelSide {
             Some(old) => (old, Some(change.path.as_path())),
             None => (&change.path, None),
         };
-        storms.renamed(old, new, |key| source.storm(key), |more| out.push(more));
+        storms.renamed(old, new, |id| source.storm(id), |more| out.push(more));
     }
 
     /// When [`Self::trailing`] has something to do.

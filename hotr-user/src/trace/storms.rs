@@ -6,19 +6,19 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 
-use hotr_common::config::{Storm, StormKey};
+use hotr_common::config::Storm;
 use hotr_common::record::Record;
 
 use crate::event::Change;
+use crate::source::ebpf::{Ended, StormId};
 
-/// Windows without a change after which the kernel's entry is given up. Its next change then makes a new entry and
+/// Windows without a change after which the kernel's slot is freed. The file's next change then takes a slot and makes
 /// a record at once, so nothing can fall between.
 const QUIET_WINDOWS: u64 = 3;
 
 struct Known {
     /// What the last record said, without totals: the pattern for what follows.
     last: Change,
-    born: u64,
     writes: u64,
     bytes: u64,
 }
@@ -26,8 +26,10 @@ struct Known {
 /// What has been told of each file under change.
 #[derive(Default)]
 pub(super) struct Storms {
-    known: HashMap<StormKey, Known>,
-    deadlines: VecDeque<(u64, StormKey)>,
+    known: HashMap<StormId, Known>,
+    /// By slot: the birth of the last storm that ended there. Its records may still be on their way.
+    ended: HashMap<u32, u64>,
+    deadlines: VecDeque<(u64, StormId)>,
     window_ns: u64,
 }
 
@@ -44,45 +46,28 @@ impl Storms {
     }
 
     /// Writes and bytes of a record that have not been told before; `None` when all have: the totals were read
-    /// from the map after the record was made.
+    /// after the record was made.
     pub(super) fn record(&mut self, record: &Record, change: &Change) -> Option<(u64, u64)> {
-        if record.writes == 0 {
-            return Some((1, record.bytes));
+        let Some(id) = StormId::of(record) else { return Some((1, record.bytes)) };
+        if self.ended.get(&id.slot).is_some_and(|born| id.born <= *born) {
+            return None;
         }
-        let key = StormKey { inode: record.inode, pid: record.key_pid, hook: record.key_hook };
-        let (writes, bytes) = match self.known.get_mut(&key) {
-            Some(known) if known.born == record.born => {
-                if record.writes <= known.writes {
-                    return None;
-                }
-                let more = (record.writes - known.writes, record.bytes.wrapping_sub(known.bytes));
-                (known.writes, known.bytes) = (record.writes, record.bytes);
-                known.last.clone_from(change);
-                more
-            }
-            other => {
-                let new = Known {
-                    last: change.clone(),
-                    born: record.born,
-                    writes: record.writes,
-                    bytes: record.bytes,
-                };
-                if let Some(known) = other {
-                    *known = new;
-                } else {
-                    self.known.insert(key, new);
-                    self.deadlines.push_back((record.time + self.window_ns, key));
-                }
-                (record.writes, record.bytes)
-            }
-        };
-        Some((writes, bytes))
+        if let Some(known) = self.known.get_mut(&id) {
+            let writes = record.writes.checked_sub(known.writes).filter(|writes| *writes > 0)?;
+            let bytes = record.bytes.wrapping_sub(known.bytes);
+            (known.writes, known.bytes) = (record.writes, record.bytes);
+            known.last.clone_from(change);
+            return Some((writes, bytes));
+        }
+        let known = Known { last: change.clone(), writes: record.writes, bytes: record.bytes };
+        self.known.insert(id, known);
+        self.deadlines.push_back((record.time + self.window_ns, id));
+        Some((record.writes, record.bytes))
     }
 
     /// What was found out of a record's change since: the pattern for what follows.
     pub(super) fn judged(&mut self, record: &Record, change: &Change) {
-        let key = StormKey { inode: record.inode, pid: record.key_pid, hook: record.key_hook };
-        if let Some(known) = self.known.get_mut(&key).filter(|known| known.born == record.born) {
+        if let Some(known) = StormId::of(record).and_then(|id| self.known.get_mut(&id)) {
             known.last.seen_by.clone_from(&change.seen_by);
             known.last.missed_by.clone_from(&change.missed_by);
         }
@@ -94,19 +79,19 @@ impl Storms {
         &mut self,
         old: &Path,
         new: Option<&Path>,
-        read: impl Fn(&StormKey) -> Option<Storm>,
+        read: impl Fn(StormId) -> Option<Storm>,
         mut trailing: impl FnMut(Trailing),
     ) {
         if self.known.is_empty() {
             return;
         }
         let below = self.known.iter().filter(|(_, known)| known.last.path.starts_with(old));
-        let keys: Vec<StormKey> = below.map(|(key, _)| *key).collect();
-        for key in keys {
-            if let Some(more) = read(&key).and_then(|storm| self.more(&key, &storm)) {
+        let ids: Vec<StormId> = below.map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(more) = read(id).and_then(|storm| self.more(id, &storm)) {
                 trailing(more);
             }
-            if let (Some(known), Some(new)) = (self.known.get_mut(&key), new)
+            if let (Some(known), Some(new)) = (self.known.get_mut(&id), new)
                 && let Ok(rest) = known.last.path.strip_prefix(old)
             {
                 known.last.path = crate::mounts::join(new, rest);
@@ -120,46 +105,50 @@ impl Storms {
     }
 
     /// Asks `read` for the totals of storms whose window is over, and gives what was not told to `trailing`.
-    /// Storms that have been quiet are given to `forget`.
+    /// Storms that have been quiet are ended by `end`.
     pub(super) fn due(
         &mut self,
         now_ns: u64,
-        read: impl Fn(&StormKey) -> Option<Storm>,
-        mut forget: impl FnMut(&StormKey),
+        read: impl Fn(StormId) -> Option<Storm>,
+        end: impl Fn(StormId) -> Ended,
         mut trailing: impl FnMut(Trailing),
     ) {
-        while let Some((_, key)) = self.deadlines.pop_front_if(|(at, _)| *at <= now_ns) {
-            let Some(storm) = read(&key) else {
-                self.known.remove(&key);
-                continue;
+        while let Some((_, id)) = self.deadlines.pop_front_if(|(at, _)| *at <= now_ns) {
+            let totals = read(id);
+            let quiet =
+                totals.is_none_or(|storm| now_ns.saturating_sub(storm.last) > QUIET_WINDOWS * self.window_ns);
+            let (totals, ended) = match if quiet { end(id) } else { Ended::Busy } {
+                Ended::Last(last) => (Some(last), true),
+                Ended::Before => (None, true),
+                Ended::Busy => (totals, false),
             };
-            if let Some(more) = self.more(&key, &storm) {
+            if let Some(more) = totals.and_then(|storm| self.more(id, &storm)) {
                 trailing(more);
             }
-            if now_ns.saturating_sub(storm.last) > QUIET_WINDOWS * self.window_ns {
-                // What was told stays known for one window more: a change may have been counted, and its record be
-                // on its way, when the entry went.
-                forget(&key);
+            if ended {
+                self.known.remove(&id);
+                self.ended.insert(id.slot, id.born);
+            } else {
+                self.deadlines.push_back((now_ns + self.window_ns, id));
             }
-            self.deadlines.push_back((now_ns + self.window_ns, key));
         }
     }
 
     /// Everything not told, at the end of a run.
     pub(super) fn finish(
         &mut self,
-        read: impl Fn(&StormKey) -> Option<Storm>,
+        read: impl Fn(StormId) -> Option<Storm>,
         mut trailing: impl FnMut(Trailing),
     ) {
-        for (_, key) in std::mem::take(&mut self.deadlines) {
-            if let Some(more) = read(&key).and_then(|storm| self.more(&key, &storm)) {
+        for (_, id) in std::mem::take(&mut self.deadlines) {
+            if let Some(more) = read(id).and_then(|storm| self.more(id, &storm)) {
                 trailing(more);
             }
         }
     }
 
-    fn more(&mut self, key: &StormKey, storm: &Storm) -> Option<Trailing> {
-        let known = self.known.get_mut(key).filter(|known| known.born == storm.born)?;
+    fn more(&mut self, id: StormId, storm: &Storm) -> Option<Trailing> {
+        let known = self.known.get_mut(&id)?;
         let writes = storm.writes.checked_sub(known.writes).filter(|writes| *writes > 0)?;
         let mut change = known.last.clone();
         change.writes = writes;
@@ -168,3 +157,6 @@ impl Storms {
         Some(Trailing { change, made_ns: storm.last })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -180,7 +180,8 @@ fn append(buffer: *mut u8, start: u32, directory: Directory, string: u64) -> Bas
         }
     };
     let mut root = 0;
-    if let Some(superblock) = filter::superblock(Probe::ptr(dentry, off!(dentry_d_sb))) {
+    let superblock = Probe::ptr(dentry, off!(dentry_d_sb));
+    if filter::is_watched(superblock) {
         let verdict = filter::directory::<Probe>(dentry, superblock);
         if verdict.root < TOO_DEEP {
             base.root = verdict.root;

@@ -1,10 +1,11 @@
 //! Memory that the kernel programs and hotr share: an array map, mapped into hotr. Reading it takes no system call,
-//! and so does not make the kernel skip a program (see `hotr-ebpf/src/hooks/ask.rs`).
+//! and so does not make the kernel skip a program (see `storms.rs`).
 
 use std::ffi::c_void;
 use std::mem::size_of;
 use std::os::fd::AsFd;
 use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::AtomicU64;
 
 use aya::Pod;
 use aya::maps::{Array, IterableMap, MapData};
@@ -19,7 +20,7 @@ pub(super) struct Shared<T: Pod> {
     _map: Array<MapData, T>,
 }
 
-// SAFETY: the memory belongs to this value and is only read; the pointer is not tied to a thread.
+// SAFETY: the memory belongs to this value, and is written atomically only; the pointer is not tied to a thread.
 unsafe impl<T: Pod + Send> Send for Shared<T> {}
 
 impl<T: Pod> Shared<T> {
@@ -30,17 +31,39 @@ impl<T: Pod> Shared<T> {
             (entries * size_of::<T>().next_multiple_of(8)).next_multiple_of(rustix::param::page_size());
         let fd = map.map().fd().as_fd();
         // SAFETY: a new mapping at an address the kernel chooses; it stays valid when the map's descriptor is closed.
-        let start = unsafe { mmap(null_mut(), bytes, ProtFlags::READ, MapFlags::SHARED, fd, 0)? };
+        let start =
+            unsafe { mmap(null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0)? };
         let start = NonNull::new(start).ok_or(std::io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, bytes, entries, _map: map })
     }
 
     /// The values as they are now. A value of several words that programs are writing may be torn between words.
     pub(super) fn values(&self) -> impl Iterator<Item = T> + '_ {
+        (0..self.entries).map(|index| self.at(index))
+    }
+
+    /// One value as it is now, see [`Self::values`].
+    pub(super) fn get(&self, index: u32) -> Option<T> {
+        let index = usize::try_from(index).ok().filter(|index| *index < self.entries)?;
+        Some(self.at(index))
+    }
+
+    /// An aligned word of a value, at this offset in bytes.
+    pub(super) fn word(&self, index: u32, offset: usize) -> Option<&AtomicU64> {
+        let index = usize::try_from(index).ok().filter(|index| *index < self.entries)?;
+        if !offset.is_multiple_of(8) || offset + 8 > size_of::<T>() {
+            return None;
+        }
+        // SAFETY: within the mapping and aligned, as was checked; it lives as long as `self`. Programs write whole words.
+        Some(unsafe { &*self.start.as_ptr().byte_add(index * size_of::<T>() + offset).cast::<AtomicU64>() })
+    }
+
+    fn at(&self, index: usize) -> T {
         const { assert!(size_of::<T>().is_multiple_of(8)) };
         let first: *const T = self.start.as_ptr().cast();
-        // SAFETY: the mapping holds `entries` values of whole words, and any bits are a value of integers.
-        (0..self.entries).map(move |index| unsafe { first.add(index).read_volatile() })
+        // SAFETY: callers have checked the index; the mapping holds values of whole words, and any bits are a value of
+        // integers.
+        unsafe { first.add(index).read_volatile() }
     }
 }
 
