@@ -12,7 +12,7 @@ use hotr_common::hook::HOOKS;
 use hotr_common::offsets::{Arguments, Offsets};
 use hotr_common::rules::{CLASSES, RULES, Rule};
 
-use crate::hooks::{CallRecord, OldName, Removal, Victim};
+use crate::hooks::{CallRecord, OldName, Removal, ToldFault, Victim};
 
 /// Records for userspace. The size is set by the loader.
 #[map(name = "RECORDS")]
@@ -84,6 +84,10 @@ pub static SYSCALLS: Array<Rule> = Array::with_max_entries(RULES, 0);
 #[map(name = "CLASS_PROGRAMS")]
 pub static CLASS_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(CLASSES, 0);
 
+/// The same for programs on tracepoints by way of perf: a map holds programs of one kind.
+#[map(name = "PERF_CLASSES")]
+pub static PERF_CLASSES: ProgramArray = ProgramArray::with_max_entries(CLASSES, 0);
+
 /// The next request of the `io_submit` that is being reported.
 #[map(name = "AIO_NEXT")]
 pub static AIO_NEXT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
@@ -91,6 +95,10 @@ pub static AIO_NEXT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// Whether records were submitted on this CPU without waking userspace.
 #[map(name = "WAKE_DUE")]
 pub static WAKE_DUE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// The last store through a mapping that was told of a thread, by its id.
+#[map(name = "TOLD_FAULTS")]
+pub static TOLD_FAULTS: LruHashMap<u32, ToldFault> = LruHashMap::with_max_entries(1024, 0);
 
 /// io_uring writes in flight, by (ring, user data), for kernels whose completion event does not name the request.
 #[map(name = "URING_REQUESTS")]

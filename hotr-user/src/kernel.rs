@@ -4,6 +4,7 @@ pub mod btf;
 pub mod facts;
 pub mod load;
 pub mod offsets;
+pub mod perf;
 mod preload;
 pub mod syscalls;
 pub mod sysno;

@@ -1,6 +1,6 @@
 //! The current task: who it is, which system call it is in, whether it acts for somebody else.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf};
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs};
 use hotr_common::offsets::ABSENT;
 use hotr_common::record::NO_SYSCALL;
 
@@ -52,6 +52,29 @@ pub fn syscall(task: *const u8) -> i32 {
     let stack = Probe::u64(task, off!(task_stack));
     let regs = stack.wrapping_add(distance) as *const u8;
     Probe::u64(regs, off!(regs_sysno)) as i64 as i32
+}
+
+/// The running task's user registers. See [`syscall`].
+#[inline(always)]
+pub fn registers() -> *const u8 {
+    let stack = if off!(has_typed_task) == 0 {
+        Probe::u64(current(), off!(task_stack))
+    } else {
+        // SAFETY: the helper has no arguments and always answers.
+        Direct::u64(unsafe { bpf_get_current_task_btf() } as *const u8, off!(task_stack))
+    };
+    stack.wrapping_add(live!(regs_off)) as *const u8
+}
+
+/// First argument of the running task's system call: one load where a helper gives the registers a type (5.15).
+#[inline(always)]
+pub fn first_argument() -> u64 {
+    if off!(has_typed_registers) == 0 {
+        return Probe::u64(registers(), off!(regs_arg[0]));
+    }
+    // SAFETY: neither helper fails, and the task is the running one.
+    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
+    Direct::u64(registers as *const u8, off!(regs_arg[0]))
 }
 
 /// `TS_COMPAT` of x86: the task is in a system call of the 32-bit table.

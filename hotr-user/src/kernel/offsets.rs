@@ -101,6 +101,12 @@ pub fn offsets(btf: &Btf) -> Result<Offsets, MissingField> {
         regs_sysno: need("pt_regs", registers.1)?,
         dirty_pages: btf.enumerator("I_DIRTY_PAGES").unwrap_or(DIRTY_PAGES),
         has_typed_task: u32::from(btf.function("bpf_get_current_task_btf").is_some()),
+        has_typed_registers: u32::from(btf.function("bpf_task_pt_regs").is_some()),
+        task_min_flt: need("task_struct", "min_flt")?,
+        task_maj_flt: need("task_struct", "maj_flt")?,
+        task_migration_disabled: optional("task_struct", "migration_disabled"),
+        trace_uring_req: optional("trace_event_raw_io_uring_complete", "req"),
+        trace_uring_res: optional("trace_event_raw_io_uring_complete", "res"),
         regs_arg,
         arguments: [Arguments::NONE; HOOKS],
     })
