@@ -85,6 +85,7 @@ pub struct Offsets {
     pub trace_uring_req: u32,
     pub trace_uring_res: u32,
     pub regs_arg: [u32; 6],
+    pub regs_compat: [u32; 6],
     pub arguments: [Arguments; HOOKS],
 }
 
@@ -107,4 +108,4 @@ impl Arguments {
     pub const NONE: Self = Self { subject: NO_ARG, second: NO_ARG, ret: NO_ARG, ret_pointer: 0 };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 4 * (72 + 6) + 4 * HOOKS);
+const _: () = assert!(size_of::<Offsets>() == 4 * (72 + 12) + 4 * HOOKS);

@@ -76,9 +76,13 @@ pub static DELIVERIES: LruHashMap<u32, Delivered> = LruHashMap::with_max_entries
 #[map(name = "REGISTERED")]
 pub static REGISTERED: Array<Registered> = Array::with_max_entries(1, 0);
 
-/// What to do at the exit of a system call, by its number; zeros for the ones that change nothing.
+/// What to do at the exit of a system call, by its number; zeros for the ones that change nothing. See [`RULES`].
 #[map(name = "SYSCALLS")]
-pub static SYSCALLS: Array<Rule> = Array::with_max_entries(RULES, 0);
+pub static SYSCALLS: Array<Rule> = Array::with_max_entries(2 * RULES, 0);
+
+/// For the number of a call in the 32-bit table one more than the native number of the same call, or 0.
+#[map(name = "COMPAT_CALLS")]
+pub static COMPAT_CALLS: Array<u32> = Array::with_max_entries(RULES, 0);
 
 /// The program for each [`hotr_common::rules::Class`] of system calls.
 #[map(name = "CLASS_PROGRAMS")]

@@ -6,6 +6,7 @@ pub mod load;
 pub mod offsets;
 pub mod perf;
 mod preload;
+mod rules;
 pub mod syscalls;
 pub mod sysno;
 pub mod table;

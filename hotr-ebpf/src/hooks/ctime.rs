@@ -54,7 +54,7 @@ fn touched(inode: *const u8) {
     }
     let task = task::current();
     let removes = SYSCALLS.get(task::syscall(task) as u32).is_some_and(|rule| rule.flags & RULE_REMOVES != 0);
-    if !removes || task::is_compat(task) || (live!(layers) != 0 && task::acts_for_another()) {
+    if !removes || (live!(layers) != 0 && task::acts_for_another()) {
         return;
     }
     let victim = Victim {

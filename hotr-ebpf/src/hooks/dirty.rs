@@ -75,9 +75,6 @@ fn is_told_otherwise() -> bool {
     if task::is_kthread(task) || task::is_io_worker(task) {
         return true;
     }
-    if task::is_compat(task) {
-        return false;
-    }
     // An exception has no number: -1 is no index.
     SYSCALLS.get(task::syscall(task) as u32).is_some_and(|rule| rule.flags & RULE_CONTENT != 0)
 }
@@ -106,7 +103,8 @@ fn is_first<const COPY: u32>(inode: *const u8) -> bool {
     if COPY > 1 {
         // SAFETY: the entry is this thread's own.
         let known = unsafe { TOLD_FAULTS.get(&thread) };
-        if known.is_some_and(|last| last.inode == told.inode && last.fault == fault && last.copy < told.copy) {
+        if known.is_some_and(|last| last.inode == told.inode && last.fault == fault && last.copy < told.copy)
+        {
             return false;
         }
     }

@@ -12,7 +12,9 @@ use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use hotr_common::hook::Hook;
-use hotr_common::rules::{Class, NO_REGISTER, RULE_ENABLED, RULE_MAY_BE_DESCRIPTOR, Rule};
+use hotr_common::rules::{
+    Class, NO_REGISTER, RULE_COMPAT, RULE_ENABLED, RULE_MAY_BE_DESCRIPTOR, RULES, Rule,
+};
 
 use crate::call::Call;
 use crate::change::{self, Target};
@@ -94,11 +96,17 @@ fn dispatch<W: Way>(way: W) {
     if way.ret() < 0 {
         return;
     }
-    let Some(rule) = SYSCALLS.get(way.sysno()) else { return };
-    if rule.flags & RULE_ENABLED == 0 || task::is_current_compat() || !way.is_ready() {
+    let Some(mut rule) = SYSCALLS.get(way.sysno()) else { return };
+    if rule.flags & (RULE_ENABLED | RULE_COMPAT) == 0 || !way.is_ready() {
         return;
     }
-    way.continue_as(rule.class);
+    if task::is_current_compat() {
+        let Some(other) = compat_rule(way.sysno()) else { return };
+        rule = other;
+    }
+    if rule.flags & RULE_ENABLED != 0 {
+        way.continue_as(rule.class);
+    }
 }
 
 /// After `sys_exit`, on the same tracepoint: wakes userspace for what was submitted there without waking it. Where
@@ -111,9 +119,20 @@ pub fn wake(_ctx: BtfTracePointContext) -> u32 {
     0
 }
 
+/// The rule for a call of the 32-bit table.
+#[inline(always)]
+fn compat_rule(number: u32) -> Option<&'static Rule> {
+    if number >= RULES {
+        return None;
+    }
+    SYSCALLS.get(number + RULES)
+}
+
 /// A system call that has succeeded.
 struct Exit<W> {
     way: W,
+    /// Of the 32-bit table: its arguments are in other registers, of which it knows the lower half.
+    is_compat: bool,
     rule: &'static Rule,
     sysno: u32,
     ret: i64,
@@ -123,7 +142,9 @@ impl<W: Way> Exit<W> {
     #[inline(always)]
     fn of(way: W) -> Option<Self> {
         let sysno = way.sysno();
-        Some(Self { way, rule: SYSCALLS.get(sysno)?, sysno, ret: way.ret() })
+        let is_compat = task::is_current_compat();
+        let rule = if is_compat { compat_rule(sysno) } else { SYSCALLS.get(sysno) };
+        Some(Self { way, is_compat, rule: rule?, sysno, ret: way.ret() })
     }
 
     /// The argument whose register is at this offset; 0 when the call has none.
@@ -132,7 +153,8 @@ impl<W: Way> Exit<W> {
         if register == NO_REGISTER {
             return 0;
         }
-        Probe::u64(self.way.registers(), u32::from(register))
+        let word = Probe::u64(self.way.registers(), u32::from(register));
+        if self.is_compat { u64::from(word as u32) } else { word }
     }
 
     /// The descriptor; of most calls the first argument, which is one load.

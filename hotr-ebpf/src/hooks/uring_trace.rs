@@ -35,10 +35,7 @@ pub fn uring_complete(ctx: BtfTracePointContext) -> u32 {
 #[tracepoint]
 pub fn perf_uring_complete(ctx: TracePointContext) -> u32 {
     let record = ctx.as_ptr() as *const u8;
-    completed(
-        Probe::ptr(record, off!(trace_uring_req)),
-        Probe::u32(record, off!(trace_uring_res)) as i32,
-    );
+    completed(Probe::ptr(record, off!(trace_uring_req)), Probe::u32(record, off!(trace_uring_res)) as i32);
     PASS
 }
 

@@ -14,7 +14,7 @@ use super::btf::{Btf, BtfError};
 use super::offsets::{MissingField, offsets};
 use super::table::{HELPERS, Programs, SITES, Site};
 use super::tracepoints::Manner;
-use super::{preload, tracepoints};
+use super::{preload, rules, tracepoints};
 use crate::options::TierChoice;
 
 /// The eBPF object, part of the program.
@@ -198,6 +198,7 @@ pub fn attach(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice, m
         TierChoice::Kprobe => &[Tier::Kprobe],
         TierChoice::Tracepoint => &[],
     };
+    rules::write_compat(ebpf);
     let mut refused = Refused::default();
     if !std::path::Path::new(KPROBES).exists() {
         // Asked before any program is verified in vain.
@@ -221,7 +222,8 @@ pub fn attach(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice, m
     }
     let mut events = Vec::new();
     if matches!(choice, TierChoice::Auto | TierChoice::Tracepoint) {
-        events = fill_with_tracepoints(ebpf, btf, kernel, manner, &mut plan);
+        // A hook that the kernel merely lacks, because another one tells the same there, gets none.
+        events = tracepoints::attach(ebpf, btf, kernel, manner, &mut plan);
     }
     Attached { plan, events }
 }
@@ -277,28 +279,6 @@ fn programs_of(btf: &Btf, tier: Tier) -> HashMap<&'static str, &'static str> {
         }
     }
     wanted
-}
-
-/// The last tier. A hook that a kernel merely lacks, because another one tells the same there, needs none.
-fn fill_with_tracepoints(
-    ebpf: &mut Ebpf,
-    btf: &Btf,
-    kernel: &AyaBtf,
-    manner: Manner,
-    plan: &mut [PlannedHook],
-) -> Vec<OwnedFd> {
-    let attached = match offsets(btf) {
-        Ok(offsets) => {
-            tracepoints::attach(ebpf, btf, kernel, &offsets, manner, plan).map_err(|error| chain(&error))
-        }
-        Err(error) => Err(error.to_string()),
-    };
-    attached.unwrap_or_else(|why| {
-        for row in plan.iter_mut().filter(|row| row.tier.is_none()) {
-            row.why = format!("{}; tracepoint: {why}", row.why);
-        }
-        Vec::new()
-    })
 }
 
 /// There when the kernel can attach kprobes (kernel/events/core.c `perf_kprobe`, CONFIG_KPROBE_EVENTS).

@@ -4,19 +4,20 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 
-use aya::maps::{Array, MapData, ProgramArray};
+use aya::maps::{MapData, ProgramArray};
 use aya::programs::{BtfTracePoint, ProgramError, ProgramFd};
 use aya::{Btf as AyaBtf, Ebpf};
 use hotr_common::hook::Hook;
 use hotr_common::offsets::{Arguments, NO_ARG, Offsets};
-use hotr_common::rules::{Class, RULES, Rule};
+use hotr_common::rules::Class;
 
 use super::btf::Btf;
-use super::load::{LoadError, PlannedHook, Tier, chain};
+use super::load::{PlannedHook, Tier, chain};
+use super::offsets::offsets;
 use super::perf::{self, Events};
-use super::preload;
 use super::syscalls;
 use super::table::is_optional;
+use super::{preload, rules};
 
 /// The program that wakes userspace after the one on `sys_exit`.
 pub const WAKE: &str = "wake";
@@ -30,12 +31,6 @@ pub struct Manner {
 
 /// [`Arguments::ret_pointer`] of the io_uring tracepoint when its result is in the completion entry.
 const RESULT_IN_CQE: u8 = 1;
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct RulePod(Rule);
-// SAFETY: `Rule` is `repr(C)`, eight bytes without padding.
-unsafe impl aya::Pod for RulePod {}
 
 /// How this kernel's `io_uring_complete` tells which request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,20 +74,24 @@ fn stand_in(hook: Hook) -> Option<Hook> {
     }
 }
 
-/// Gives the hooks of the plan that have no tier the tracepoint tier, as far as the kernel lets it. Returns the perf
-/// events that programs hang on.
-///
-/// # Errors
-/// When the map of rules is not as expected.
+/// Gives the hooks of the plan that have no tier the tracepoint tier, as far as the kernel lets it; the plan says what was
+/// in the way. Returns the perf events that programs hang on.
 pub fn attach(
     ebpf: &mut Ebpf,
     btf: &Btf,
     kernel: &AyaBtf,
-    offsets: &Offsets,
     manner: Manner,
     plan: &mut [PlannedHook],
-) -> Result<Vec<OwnedFd>, LoadError> {
-    write_rules(ebpf, offsets, plan)?;
+) -> Vec<OwnedFd> {
+    let ruled = offsets(btf)
+        .map_err(|error| error.to_string())
+        .and_then(|offsets| rules::write(ebpf, &offsets, plan).map_err(|error| chain(&error)));
+    if let Err(why) = ruled {
+        for row in plan.iter_mut().filter(|row| row.tier.is_none()) {
+            row.why = format!("{}; tracepoint: {why}", row.why);
+        }
+        return Vec::new();
+    }
     let mut events = Vec::new();
     for traced in [Hook::SysExit, Hook::Dirty, Hook::UringTrace] {
         let mut waiting: Vec<&mut PlannedHook> =
@@ -127,7 +126,7 @@ pub fn attach(
             let _ = attach_program(ebpf, kernel, name, tracepoint);
         }
     }
-    Ok(events)
+    events
 }
 
 /// The programs on `sys_exit`: where they could be preempted by way of perf, unless that cannot be had.
@@ -296,22 +295,6 @@ fn uring_programs(btf: &Btf) -> &'static [(&'static str, &'static str)] {
         }
         None => &[],
     }
-}
-
-/// Tells the kernel side every system call that changes files, in force for the hooks without a tier.
-fn write_rules(ebpf: &mut Ebpf, offsets: &Offsets, plan: &[PlannedHook]) -> Result<(), LoadError> {
-    let wrong = || LoadError::Map("SYSCALLS");
-    let map = ebpf.map_mut("SYSCALLS").ok_or_else(wrong)?;
-    let mut rules: Array<&mut MapData, RulePod> = Array::try_from(map).map_err(|_| wrong())?;
-    for call in syscalls::all() {
-        let missing = |hook: &Hook| {
-            plan.iter().any(|row| row.hook == *hook && row.tier.is_none() && !is_optional(row.hook))
-        };
-        let rule = call.rule(&offsets.regs_arg, call.hooks.iter().any(missing)).map_err(|_| wrong())?;
-        let index = u32::try_from(call.number).ok().filter(|number| *number < RULES).ok_or_else(wrong)?;
-        rules.set(index, RulePod(rule), 0).map_err(|_| wrong())?;
-    }
-    Ok(())
 }
 
 fn attach_programs(ebpf: &mut Ebpf, kernel: &AyaBtf, programs: &[(&str, &str)]) -> Result<(), String> {

@@ -138,7 +138,10 @@ impl EbpfSource {
     fn manner(&mut self) -> Manner {
         let Ok(own) = self.ring.as_fd().try_clone_to_owned() else { return Manner::default() };
         let found = self.register(&[own.as_fd()]).ok().and_then(|found| found.into_iter().next());
-        Manner { preemptible: std::env::var_os("HOTR_X_PREEMPT").is_some() || found.is_some_and(|found| found.preemptible != 0) }
+        Manner {
+            preemptible: std::env::var_os("HOTR_X_PREEMPT").is_some()
+                || found.is_some_and(|found| found.preemptible != 0),
+        }
     }
 
     /// Resolves descriptors of hotr's own to kernel addresses.

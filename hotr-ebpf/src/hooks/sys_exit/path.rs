@@ -3,8 +3,8 @@
 //!
 //! The record is put together in a per-CPU buffer and copied into the ring buffer with its exact length, for most
 //! paths are short and every such call of the machine comes by. The buffer is this program's alone: programs on
-//! tracepoints run without preemption, and where they may be preempted (7.x) the kernel does not start a program
-//! again on a CPU that is running it.
+//! tracepoints run without preemption, by way of perf on every kernel; and where a raw one may be preempted (7.x), the
+//! kernel does not start it again on a CPU that is running it. One of the two ways is attached.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_probe_read_user_str;
