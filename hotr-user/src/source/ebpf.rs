@@ -138,10 +138,7 @@ impl EbpfSource {
     fn manner(&mut self) -> Manner {
         let Ok(own) = self.ring.as_fd().try_clone_to_owned() else { return Manner::default() };
         let found = self.register(&[own.as_fd()]).ok().and_then(|found| found.into_iter().next());
-        Manner {
-            preemptible: std::env::var_os("HOTR_X_PREEMPT").is_some()
-                || found.is_some_and(|found| found.preemptible != 0),
-        }
+        Manner { preemptible: found.is_some_and(|found| found.preemptible != 0) }
     }
 
     /// Resolves descriptors of hotr's own to kernel addresses.
@@ -151,10 +148,10 @@ impl EbpfSource {
     pub fn register(&mut self, fds: &[BorrowedFd<'_>]) -> Result<Vec<Registered>, LoadError> {
         let program: &mut RawTracePoint = self
             .ebpf
-            .program_mut("register")
+            .program_mut(REGISTER)
             .and_then(|program| program.try_into().ok())
-            .ok_or(LoadError::Map("register"))?;
-        let refused = |error| LoadError::Program { program: "register", error };
+            .ok_or(LoadError::Map(REGISTER))?;
+        let refused = |error| LoadError::Program { program: REGISTER, error };
         if program.fd().is_err() {
             program.load().map_err(refused)?;
         }
@@ -162,9 +159,9 @@ impl EbpfSource {
         let found = fds.iter().map(|fd| self.resolve(*fd)).collect();
         let program: &mut RawTracePoint = self
             .ebpf
-            .program_mut("register")
+            .program_mut(REGISTER)
             .and_then(|program| program.try_into().ok())
-            .ok_or(LoadError::Map("register"))?;
+            .ok_or(LoadError::Map(REGISTER))?;
         program.detach(link).map_err(refused)?;
         found
     }
@@ -334,6 +331,9 @@ impl EbpfSource {
 
 /// Calls that are made until the registering program sees one.
 const REGISTER_ATTEMPTS: u32 = 200;
+
+/// Name of the program that resolves descriptors.
+const REGISTER: &str = "register";
 
 /// Name of the program that reads storms for us.
 const ASK: &str = "ask";

@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use aya::Ebpf;
 use aya::programs::Program;
 
+use super::{ASK, REGISTER};
 use crate::kernel::tracepoints;
 
 /// What to ask.
@@ -24,17 +25,15 @@ pub(super) struct Skipped {
 }
 
 impl Skipped {
-    /// Of the programs that are loaded now. `wake` is left out: what it was not run for, the run that was in its way
-    /// does.
+    /// Of the programs that are loaded now, but for those that see no change. What `wake` was not run for, the run that
+    /// was in its way does.
     pub(super) fn of(ebpf: &Ebpf) -> Self {
         let file = |program: &Program| {
             let descriptor = program.fd().ok()?.as_fd().as_raw_fd();
             File::open(format!("/proc/self/fdinfo/{descriptor}")).ok()
         };
-        let copied = || tracepoints::copies().flatten().copied();
-        let alone = ebpf
-            .programs()
-            .filter(|(name, _)| *name != tracepoints::WAKE && copied().all(|copy| copy != *name));
+        let others = || tracepoints::copies().flatten().copied().chain([tracepoints::WAKE, REGISTER, ASK]);
+        let alone = ebpf.programs().filter(|(name, _)| others().all(|other| other != *name));
         let mut programs: Vec<Vec<File>> =
             alone.filter_map(|(_, program)| file(program)).map(|file| vec![file]).collect();
         let group = |names: &[&str]| names.iter().filter_map(|name| file(ebpf.program(name)?)).collect();
