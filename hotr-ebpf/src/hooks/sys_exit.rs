@@ -142,9 +142,13 @@ impl<W: Way> Exit<W> {
     #[inline(always)]
     fn of(way: W) -> Option<Self> {
         let sysno = way.sysno();
-        let is_compat = task::is_current_compat();
-        let rule = if is_compat { compat_rule(sysno) } else { SYSCALLS.get(sysno) };
-        Some(Self { way, is_compat, rule: rule?, sysno, ret: way.ret() })
+        let mut rule = SYSCALLS.get(sysno)?;
+        // Asked again only where it can be: writes come by here.
+        let is_compat = rule.flags & RULE_COMPAT != 0 && task::is_current_compat();
+        if is_compat {
+            rule = compat_rule(sysno)?;
+        }
+        Some(Self { way, is_compat, rule, sysno, ret: way.ret() })
     }
 
     /// The argument whose register is at this offset; 0 when the call has none.
