@@ -78,7 +78,14 @@ pub struct Offsets {
     pub regs_sysno: u32,
     pub dirty_pages: u32,
     pub has_typed_task: u32,
+    pub has_typed_registers: u32,
+    pub task_min_flt: u32,
+    pub task_maj_flt: u32,
+    pub task_migration_disabled: u32,
+    pub trace_uring_req: u32,
+    pub trace_uring_res: u32,
     pub regs_arg: [u32; 6],
+    pub regs_compat: [u32; 6],
     pub arguments: [Arguments; HOOKS],
 }
 
@@ -101,4 +108,4 @@ impl Arguments {
     pub const NONE: Self = Self { subject: NO_ARG, second: NO_ARG, ret: NO_ARG, ret_pointer: 0 };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 4 * (66 + 6) + 4 * HOOKS);
+const _: () = assert!(size_of::<Offsets>() == 4 * (72 + 12) + 4 * HOOKS);

@@ -3,7 +3,7 @@
 //! System call numbers and the registers of their arguments are an architecture's; userspace writes them into
 //! these rules, so the kernel side knows neither.
 
-/// Entries of the rule map, by system call number.
+/// Entries of one table of system calls in the rule map, by number. The 32-bit table's follow those of the native one.
 pub const RULES: u32 = 512;
 /// Number of [`Class`]es.
 pub const CLASSES: u32 = 11;
@@ -21,6 +21,8 @@ pub const RULE_CONTENT: u8 = 1 << 1;
 pub const RULE_MAY_BE_DESCRIPTOR: u8 = 1 << 2;
 /// A call that takes a name away: the file is remembered while it runs, where the kernel lets that be seen.
 pub const RULE_REMOVES: u8 = 1 << 3;
+/// The call of this number in the 32-bit table is enabled.
+pub const RULE_COMPAT: u8 = 1 << 4;
 
 /// What a system call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,6 +21,8 @@ pub const FENTRY: u16 = 0;
 pub const KPROBE: u16 = 1;
 /// See [`FENTRY`].
 pub const TRACEPOINT: u16 = 2;
+/// A tracepoint by way of perf, which lets nobody preempt the program.
+pub const PERF_TRACEPOINT: u16 = 3;
 
 /// A call, complete.
 pub struct Call {

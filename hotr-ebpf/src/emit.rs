@@ -10,6 +10,7 @@ use hotr_common::record::{
     SMALL_DEPTH, SMALL_PATHS,
 };
 
+use crate::call::TRACEPOINT;
 use crate::filter;
 use crate::kernel::{Mem, Probe, task};
 use crate::maps::{Count, DELIVERIES, RECORDS, WAKE_DUE, count, live, off};
@@ -137,7 +138,7 @@ fn emit_sized<const PATHS: usize, const DEPTH: u32, const RENAME: bool>(event: &
         paths::<PATHS, DEPTH, RENAME>(record, (&raw mut (*sized).paths).cast(), event)
     };
     if complete {
-        entry.submit(submission(event.hook));
+        entry.submit(submission(event.hook, event.tier));
         count(Count::Submitted);
     } else {
         entry.discard(0);
@@ -145,10 +146,10 @@ fn emit_sized<const PATHS: usize, const DEPTH: u32, const RENAME: bool>(event: &
     }
 }
 
-/// How to submit a record of this hook: without waking userspace when [`wake`] will run next.
+/// How to submit a record of this hook and tier: without waking userspace when [`wake`] will run next.
 #[inline(always)]
-pub fn submission(hook: u16) -> u64 {
-    if hook != Hook::SysExit as u16 {
+pub fn submission(hook: u16, tier: u16) -> u64 {
+    if hook != Hook::SysExit as u16 || tier != TRACEPOINT {
         return 0;
     }
     let Some(due) = WAKE_DUE.get_ptr_mut(0) else { return 0 };

@@ -16,6 +16,7 @@ pub mod sys_exit;
 pub mod uring;
 pub mod uring_trace;
 
+pub use dirty::ToldFault;
 pub use names::Victim;
 pub use rename::OldName;
 pub use rmdir::Removal;

@@ -12,7 +12,7 @@ use hotr_common::hook::HOOKS;
 use hotr_common::offsets::{Arguments, Offsets};
 use hotr_common::rules::{CLASSES, RULES, Rule};
 
-use crate::hooks::{CallRecord, OldName, Removal, Victim};
+use crate::hooks::{CallRecord, OldName, Removal, ToldFault, Victim};
 
 /// Records for userspace. The size is set by the loader.
 #[map(name = "RECORDS")]
@@ -69,13 +69,21 @@ pub static DELIVERIES: LruHashMap<u32, Delivered> = LruHashMap::with_max_entries
 #[map(name = "REGISTERED")]
 pub static REGISTERED: Array<Registered> = Array::with_max_entries(1, 0);
 
-/// What to do at the exit of a system call, by its number; zeros for the ones that change nothing.
+/// What to do at the exit of a system call, by its number; zeros for the ones that change nothing. See [`RULES`].
 #[map(name = "SYSCALLS")]
-pub static SYSCALLS: Array<Rule> = Array::with_max_entries(RULES, 0);
+pub static SYSCALLS: Array<Rule> = Array::with_max_entries(2 * RULES, 0);
+
+/// For the number of a call in the 32-bit table one more than the native number of the same call, or 0.
+#[map(name = "COMPAT_CALLS")]
+pub static COMPAT_CALLS: Array<u32> = Array::with_max_entries(RULES, 0);
 
 /// The program for each [`hotr_common::rules::Class`] of system calls.
 #[map(name = "CLASS_PROGRAMS")]
 pub static CLASS_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(CLASSES, 0);
+
+/// The same for programs on tracepoints by way of perf: a map holds programs of one kind.
+#[map(name = "PERF_CLASSES")]
+pub static PERF_CLASSES: ProgramArray = ProgramArray::with_max_entries(CLASSES, 0);
 
 /// The next request of the `io_submit` that is being reported.
 #[map(name = "AIO_NEXT")]
@@ -84,6 +92,10 @@ pub static AIO_NEXT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// Whether records were submitted on this CPU without waking userspace.
 #[map(name = "WAKE_DUE")]
 pub static WAKE_DUE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// The last store through a mapping that was told of a thread, by its id.
+#[map(name = "TOLD_FAULTS")]
+pub static TOLD_FAULTS: LruHashMap<u32, ToldFault> = LruHashMap::with_max_entries(1024, 0);
 
 /// io_uring writes in flight, by (ring, user data), for kernels whose completion event does not name the request.
 #[map(name = "URING_REQUESTS")]

@@ -29,10 +29,6 @@ pub enum Word {
     Absent,
     /// The system call itself is refused by this filesystem or kernel.
     Unsupported,
-    /// The kernel may skip programs at any time: a cell may differ when hotr told of skipped programs in every
-    /// session that it was tried in. Stands beside the other entries.
-    #[serde(rename = "told-loss")]
-    ToldLoss,
 }
 
 /// Fields that differ, in every line of the cell or in one.
@@ -118,16 +114,7 @@ impl Exceptions {
 
     /// The first entry for a cell.
     pub fn find(&self, kernel: &str, fs: &str, tier: &str, op: &str) -> Option<&Exception> {
-        self.matching(kernel, fs, tier, op).find(|entry| entry.expect != Instead::Word(Word::ToldLoss))
-    }
-
-    /// The entry that excuses a cell of a session in which programs were skipped.
-    pub fn told_loss(&self, kernel: &str, fs: &str, tier: &str, op: &str) -> Option<&Exception> {
-        self.matching(kernel, fs, tier, op).find(|entry| entry.expect == Instead::Word(Word::ToldLoss))
-    }
-
-    fn matching(&self, kernel: &str, fs: &str, tier: &str, op: &str) -> impl Iterator<Item = &Exception> {
-        self.entries.iter().filter(move |entry| {
+        self.entries.iter().find(|entry| {
             pattern_matches(&entry.op, op)
                 && pattern_matches(&entry.fs, fs)
                 && pattern_matches(&entry.tier, tier)

@@ -149,7 +149,7 @@ fn run(dirs: &[(String, PathBuf)], tiers: &[String], what: &What) -> Result<Exit
                 verbose: what.verbose,
                 exceptions: &exceptions,
             };
-            for outcome in run.all(&chosen, || Place::new(fs, path, tier, &chosen))? {
+            for outcome in run.all(&Place::new(fs, path, tier, &chosen)?, &chosen) {
                 report(&outcome);
                 writeln!(file, "{}", serde_json::to_string(&outcome)?)?;
                 outcomes.push(outcome);

@@ -7,6 +7,7 @@ mod absent;
 mod aio;
 mod alias;
 mod attrs;
+mod compat;
 mod content;
 mod mapping;
 mod names;
@@ -134,6 +135,7 @@ pub fn all() -> impl Iterator<Item = &'static Operation> {
         attrs::OPS,
         alias::OPS,
         odd_names::OPS,
+        compat::OPS,
         absent::OPS,
     ]
     .into_iter()

@@ -57,7 +57,6 @@ pub fn section(outcomes: &[Outcome], table: &Exceptions) -> Result<String> {
         let instead = match &entry.expect {
             Instead::Word(Word::Absent) => "no line".to_owned(),
             Instead::Word(Word::Unsupported) => "refused by the filesystem".to_owned(),
-            Instead::Word(Word::ToldLoss) => "any, where hotr counts skipped programs".to_owned(),
             Instead::Fields(fields) => changed_fields(fields),
         };
         let words = [&entry.op, &entry.fs, &entry.tier, &entry.kernel, &instead, &entry.reason];

@@ -17,16 +17,6 @@ use crate::verdict::{Facts, Verdict, decide};
 /// After so many barriers in a row that were not reported, the rest of a run is not tried.
 const PATIENCE: usize = 3;
 
-/// Sessions after which a cell that failed has failed, whatever the kernel skipped.
-const SESSIONS: usize = 3;
-
-/// How a session ended.
-struct Ended {
-    outcomes: Vec<Outcome>,
-    /// hotr told that the kernel had skipped programs.
-    skipped: bool,
-}
-
 /// One line of the result file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Outcome {
@@ -72,56 +62,11 @@ struct Done<'a> {
 }
 
 impl Run<'_> {
-    /// Runs the operations. Cells that failed in a session in which hotr told that the kernel had skipped programs
-    /// are run again in another one: what is judged in the end is a session without that loss. `fresh` makes the
-    /// directories of a session.
-    ///
-    /// # Errors
-    /// The directories cannot be made.
-    pub fn all(
-        &self,
-        operations: &[&Operation],
-        mut fresh: impl FnMut() -> Result<Place>,
-    ) -> Result<Vec<Outcome>> {
-        let place = fresh()?;
-        let mut operations: Vec<&Operation> =
-            operations.iter().copied().filter(|op| place.runs(op)).collect();
-        let mut ended = self.session(&place, &operations);
-        let mut outcomes = std::mem::take(&mut ended.outcomes);
-        for _ in 1..SESSIONS {
-            let failed = |op: &str| outcomes.iter().any(|cell| cell.op == op && cell.result == Verdict::Fail);
-            if !ended.skipped || !outcomes.iter().any(|cell| cell.result == Verdict::Fail) {
-                break;
-            }
-            operations.retain(|op| failed(op.id));
-            println!("again, for hotr told of skipped programs: {} cells", operations.len());
-            ended = self.session(&fresh()?, &operations);
-            for cell in std::mem::take(&mut ended.outcomes) {
-                match outcomes.iter_mut().find(|known| known.op == cell.op) {
-                    Some(known) => *known = cell,
-                    None => outcomes.push(cell),
-                }
-            }
-        }
-        if ended.skipped {
-            self.excuse(&mut outcomes);
-        }
-        Ok(outcomes)
-    }
-
-    /// Cells that differ because the kernel skipped programs in every session, where the table says that it does.
-    fn excuse(&self, outcomes: &mut [Outcome]) {
-        for outcome in outcomes.iter_mut().filter(|outcome| outcome.result == Verdict::Fail) {
-            let listed = self.exceptions.told_loss(self.kernel, &outcome.fs, self.tier, &outcome.op);
-            if let Some(listed) = listed {
-                outcome.result = Verdict::Exception;
-                outcome.why.clone_from(&listed.reason);
-            }
-        }
-    }
-
-    /// One session: hotr is started, the operations run, hotr ends. Everything that goes wrong is an outcome.
-    fn session(&self, place: &Place, operations: &[&Operation]) -> Ended {
+    /// Runs the operations in one session: hotr is started, the operations run, hotr ends. Everything that goes wrong
+    /// is an outcome.
+    #[must_use]
+    pub fn all(&self, place: &Place, operations: &[&Operation]) -> Vec<Outcome> {
+        let operations: Vec<&Operation> = operations.iter().copied().filter(|op| place.runs(op)).collect();
         let prepared: Vec<_> = operations.iter().map(|op| (*op, prepare(place, op))).collect();
         settle(place);
         let (mut session, ready) =
@@ -134,7 +79,7 @@ impl Run<'_> {
                         self.outcome(place, op.id, Verdict::Fail, "not run: hotr did not start".to_owned())
                     };
                     outcomes.extend(operations.iter().map(not_run));
-                    return Ended { outcomes, skipped: false };
+                    return outcomes;
                 }
             };
         let mut outcomes = vec![self.judge_ready(place, &ready)];
@@ -146,8 +91,7 @@ impl Run<'_> {
             outcomes.push(self.judge(place, one, &lines));
         }
         outcomes.push(self.judge_end(place, &session, end));
-        let skipped = session.others.iter().any(is_skipped);
-        Ended { outcomes, skipped }
+        outcomes
     }
 
     fn outcome(&self, place: &Place, op: &str, result: Verdict, why: String) -> Outcome {
@@ -211,8 +155,7 @@ impl Run<'_> {
             }
         }
         problems.extend(session.broken.iter().map(|line| format!("not a line of the contract: {line}")));
-        // Skipped programs are the kernel's doing, and told: the cells that they spoil are run again.
-        let complaints = session.others.iter().filter(|line| line["type"] != "summary" && !is_skipped(line));
+        let complaints = session.others.iter().filter(|line| line["type"] != "summary");
         problems.extend(complaints.map(|line| format!("unexpected line: {line}")));
         self.verdict(place, "summary", problems)
     }
@@ -300,11 +243,6 @@ fn lines_of<'a>(place: &Place, number: usize, done: &[Done<'_>], seen: &'a [Obse
             None => (this.phase..next).contains(&line.phase),
         })
         .collect()
-}
-
-/// Whether a line tells that the kernel did not run programs.
-fn is_skipped(line: &serde_json::Value) -> bool {
-    line["type"] == "loss" && line["reason"] == "program-skipped"
 }
 
 fn check_summary(summary: &serde_json::Value, changes: u64) -> Vec<String> {

@@ -14,25 +14,30 @@ use crate::maps::{CALL_VICTIMS, SYSCALLS, live, off};
 const S_IFMT: u16 = 0o170_000;
 const S_IFDIR: u16 = 0o040_000;
 
-/// `ctime_ns_xchg(inode, …)`: a new time of fine grain.
-#[btf_tracepoint]
-pub fn ctime_xchg(ctx: BtfTracePointContext) -> u32 {
-    touched(ctx.arg(0));
-    0
+/// Declares a program and its copies. A copy is for kernels that let a task be preempted inside a program, and skip
+/// that one program for others meanwhile: to remember a file twice does no harm.
+macro_rules! touch_program {
+    (#[$doc:meta] $($name:ident),+) => {$(
+        #[$doc]
+        #[btf_tracepoint]
+        pub fn $name(ctx: BtfTracePointContext) -> u32 {
+            touched(ctx.arg(0));
+            0
+        }
+    )+};
 }
 
-/// `ctime_xchg_skip(inode, …)`: the time it has already.
-#[btf_tracepoint]
-pub fn ctime_skip(ctx: BtfTracePointContext) -> u32 {
-    touched(ctx.arg(0));
-    0
+touch_program! {
+    /// `ctime_ns_xchg(inode, …)`: a new time of fine grain.
+    ctime_xchg, ctime_xchg_2, ctime_xchg_3
 }
-
-/// `inode_set_ctime_to_ts(inode, …)`: filesystems with coarse times.
-#[btf_tracepoint]
-pub fn ctime_set(ctx: BtfTracePointContext) -> u32 {
-    touched(ctx.arg(0));
-    0
+touch_program! {
+    /// `ctime_xchg_skip(inode, …)`: the time it has already.
+    ctime_skip, ctime_skip_2, ctime_skip_3
+}
+touch_program! {
+    /// `inode_set_ctime_to_ts(inode, …)`: filesystems with coarse times.
+    ctime_set, ctime_set_2, ctime_set_3
 }
 
 /// Remembers the file for the exit of the task's call. The directory it was in is touched, too, but is no file; a
@@ -49,7 +54,7 @@ fn touched(inode: *const u8) {
     }
     let task = task::current();
     let removes = SYSCALLS.get(task::syscall(task) as u32).is_some_and(|rule| rule.flags & RULE_REMOVES != 0);
-    if !removes || task::is_compat(task) || (live!(layers) != 0 && task::acts_for_another()) {
+    if !removes || (live!(layers) != 0 && task::acts_for_another()) {
         return;
     }
     let victim = Victim {

@@ -1,6 +1,7 @@
 //! Pages made dirty outside a writing system call: stores through shared mappings, on the tracepoint tier. Only
 //! the first store to a page before it is written back is seen; on tmpfs none.
 
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use hotr_common::hook::Hook;
@@ -9,32 +10,43 @@ use hotr_common::rules::RULE_CONTENT;
 use crate::call::{Call, Known, TRACEPOINT};
 use crate::change::{self, Target};
 use crate::filter;
-use crate::kernel::{Direct, Mem, Probe, task};
-use crate::maps::{SYSCALLS, off};
+use crate::kernel::{Direct, Mem, Probe, number, task};
+use crate::maps::{SYSCALLS, TOLD_FAULTS, off};
 
 const S_IFMT: u16 = 0o170_000;
 const S_IFREG: u16 = 0o100_000;
 
-/// `writeback_mark_inode_dirty(inode, flags)`.
-#[btf_tracepoint]
-pub fn mark_dirty(ctx: BtfTracePointContext) -> u32 {
-    let inode: *const u8 = ctx.arg(0);
-    let flags: u64 = ctx.arg(1);
+/// Declares a program and its copies: see [`is_first`].
+macro_rules! dirty_program {
+    ($($copy:literal => $name:ident),+) => {$(
+        /// `writeback_mark_inode_dirty(inode, flags)`.
+        #[btf_tracepoint]
+        pub fn $name(ctx: BtfTracePointContext) -> u32 {
+            dirtied::<$copy>(ctx.arg(0), ctx.arg(1));
+            0
+        }
+    )+};
+}
+
+dirty_program! { 1 => mark_dirty, 2 => mark_dirty_2, 3 => mark_dirty_3 }
+
+#[inline(always)]
+fn dirtied<const COPY: u32>(inode: *const u8, flags: u64) {
     // Pages alone: with other bits it is a change of the inode itself, of everything or of its times. A fault makes
     // both calls, and is one change.
     let flags = flags as u32;
     if flags == 0 || flags & !off!(dirty_pages) != 0 {
-        return 0;
+        return;
     }
     if !filter::is_watched(Direct::ptr(inode, off!(inode_i_sb))) {
-        return 0;
+        return;
     }
     if Direct::u16(inode, off!(inode_i_mode)) & S_IFMT != S_IFREG || is_told_otherwise() {
-        return 0;
+        return;
     }
     let first = Direct::u64(inode, off!(inode_i_dentry));
-    if first == 0 {
-        return 0;
+    if first == 0 || !is_first::<COPY>(inode) {
+        return;
     }
     let dentry = first.wrapping_sub(u64::from(off!(dentry_d_alias))) as *const u8;
     let target = Target {
@@ -53,7 +65,6 @@ pub fn mark_dirty(ctx: BtfTracePointContext) -> u32 {
         ret: core::ptr::null(),
     };
     change::file::<Probe>(&call, &target, 0, 0, 0);
-    0
 }
 
 /// Whether the running system call reports this change itself, or a kernel thread finishes what another task's
@@ -64,9 +75,39 @@ fn is_told_otherwise() -> bool {
     if task::is_kthread(task) || task::is_io_worker(task) {
         return true;
     }
-    if task::is_compat(task) {
-        return false;
-    }
     // An exception has no number: -1 is no index.
     SYSCALLS.get(task::syscall(task) as u32).is_some_and(|rule| rule.flags & RULE_CONTENT != 0)
+}
+
+/// The last fault of a thread that was told, and which copy of the program told it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ToldFault {
+    inode: u64,
+    fault: u64,
+    copy: u64,
+}
+
+/// Whether no earlier copy has told this change, and marks it as told.
+///
+/// Kernels that let a task be preempted inside a program skip that one program for every other task of the CPU
+/// meanwhile. So there are copies, called one after the other, and the first that is not skipped tells the change. Two
+/// calls are about one change when the thread's faults, which are counted at their end, are as many, the inode is the
+/// same and the earlier call was by an earlier copy.
+#[inline(always)]
+fn is_first<const COPY: u32>(inode: *const u8) -> bool {
+    let task = task::current();
+    let fault = Probe::u64(task, off!(task_min_flt)).wrapping_add(Probe::u64(task, off!(task_maj_flt)));
+    let told = ToldFault { inode: number(inode), fault, copy: u64::from(COPY) };
+    let thread = bpf_get_current_pid_tgid() as u32;
+    if COPY > 1 {
+        // SAFETY: the entry is this thread's own.
+        let known = unsafe { TOLD_FAULTS.get(&thread) };
+        if known.is_some_and(|last| last.inode == told.inode && last.fault == fault && last.copy < told.copy)
+        {
+            return false;
+        }
+    }
+    let _ = TOLD_FAULTS.insert(&thread, &told, 0);
+    true
 }

@@ -5,25 +5,31 @@
 //!
 //! This runs at every system call of the machine: a failed call, or one that changes nothing, ends after one map
 //! lookup.
+//!
+//! Each program is here twice, for the two ways to a tracepoint (see [`way`]).
 
-use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use hotr_common::hook::Hook;
-use hotr_common::rules::{Class, NO_REGISTER, RULE_ENABLED, RULE_MAY_BE_DESCRIPTOR, Rule};
+use hotr_common::rules::{
+    Class, NO_REGISTER, RULE_COMPAT, RULE_ENABLED, RULE_MAY_BE_DESCRIPTOR, RULES, Rule,
+};
 
-use crate::call::{Call, Known, TRACEPOINT};
+use crate::call::{Call, Known};
 use crate::change::{self, Target};
 use crate::emit;
 use crate::filter;
-use crate::kernel::{Direct, Mem, Probe, task};
-use crate::maps::{CLASS_PROGRAMS, SYSCALLS, off};
+use crate::kernel::{Mem, Probe, task};
+use crate::maps::{SYSCALLS, off};
+use way::Way;
 
 mod aio;
 mod path;
+mod way;
 
 pub use path::CallRecord;
+pub use way::PASS;
 
 /// `FMODE_CREATED`.
 const FMODE_CREATED: u32 = 1 << 20;
@@ -41,27 +47,66 @@ fn command_changes(command: u32) -> bool {
     matches!(command, 0x4004_9409 | 0x4020_940d | 0x4008_6602 | 0x4004_6602 | 0x401c_5820)
 }
 
-/// `sys_exit(regs, ret)`: sends what changes something on to the program of its class.
-#[btf_tracepoint]
-pub fn sys_exit(ctx: BtfTracePointContext) -> u32 {
-    if ctx.arg::<i64>(1) < 0 {
-        return 0;
-    }
-    let sysno = Direct::u64(ctx.arg(0), off!(regs_sysno)) as u32;
-    let Some(rule) = SYSCALLS.get(sysno) else { return 0 };
-    if rule.flags & RULE_ENABLED == 0 || task::is_current_compat() {
-        return 0;
-    }
-    continue_as(&ctx, rule.class);
-    0
+/// Declares a program for both ways.
+macro_rules! exit_program {
+    ($(#[$doc:meta])* $body:path => $raw:ident, $perf:ident) => {
+        $(#[$doc])*
+        #[btf_tracepoint]
+        pub fn $raw(ctx: BtfTracePointContext) -> u32 {
+            $body(way::Raw::of(&ctx));
+            0
+        }
+
+        $(#[$doc])*
+        #[aya_ebpf::macros::tracepoint]
+        pub fn $perf(ctx: aya_ebpf::programs::TracePointContext) -> u32 {
+            $body(way::Perf::of(&ctx));
+            PASS
+        }
+    };
 }
 
-/// Ends this program and runs the one of a class: apart, each is small enough for every kernel's verifier. Comes
-/// back only when there is none.
+exit_program! {
+    /// `sys_exit(regs, ret)`: sends what changes something on to the program of its class.
+    dispatch => sys_exit, perf_sys_exit
+}
+exit_program! {
+    /// [`Class::Write`], [`Class::File`], [`Class::Ioctl`]: the file of a descriptor was changed.
+    descriptor => exit_descriptor, perf_descriptor
+}
+exit_program! {
+    /// [`Class::Open`], [`Class::OpenHow`], [`Class::Creat`]: a file was opened that may not have been there.
+    open => exit_open, perf_open
+}
+exit_program! {
+    /// [`Class::OpenTruncate`]: a file was opened that was there; the open may have cut it.
+    open_truncate => exit_open_truncate, perf_open_truncate
+}
+exit_program! {
+    /// [`Class::Path`], [`Class::Bind`].
+    path_call => exit_path, perf_path
+}
+exit_program! {
+    /// [`Class::Aio`].
+    aio_call => exit_aio, perf_aio
+}
+
 #[inline(always)]
-fn continue_as(ctx: &BtfTracePointContext, class: u8) {
-    // SAFETY: nothing of this program is in use any more.
-    unsafe { CLASS_PROGRAMS.tail_call(ctx, u32::from(class)) };
+fn dispatch<W: Way>(way: W) {
+    if way.ret() < 0 {
+        return;
+    }
+    let Some(mut rule) = SYSCALLS.get(way.sysno()) else { return };
+    if rule.flags & (RULE_ENABLED | RULE_COMPAT) == 0 || !way.is_ready() {
+        return;
+    }
+    if task::is_current_compat() {
+        let Some(other) = compat_rule(way.sysno()) else { return };
+        rule = other;
+    }
+    if rule.flags & RULE_ENABLED != 0 {
+        way.continue_as(rule.class);
+    }
 }
 
 /// After `sys_exit`, on the same tracepoint: wakes userspace for what was submitted there without waking it. Where
@@ -74,27 +119,36 @@ pub fn wake(_ctx: BtfTracePointContext) -> u32 {
     0
 }
 
+/// The rule for a call of the 32-bit table.
+#[inline(always)]
+fn compat_rule(number: u32) -> Option<&'static Rule> {
+    if number >= RULES {
+        return None;
+    }
+    SYSCALLS.get(number + RULES)
+}
+
 /// A system call that has succeeded.
-struct Exit {
-    context: *const u8,
-    /// Typed: to be read at offsets that the verifier knows.
-    regs: *const u8,
+struct Exit<W> {
+    way: W,
+    /// Of the 32-bit table: its arguments are in other registers, of which it knows the lower half.
+    is_compat: bool,
     rule: &'static Rule,
     sysno: u32,
     ret: i64,
 }
 
-impl Exit {
+impl<W: Way> Exit<W> {
     #[inline(always)]
-    fn of(ctx: &BtfTracePointContext) -> Option<Self> {
-        let sysno = Direct::u64(ctx.arg(0), off!(regs_sysno)) as u32;
-        Some(Self {
-            context: ctx.as_ptr() as *const u8,
-            regs: ctx.arg(0),
-            rule: SYSCALLS.get(sysno)?,
-            sysno,
-            ret: ctx.arg(1),
-        })
+    fn of(way: W) -> Option<Self> {
+        let sysno = way.sysno();
+        let mut rule = SYSCALLS.get(sysno)?;
+        // Asked again only where it can be: writes come by here.
+        let is_compat = rule.flags & RULE_COMPAT != 0 && task::is_current_compat();
+        if is_compat {
+            rule = compat_rule(sysno)?;
+        }
+        Some(Self { way, is_compat, rule, sysno, ret: way.ret() })
     }
 
     /// The argument whose register is at this offset; 0 when the call has none.
@@ -103,16 +157,15 @@ impl Exit {
         if register == NO_REGISTER {
             return 0;
         }
-        // As a plain number: the verifier does not know the offset.
-        let regs = Probe::ptr(self.context, 0);
-        Probe::u64(regs, u32::from(register))
+        let word = Probe::u64(self.way.registers(), u32::from(register));
+        if self.is_compat { u64::from(word as u32) } else { word }
     }
 
     /// The descriptor; of most calls the first argument, which is one load.
     #[inline(always)]
     fn descriptor(&self) -> u32 {
         if u32::from(self.rule.descriptor) == off!(regs_arg[0]) {
-            Direct::u64(self.regs, off!(regs_arg[0])) as u32
+            self.way.first_argument() as u32
         } else {
             self.argument(self.rule.descriptor) as u32
         }
@@ -123,7 +176,7 @@ impl Exit {
     fn call(&self) -> Call {
         Call {
             hook: Hook::SysExit,
-            tier: TRACEPOINT,
+            tier: W::TIER,
             subject: core::ptr::null(),
             second: core::ptr::null(),
             known: Known::NOTHING,
@@ -132,34 +185,31 @@ impl Exit {
     }
 }
 
-/// [`Class::Write`], [`Class::File`], [`Class::Ioctl`]: the file of a descriptor was changed.
-#[btf_tracepoint]
-pub fn exit_descriptor(ctx: BtfTracePointContext) -> u32 {
-    let Some(exit) = Exit::of(&ctx) else { return 0 };
+#[inline(always)]
+fn descriptor<W: Way>(way: W) {
+    let Some(exit) = Exit::of(way) else { return };
     let class = exit.rule.class;
     let bytes = if class == Class::Write as u8 { exit.ret as u64 } else { 0 };
     if class == Class::Write as u8 && bytes == 0 {
-        return 0;
+        return;
     }
     let file = task::current_file(exit.descriptor());
     if !is_watched(file) {
-        return 0;
+        return;
     }
     let aux = exit.argument(exit.rule.aux0);
     if class == Class::Ioctl as u8 && !command_changes(aux as u32) {
-        return 0;
+        return;
     }
     change::file::<Probe>(&exit.call(), &Target::file::<Probe>(file), exit.sysno, bytes, aux);
-    0
 }
 
-/// [`Class::Open`], [`Class::OpenHow`], [`Class::Creat`]: a file was opened that may not have been there.
-#[btf_tracepoint]
-pub fn exit_open(ctx: BtfTracePointContext) -> u32 {
-    let Some(exit) = Exit::of(&ctx) else { return 0 };
+#[inline(always)]
+fn open<W: Way>(way: W) {
+    let Some(exit) = Exit::of(way) else { return };
     let file = task::current_file(exit.ret as u32);
     if !is_watched(file) {
-        return 0;
+        return;
     }
     let target = Target::file::<Probe>(file);
     if Probe::u32(file, off!(file_f_mode)) & FMODE_CREATED != 0 {
@@ -167,17 +217,15 @@ pub fn exit_open(ctx: BtfTracePointContext) -> u32 {
         if Probe::u32(file, off!(file_f_flags)) & O_TMPFILE == 0 {
             change::name::<Probe>(&exit.call(), &target, |_| {});
         }
-        return 0;
+        return;
     }
     // Apart, for two kinds of reports in one program need more stack than it has.
-    continue_as(&ctx, Class::OpenTruncate as u8);
-    0
+    way.continue_as(Class::OpenTruncate as u8);
 }
 
-/// [`Class::OpenTruncate`]: a file was opened that was there; the open may have cut it.
-#[btf_tracepoint]
-pub fn exit_open_truncate(ctx: BtfTracePointContext) -> u32 {
-    let Some(exit) = Exit::of(&ctx) else { return 0 };
+#[inline(always)]
+fn open_truncate<W: Way>(way: W) {
+    let Some(exit) = Exit::of(way) else { return };
     let file = task::file(task::current(), exit.ret as u32);
     let target = Target::file::<Probe>(file);
     let class = exit.rule.class;
@@ -190,29 +238,24 @@ pub fn exit_open_truncate(ctx: BtfTracePointContext) -> u32 {
     if flags & O_TRUNC != 0 && Probe::u16(target.inode, off!(inode_i_mode)) & S_IFMT == S_IFREG {
         change::file::<Probe>(&exit.call(), &target, exit.sysno, 0, flags);
     }
-    0
 }
 
-/// [`Class::Path`], [`Class::Bind`].
-#[btf_tracepoint]
-pub fn exit_path(ctx: BtfTracePointContext) -> u32 {
-    let Some(exit) = Exit::of(&ctx) else { return 0 };
+#[inline(always)]
+fn path_call<W: Way>(way: W) {
+    let Some(exit) = Exit::of(way) else { return };
     if exit.rule.flags & RULE_MAY_BE_DESCRIPTOR != 0 && is_empty(exit.argument(exit.rule.path)) {
-        continue_as(&ctx, Class::File as u8);
-        return 0;
+        way.continue_as(Class::File as u8);
+        return;
     }
     path::emit(&exit);
-    0
 }
 
-/// [`Class::Aio`].
-#[btf_tracepoint]
-pub fn exit_aio(ctx: BtfTracePointContext) -> u32 {
-    let Some(exit) = Exit::of(&ctx) else { return 0 };
+#[inline(always)]
+fn aio_call<W: Way>(way: W) {
+    let Some(exit) = Exit::of(way) else { return };
     if aio::next(&exit) {
-        continue_as(&ctx, Class::Aio as u8);
+        way.continue_as(Class::Aio as u8);
     }
-    0
 }
 
 /// A word of the caller's memory, 0 when it cannot be read.

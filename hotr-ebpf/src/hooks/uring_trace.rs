@@ -1,12 +1,13 @@
 //! io_uring writes at their completion event, on the tracepoint tier.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::macros::btf_tracepoint;
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::macros::{btf_tracepoint, tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
 use hotr_common::hook::Hook;
 
 use crate::call::{Call, Known, TRACEPOINT};
 use crate::change::{self, Target};
+use crate::hooks::sys_exit::PASS;
 use crate::hooks::uring::{opcode_writes, submitter};
 use crate::kernel::{Mem, Probe, task};
 use crate::maps::{URING_REQUESTS, off};
@@ -28,6 +29,14 @@ pub fn uring_complete(ctx: BtfTracePointContext) -> u32 {
     };
     completed(request, written);
     0
+}
+
+/// The same by way of perf, whose record has both; see `hooks/sys_exit/way.rs`.
+#[tracepoint]
+pub fn perf_uring_complete(ctx: TracePointContext) -> u32 {
+    let record = ctx.as_ptr() as *const u8;
+    completed(Probe::ptr(record, off!(trace_uring_req)), Probe::u32(record, off!(trace_uring_res)) as i32);
+    PASS
 }
 
 /// `io_uring_submit_sqe(ctx, req, opcode, user_data, …)` of 5.10: remembers the request, which the completion of

@@ -1,11 +1,11 @@
 //! The current task: who it is, which system call it is in, whether it acts for somebody else.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf};
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs};
 use hotr_common::offsets::ABSENT;
 use hotr_common::record::NO_SYSCALL;
 
 use super::{Direct, Mem, Probe};
-use crate::maps::{live, off};
+use crate::maps::{COMPAT_CALLS, live, off};
 
 /// `PF_KTHREAD`.
 const PF_KTHREAD: u32 = 0x0020_0000;
@@ -41,7 +41,8 @@ pub fn acts_for_another() -> bool {
     cred != real && !is_kthread(task)
 }
 
-/// Number of the system call the task is in, -1 in an exception, [`NO_SYSCALL`] when it has no user registers.
+/// Number of the system call the task is in, -1 in an exception, [`NO_SYSCALL`] when it has no user registers. A call
+/// of the 32-bit table has the number of the native call that does the same.
 /// `pt_regs` lie at a fixed distance from the base of the kernel stack, which hotr measures on its own task.
 #[inline(always)]
 pub fn syscall(task: *const u8) -> i32 {
@@ -51,7 +52,37 @@ pub fn syscall(task: *const u8) -> i32 {
     }
     let stack = Probe::u64(task, off!(task_stack));
     let regs = stack.wrapping_add(distance) as *const u8;
-    Probe::u64(regs, off!(regs_sysno)) as i64 as i32
+    let number = Probe::u64(regs, off!(regs_sysno)) as i64 as i32;
+    if !is_compat(task) {
+        return number;
+    }
+    match COMPAT_CALLS.get(number as u32) {
+        Some(next) if *next != 0 => *next as i32 - 1,
+        _ => NO_SYSCALL,
+    }
+}
+
+/// The running task's user registers. See [`syscall`].
+#[inline(always)]
+pub fn registers() -> *const u8 {
+    let stack = if off!(has_typed_task) == 0 {
+        Probe::u64(current(), off!(task_stack))
+    } else {
+        // SAFETY: the helper has no arguments and always answers.
+        Direct::u64(unsafe { bpf_get_current_task_btf() } as *const u8, off!(task_stack))
+    };
+    stack.wrapping_add(live!(regs_off)) as *const u8
+}
+
+/// First argument of the running task's system call: one load where a helper gives the registers a type (5.15).
+#[inline(always)]
+pub fn first_argument() -> u64 {
+    if off!(has_typed_registers) == 0 {
+        return Probe::u64(registers(), off!(regs_arg[0]));
+    }
+    // SAFETY: neither helper fails, and the task is the running one.
+    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
+    Direct::u64(registers as *const u8, off!(regs_arg[0]))
 }
 
 /// `TS_COMPAT` of x86: the task is in a system call of the 32-bit table.
@@ -73,7 +104,7 @@ pub fn is_current_compat() -> bool {
 
 /// See [`is_current_compat`].
 #[inline(always)]
-pub fn is_compat(task: *const u8) -> bool {
+fn is_compat(task: *const u8) -> bool {
     off!(task_thread_status) != ABSENT && Probe::u32(task, off!(task_thread_status)) & TS_COMPAT != 0
 }
 

@@ -120,8 +120,8 @@ fn channels(cover: &mut Cover, ebpf: &Ebpf, budget: u64) {
         Ebpf::Full => cover.by = vec!["ebpf", "inotify"],
         Ebpf::Tracepoints => {
             cover.by = vec!["ebpf", "inotify"];
-            let why = "at the tracepoint tier, system calls of 32-bit programs and writes of kernel threads (nfsd, loop \
-                       devices) are not seen; inotify hears a part of them";
+            let why = "at the tracepoint tier, writes of kernel threads (nfsd, loop devices) and `io_submit` of 32-bit \
+                       programs are not seen; inotify hears a part of them";
             cover.gaps.push(Gap { cause: "tracepoint-tier", why: why.to_owned() });
             cover.next = Some("run hotr where the kernel allows fentry or kprobes".to_owned());
         }

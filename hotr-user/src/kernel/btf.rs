@@ -341,6 +341,8 @@ fn is_wanted_structure(name: &str) -> bool {
             | "nsproxy"
             | "mnt_namespace"
             | "pt_regs"
+            | "trace_event_raw_sys_exit"
+            | "trace_event_raw_io_uring_complete"
     )
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 
 use aya::programs::{Program, ProgramError, ProgramType};
 use aya::sys::is_program_supported;
@@ -12,7 +13,8 @@ use hotr_common::hook::Hook;
 use super::btf::{Btf, BtfError};
 use super::offsets::{MissingField, offsets};
 use super::table::{HELPERS, Programs, SITES, Site};
-use super::{preload, tracepoints};
+use super::tracepoints::Manner;
+use super::{preload, rules, tracepoints};
 use crate::options::TierChoice;
 
 /// The eBPF object, part of the program.
@@ -179,20 +181,30 @@ struct OffsetsPod(hotr_common::offsets::Offsets);
 // SAFETY: `Offsets` is `repr(C)` of integers without padding.
 unsafe impl aya::Pod for OffsetsPod {}
 
-/// Attaches every hook.
-pub fn attach(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice) -> Vec<PlannedHook> {
+/// Hooks that are attached.
+#[derive(Default)]
+pub struct Attached {
+    /// What each got.
+    pub plan: Vec<PlannedHook>,
+    /// The perf events that programs hang on; others hang on links that belong to the object.
+    pub events: Vec<OwnedFd>,
+}
+
+/// Attaches every hook. `manner` is how this kernel runs programs on tracepoints.
+pub fn attach(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice, manner: Manner) -> Attached {
     let tiers: &[Tier] = match choice {
         TierChoice::Auto => &[Tier::Fentry, Tier::Kprobe],
         TierChoice::Fentry => &[Tier::Fentry],
         TierChoice::Kprobe => &[Tier::Kprobe],
         TierChoice::Tracepoint => &[],
     };
+    rules::write_compat(ebpf);
     let mut refused = Refused::default();
     if !std::path::Path::new(KPROBES).exists() {
         // Asked before any program is verified in vain.
         refused.kprobe = Some("this kernel has no kprobes".to_owned());
     }
-    preload_tiers(ebpf, btf, kernel, choice, &mut refused);
+    preload_tiers(ebpf, btf, kernel, choice, manner, &mut refused);
     let mut plan = Vec::new();
     for hook in Hook::ALL {
         let sites: Vec<&Site> = SITES.iter().filter(|site| site.hook == hook).collect();
@@ -208,14 +220,23 @@ pub fn attach(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice) -
             let _ = attach_site(ebpf, kernel, function, programs, tier);
         }
     }
+    let mut events = Vec::new();
     if matches!(choice, TierChoice::Auto | TierChoice::Tracepoint) {
-        fill_with_tracepoints(ebpf, btf, kernel, &mut plan);
+        // A hook that the kernel merely lacks, because another one tells the same there, gets none.
+        events = tracepoints::attach(ebpf, btf, kernel, manner, &mut plan);
     }
-    plan
+    Attached { plan, events }
 }
 
 /// Loads the programs that will be attached: of the first tier that the kernel does not refuse altogether.
-fn preload_tiers(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice, refused: &mut Refused) {
+fn preload_tiers(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    kernel: &AyaBtf,
+    choice: TierChoice,
+    manner: Manner,
+    refused: &mut Refused,
+) {
     let mut wanted = HashMap::new();
     if matches!(choice, TierChoice::Auto | TierChoice::Fentry) {
         let (name, function) = PROBE;
@@ -232,7 +253,7 @@ fn preload_tiers(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice
         wanted = programs_of(btf, Tier::Kprobe);
     }
     if wanted.is_empty() && matches!(choice, TierChoice::Auto | TierChoice::Tracepoint) {
-        wanted = tracepoints::programs(btf);
+        wanted = tracepoints::programs(btf, manner);
     }
     preload::preload(ebpf, kernel, &wanted);
 }
@@ -258,19 +279,6 @@ fn programs_of(btf: &Btf, tier: Tier) -> HashMap<&'static str, &'static str> {
         }
     }
     wanted
-}
-
-/// The last tier. A hook that a kernel merely lacks, because another one tells the same there, needs none.
-fn fill_with_tracepoints(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, plan: &mut [PlannedHook]) {
-    let refused = match offsets(btf) {
-        Ok(offsets) => tracepoints::attach(ebpf, btf, kernel, &offsets, plan).map_err(|error| chain(&error)),
-        Err(error) => Err(error.to_string()),
-    };
-    if let Err(why) = refused {
-        for row in plan.iter_mut().filter(|row| row.tier.is_none()) {
-            row.why = format!("{}; tracepoint: {why}", row.why);
-        }
-    }
 }
 
 /// There when the kernel can attach kprobes (kernel/events/core.c `perf_kprobe`, CONFIG_KPROBE_EVENTS).

@@ -21,6 +21,10 @@ const DIRTY_PAGES: u32 = 1 << 2 | 1 << 5;
 #[cfg(target_arch = "x86_64")]
 const REGISTERS: ([&str; 6], &str) = (["di", "si", "dx", "r10", "r8", "r9"], "orig_ax");
 
+/// Registers that hold the arguments of a call of the 32-bit table.
+#[cfg(target_arch = "x86_64")]
+const COMPAT_REGISTERS: [&str; 6] = ["bx", "cx", "dx", "si", "di", "bp"];
+
 /// Looks up every field.
 ///
 /// # Errors
@@ -32,6 +36,10 @@ pub fn offsets(btf: &Btf) -> Result<Offsets, MissingField> {
     let optional = |structure: &str, member: &str| btf.offset_of(structure, member).unwrap_or(ABSENT);
     let (mut regs_arg, registers) = ([0; 6], argument_registers());
     for (slot, register) in regs_arg.iter_mut().zip(registers.0) {
+        *slot = need("pt_regs", register)?;
+    }
+    let mut regs_compat = [0; 6];
+    for (slot, register) in regs_compat.iter_mut().zip(COMPAT_REGISTERS) {
         *slot = need("pt_regs", register)?;
     }
     Ok(Offsets {
@@ -101,7 +109,14 @@ pub fn offsets(btf: &Btf) -> Result<Offsets, MissingField> {
         regs_sysno: need("pt_regs", registers.1)?,
         dirty_pages: btf.enumerator("I_DIRTY_PAGES").unwrap_or(DIRTY_PAGES),
         has_typed_task: u32::from(btf.function("bpf_get_current_task_btf").is_some()),
+        has_typed_registers: u32::from(btf.function("bpf_task_pt_regs").is_some()),
+        task_min_flt: need("task_struct", "min_flt")?,
+        task_maj_flt: need("task_struct", "maj_flt")?,
+        task_migration_disabled: optional("task_struct", "migration_disabled"),
+        trace_uring_req: optional("trace_event_raw_io_uring_complete", "req"),
+        trace_uring_res: optional("trace_event_raw_io_uring_complete", "res"),
         regs_arg,
+        regs_compat,
         arguments: [Arguments::NONE; HOOKS],
     })
 }

@@ -49,6 +49,7 @@ pub(super) fn load(program: &mut Program, function: &str, kernel: &AyaBtf) -> Re
         Program::FExit(program) => program.load(function, kernel),
         Program::BtfTracePoint(program) => program.load(function, kernel),
         Program::KProbe(program) => program.load(),
+        Program::TracePoint(program) => program.load(),
         _ => Err(ProgramError::NotLoaded),
     }
 }

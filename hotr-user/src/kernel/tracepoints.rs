@@ -2,30 +2,35 @@
 //! the tracepoints for what no system call tells.
 
 use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
 
-use aya::maps::{Array, MapData, ProgramArray};
+use aya::maps::{MapData, ProgramArray};
 use aya::programs::{BtfTracePoint, ProgramError, ProgramFd};
 use aya::{Btf as AyaBtf, Ebpf};
 use hotr_common::hook::Hook;
 use hotr_common::offsets::{Arguments, NO_ARG, Offsets};
-use hotr_common::rules::{Class, RULES, Rule};
+use hotr_common::rules::Class;
 
 use super::btf::Btf;
-use super::load::{LoadError, PlannedHook, Tier, chain};
+use super::load::{PlannedHook, Tier, chain};
+use super::offsets::offsets;
+use super::perf::{self, Events};
 use super::syscalls;
 use super::table::is_optional;
+use super::{preload, rules};
 
 /// The program that wakes userspace after the one on `sys_exit`.
 pub const WAKE: &str = "wake";
 
+/// How this kernel runs programs on tracepoints.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// A task may be preempted in one; the kernel skips it for other tasks of that CPU meanwhile.
+    pub preemptible: bool,
+}
+
 /// [`Arguments::ret_pointer`] of the io_uring tracepoint when its result is in the completion entry.
 const RESULT_IN_CQE: u8 = 1;
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct RulePod(Rule);
-// SAFETY: `Rule` is `repr(C)`, eight bytes without padding.
-unsafe impl aya::Pod for RulePod {}
 
 /// How this kernel's `io_uring_complete` tells which request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,18 +74,25 @@ fn stand_in(hook: Hook) -> Option<Hook> {
     }
 }
 
-/// Gives the hooks of the plan that have no tier the tracepoint tier, as far as the kernel lets it.
-///
-/// # Errors
-/// When the map of rules is not as expected.
+/// Gives the hooks of the plan that have no tier the tracepoint tier, as far as the kernel lets it; the plan says what was
+/// in the way. Returns the perf events that programs hang on.
 pub fn attach(
     ebpf: &mut Ebpf,
     btf: &Btf,
     kernel: &AyaBtf,
-    offsets: &Offsets,
+    manner: Manner,
     plan: &mut [PlannedHook],
-) -> Result<(), LoadError> {
-    write_rules(ebpf, offsets, plan)?;
+) -> Vec<OwnedFd> {
+    let ruled = offsets(btf)
+        .map_err(|error| error.to_string())
+        .and_then(|offsets| rules::write(ebpf, &offsets, plan).map_err(|error| chain(&error)));
+    if let Err(why) = ruled {
+        for row in plan.iter_mut().filter(|row| row.tier.is_none()) {
+            row.why = format!("{}; tracepoint: {why}", row.why);
+        }
+        return Vec::new();
+    }
+    let mut events = Vec::new();
     for traced in [Hook::SysExit, Hook::Dirty, Hook::UringTrace] {
         let mut waiting: Vec<&mut PlannedHook> =
             plan.iter_mut().filter(|row| row.tier.is_none() && stand_in(row.hook) == Some(traced)).collect();
@@ -88,16 +100,11 @@ pub fn attach(
         if waiting.iter().all(|row| is_optional(row.hook)) {
             continue;
         }
-        let (function, programs): (&'static str, &[(&str, &str)]) = match traced {
-            Hook::Dirty => ("writeback_mark_inode_dirty", DIRTY_PROGRAMS),
-            Hook::UringTrace => ("io_uring_complete", uring_programs(btf)),
-            _ => (SYS_EXIT, EXIT_PROGRAMS),
+        let (function, outcome): (&'static str, _) = match traced {
+            Hook::Dirty => (DIRTY, attach_programs(ebpf, kernel, &with_copies(DIRTY_PROGRAMS, manner))),
+            Hook::UringTrace => (URING, attach_uring(ebpf, btf, kernel, manner, &mut events)),
+            _ => (SYS_EXIT, attach_exit(ebpf, btf, kernel, manner, &mut events)),
         };
-        let outcome = match traced {
-            Hook::SysExit => load_classes(ebpf, kernel),
-            _ => Ok(()),
-        }
-        .and_then(|()| attach_programs(ebpf, kernel, programs));
         for row in &mut waiting {
             match &outcome {
                 Ok(()) => {
@@ -114,33 +121,120 @@ pub fn attach(
         }
     }
     if plan.iter().any(|row| row.hook == Hook::Unlink && row.tier == Some(Tier::Tracepoint)) {
-        for (name, tracepoint) in VICTIM_PROGRAMS {
+        for (name, tracepoint) in with_copies(VICTIM_PROGRAMS, manner) {
             // Without them a removed file is reported without its number and type.
             let _ = attach_program(ebpf, kernel, name, tracepoint);
         }
     }
-    Ok(())
+    events
+}
+
+/// The programs on `sys_exit`: where they could be preempted by way of perf, unless that cannot be had.
+fn attach_exit(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    kernel: &AyaBtf,
+    manner: Manner,
+    events: &mut Vec<OwnedFd>,
+) -> Result<(), String> {
+    if goes_by_perf(btf, manner)
+        && let Ok(event) = attach_exit_by_perf(ebpf, kernel)
+    {
+        events.push(event);
+        return Ok(());
+    }
+    load_classes(ebpf, kernel, "CLASS_PROGRAMS", CLASS_PROGRAMS)?;
+    attach_programs(ebpf, kernel, EXIT_PROGRAMS)
+}
+
+fn attach_exit_by_perf(ebpf: &mut Ebpf, kernel: &AyaBtf) -> Result<OwnedFd, String> {
+    load_classes(ebpf, kernel, "PERF_CLASSES", PERF_CLASS_PROGRAMS)?;
+    attach_by_perf(ebpf, kernel, PERF_EXIT, "raw_syscalls/sys_exit")
+}
+
+fn attach_uring(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    kernel: &AyaBtf,
+    manner: Manner,
+    events: &mut Vec<OwnedFd>,
+) -> Result<(), String> {
+    if goes_by_perf(btf, manner)
+        && tells_request(btf)
+        && let Ok(event) = attach_by_perf(ebpf, kernel, PERF_URING, "io_uring/io_uring_complete")
+    {
+        events.push(event);
+        return Ok(());
+    }
+    attach_programs(ebpf, kernel, uring_programs(btf))
+}
+
+fn attach_by_perf(ebpf: &mut Ebpf, kernel: &AyaBtf, name: &str, event: &str) -> Result<OwnedFd, String> {
+    let descriptor = loaded(ebpf, kernel, name, "").map_err(|error| chain(&error))?;
+    let events = Events::open().map_err(|error| format!("open tracefs: {error}"))?;
+    events.attach(event, descriptor.as_fd()).map_err(|error| error.to_string())
+}
+
+/// Whether programs on `sys_exit` and `io_uring_complete` go by way of perf, which costs more where it is not needed.
+fn goes_by_perf(btf: &Btf, manner: Manner) -> bool {
+    manner.preemptible && perf::knows_exit(btf)
+}
+
+/// Whether perf's record of an io_uring completion has the request and the result.
+fn tells_request(btf: &Btf) -> bool {
+    ["req", "res"].iter().all(|member| btf.offset_of("trace_event_raw_io_uring_complete", member).is_some())
 }
 
 const SYS_EXIT: &str = "sys_exit";
+const DIRTY: &str = "writeback_mark_inode_dirty";
+const URING: &str = "io_uring_complete";
 /// In this order: the second wakes for what the first submitted.
 const EXIT_PROGRAMS: &[(&str, &str)] = &[("sys_exit", SYS_EXIT), (WAKE, SYS_EXIT)];
-const DIRTY_PROGRAMS: &[(&str, &str)] = &[("mark_dirty", "writeback_mark_inode_dirty")];
-
-/// Names of this tier's programs on this kernel, each with its tracepoint.
-pub(super) fn programs(btf: &Btf) -> HashMap<&'static str, &'static str> {
-    let classes = CLASS_PROGRAMS.iter().map(|(_, name)| (*name, SYS_EXIT));
-    let rest =
-        [EXIT_PROGRAMS, DIRTY_PROGRAMS, VICTIM_PROGRAMS, uring_programs(btf)].into_iter().flatten().copied();
-    classes.chain(rest.filter(|(_, tracepoint)| btf.tracepoint(tracepoint).is_some())).collect()
-}
+const PERF_EXIT: &str = "perf_sys_exit";
+const PERF_URING: &str = "perf_uring_complete";
+const DIRTY_PROGRAMS: &[Copied] = &[(["mark_dirty", "mark_dirty_2", "mark_dirty_3"], DIRTY)];
 
 /// Programs that see the file which a removing call removes, on kernels that have their tracepoints.
-const VICTIM_PROGRAMS: &[(&str, &str)] = &[
-    ("ctime_xchg", "ctime_ns_xchg"),
-    ("ctime_skip", "ctime_xchg_skip"),
-    ("ctime_set", "inode_set_ctime_to_ts"),
+const VICTIM_PROGRAMS: &[Copied] = &[
+    (["ctime_xchg", "ctime_xchg_2", "ctime_xchg_3"], "ctime_ns_xchg"),
+    (["ctime_skip", "ctime_skip_2", "ctime_skip_3"], "ctime_xchg_skip"),
+    (["ctime_set", "ctime_set_2", "ctime_set_3"], "inode_set_ctime_to_ts"),
 ];
+
+/// A program with its copies, and the tracepoint. Its record lacks what the program needs, so it cannot go by perf.
+/// Where it may be preempted, the copies stand in for it and for each other.
+type Copied = ([&'static str; 3], &'static str);
+
+/// The programs of such a list that this kernel needs, each with its tracepoint.
+fn with_copies(programs: &[Copied], manner: Manner) -> Vec<(&'static str, &'static str)> {
+    let needed = if manner.preemptible { 3 } else { 1 };
+    programs.iter().flat_map(|(names, on)| names.iter().take(needed).map(|name| (*name, *on))).collect()
+}
+
+/// Groups of programs that stand in for each other: what one is skipped for, another one does.
+pub fn copies() -> impl Iterator<Item = &'static [&'static str]> {
+    [DIRTY_PROGRAMS, VICTIM_PROGRAMS].into_iter().flatten().map(|(names, _)| names.as_slice())
+}
+
+/// Names of this tier's programs on this kernel, each with its tracepoint.
+pub(super) fn programs(btf: &Btf, manner: Manner) -> HashMap<&'static str, &'static str> {
+    let mut all = with_copies(DIRTY_PROGRAMS, manner);
+    all.extend(with_copies(VICTIM_PROGRAMS, manner));
+    let classes = if goes_by_perf(btf, manner) {
+        all.push((PERF_EXIT, SYS_EXIT));
+        if tells_request(btf) {
+            all.push((PERF_URING, URING));
+        }
+        PERF_CLASS_PROGRAMS
+    } else {
+        all.extend(EXIT_PROGRAMS);
+        all.extend(uring_programs(btf));
+        CLASS_PROGRAMS
+    };
+    all.extend(classes.iter().map(|(_, name)| (*name, SYS_EXIT)));
+    all.retain(|(_, tracepoint)| btf.tracepoint(tracepoint).is_some());
+    all.into_iter().collect()
+}
 
 /// The program of each class of system calls, which the one on `sys_exit` continues with.
 const CLASS_PROGRAMS: &[(Class, &str)] = &[
@@ -156,21 +250,39 @@ const CLASS_PROGRAMS: &[(Class, &str)] = &[
     (Class::Bind, "exit_path"),
 ];
 
-fn load_classes(ebpf: &mut Ebpf, kernel: &AyaBtf) -> Result<(), String> {
-    for &(class, name) in CLASS_PROGRAMS {
-        let descriptor = class_program(ebpf, kernel, name).map_err(|error| chain(&error))?;
-        let map = ebpf.map_mut("CLASS_PROGRAMS").ok_or("the object has no map CLASS_PROGRAMS")?;
+/// The same by way of perf.
+const PERF_CLASS_PROGRAMS: &[(Class, &str)] = &[
+    (Class::Write, "perf_descriptor"),
+    (Class::File, "perf_descriptor"),
+    (Class::Ioctl, "perf_descriptor"),
+    (Class::Open, "perf_open"),
+    (Class::OpenHow, "perf_open"),
+    (Class::Creat, "perf_open"),
+    (Class::OpenTruncate, "perf_open_truncate"),
+    (Class::Aio, "perf_aio"),
+    (Class::Path, "perf_path"),
+    (Class::Bind, "perf_path"),
+];
+
+fn load_classes(
+    ebpf: &mut Ebpf,
+    kernel: &AyaBtf,
+    map: &str,
+    programs: &[(Class, &str)],
+) -> Result<(), String> {
+    for &(class, name) in programs {
+        let descriptor = loaded(ebpf, kernel, name, SYS_EXIT).map_err(|error| chain(&error))?;
+        let map = ebpf.map_mut(map).ok_or_else(|| format!("the object has no map {map}"))?;
         let mut classes: ProgramArray<&mut MapData> = map.try_into().map_err(|error| chain(&error))?;
         classes.set(class as u32, &descriptor, 0).map_err(|error| chain(&error))?;
     }
     Ok(())
 }
 
-fn class_program(ebpf: &mut Ebpf, kernel: &AyaBtf, name: &str) -> Result<ProgramFd, ProgramError> {
-    let program: &mut BtfTracePoint = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
-    if program.fd().is_err() {
-        program.load(SYS_EXIT, kernel)?;
-    }
+/// A program, loaded for a tracepoint unless it has been.
+fn loaded(ebpf: &mut Ebpf, kernel: &AyaBtf, name: &str, tracepoint: &str) -> Result<ProgramFd, ProgramError> {
+    let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
+    preload::load(program, tracepoint, kernel)?;
     Ok(program.fd()?.try_clone()?)
 }
 
@@ -183,22 +295,6 @@ fn uring_programs(btf: &Btf) -> &'static [(&'static str, &'static str)] {
         }
         None => &[],
     }
-}
-
-/// Tells the kernel side every system call that changes files, in force for the hooks without a tier.
-fn write_rules(ebpf: &mut Ebpf, offsets: &Offsets, plan: &[PlannedHook]) -> Result<(), LoadError> {
-    let wrong = || LoadError::Map("SYSCALLS");
-    let map = ebpf.map_mut("SYSCALLS").ok_or_else(wrong)?;
-    let mut rules: Array<&mut MapData, RulePod> = Array::try_from(map).map_err(|_| wrong())?;
-    for call in syscalls::all() {
-        let missing = |hook: &Hook| {
-            plan.iter().any(|row| row.hook == *hook && row.tier.is_none() && !is_optional(row.hook))
-        };
-        let rule = call.rule(&offsets.regs_arg, call.hooks.iter().any(missing)).map_err(|_| wrong())?;
-        let index = u32::try_from(call.number).ok().filter(|number| *number < RULES).ok_or_else(wrong)?;
-        rules.set(index, RulePod(rule), 0).map_err(|_| wrong())?;
-    }
-    Ok(())
 }
 
 fn attach_programs(ebpf: &mut Ebpf, kernel: &AyaBtf, programs: &[(&str, &str)]) -> Result<(), String> {
@@ -217,10 +313,8 @@ fn attach_program(
     name: &str,
     tracepoint: &str,
 ) -> Result<(), ProgramError> {
+    loaded(ebpf, kernel, name, tracepoint)?;
     let program: &mut BtfTracePoint = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
-    if program.fd().is_err() {
-        program.load(tracepoint, kernel)?;
-    }
     program.attach()?;
     Ok(())
 }

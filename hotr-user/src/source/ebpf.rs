@@ -7,6 +7,7 @@ mod storms;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData, RingBuf};
 use aya::programs::RawTracePoint;
@@ -18,7 +19,8 @@ use hotr_common::counters::Counters;
 use hotr_common::record::Record;
 
 use crate::kernel::btf::Btf;
-use crate::kernel::load::{self, LoadError, PlannedHook};
+use crate::kernel::load::{self, Attached, LoadError, PlannedHook};
+use crate::kernel::tracepoints::Manner;
 use crate::options::TierChoice;
 use shared::Shared;
 use skipped::Skipped;
@@ -66,7 +68,7 @@ pub struct EbpfSource {
     registered: Array<MapData, RegisteredPod>,
     settings: Live,
     used: Vec<Option<Registered>>,
-    plan: Vec<PlannedHook>,
+    attached: Attached,
     ebpf: Ebpf,
 }
 
@@ -109,7 +111,7 @@ impl EbpfSource {
             registered: take(&mut ebpf, "REGISTERED")?,
             settings,
             used: Vec::new(),
-            plan: Vec::new(),
+            attached: Attached::default(),
             ebpf,
         };
         source.publish()?;
@@ -118,14 +120,23 @@ impl EbpfSource {
 
     /// Attaches every hook at the best tier. Roots should be registered before.
     pub fn attach(&mut self, btf: &Btf, kernel: &AyaBtf, choice: TierChoice) {
-        self.plan = load::attach(&mut self.ebpf, btf, kernel, choice);
+        let manner = self.manner();
+        self.attached = load::attach(&mut self.ebpf, btf, kernel, choice, manner);
         self.skipped = Skipped::of(&self.ebpf);
     }
 
     /// What each hook got.
     #[must_use]
     pub fn plan(&self) -> &[PlannedHook] {
-        &self.plan
+        &self.attached.plan
+    }
+
+    /// How this kernel runs programs on tracepoints, which the registering one tells. When it cannot be asked, the plan
+    /// will say why.
+    fn manner(&mut self) -> Manner {
+        let Ok(own) = self.ring.as_fd().try_clone_to_owned() else { return Manner::default() };
+        let found = self.register(&[own.as_fd()]).ok().and_then(|found| found.into_iter().next());
+        Manner { preemptible: found.is_some_and(|found| found.preemptible != 0) }
     }
 
     /// Resolves descriptors of hotr's own to kernel addresses.
@@ -135,10 +146,10 @@ impl EbpfSource {
     pub fn register(&mut self, fds: &[BorrowedFd<'_>]) -> Result<Vec<Registered>, LoadError> {
         let program: &mut RawTracePoint = self
             .ebpf
-            .program_mut("register")
+            .program_mut(REGISTER)
             .and_then(|program| program.try_into().ok())
-            .ok_or(LoadError::Map("register"))?;
-        let refused = |error| LoadError::Program { program: "register", error };
+            .ok_or(LoadError::Map(REGISTER))?;
+        let refused = |error| LoadError::Program { program: REGISTER, error };
         if program.fd().is_err() {
             program.load().map_err(refused)?;
         }
@@ -146,19 +157,29 @@ impl EbpfSource {
         let found = fds.iter().map(|fd| self.resolve(*fd)).collect();
         let program: &mut RawTracePoint = self
             .ebpf
-            .program_mut("register")
+            .program_mut(REGISTER)
             .and_then(|program| program.try_into().ok())
-            .ok_or(LoadError::Map("register"))?;
+            .ok_or(LoadError::Map(REGISTER))?;
         program.detach(link).map_err(refused)?;
         found
     }
 
     fn resolve(&mut self, fd: BorrowedFd<'_>) -> Result<Registered, LoadError> {
         let map = |_| LoadError::Map("REGISTERED");
-        self.registered.set(0, RegisteredPod(Registered::default()), 0).map_err(map)?;
-        // SAFETY: F_GETFD takes no third argument; the kernel program reads it.
-        unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD, self.settings.cookie) };
-        let found = self.registered.get(&0, 0).map_err(map)?.0;
+        let mut found = Registered::default();
+        for attempt in 0..REGISTER_ATTEMPTS {
+            if attempt > 0 {
+                // Skipped, for another task was preempted in the program on this CPU: it needs the time to leave.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            self.registered.set(0, RegisteredPod(Registered::default()), 0).map_err(map)?;
+            // SAFETY: F_GETFD takes no third argument; the kernel program reads it.
+            unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD, self.settings.cookie) };
+            found = self.registered.get(&0, 0).map_err(map)?.0;
+            if found.inode != 0 {
+                break;
+            }
+        }
         if found.inode == 0 {
             return Err(LoadError::Register {
                 object: format!("descriptor {}", fd.as_raw_fd()),
@@ -294,6 +315,12 @@ impl EbpfSource {
         sum
     }
 }
+
+/// Calls that are made until the registering program sees one.
+const REGISTER_ATTEMPTS: u32 = 200;
+
+/// Name of the program that resolves descriptors.
+const REGISTER: &str = "register";
 
 impl AsFd for EbpfSource {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -1,6 +1,7 @@
 //! `io_submit`: the requests the caller handed over. They are reported when they are accepted, which for a
 //! buffered write is when it is done; what a direct write made of it comes later and is not seen on this tier.
 
+use super::way::Way;
 use super::{Exit, is_watched, user_word};
 use crate::change::{self, Target};
 use crate::kernel::{Probe, task};
@@ -24,7 +25,7 @@ fn word(address: u64) -> u64 {
 /// Reports the next accepted request of the call; whether there may be another one. Called once a program run,
 /// for a loop around a whole report is more than a verifier goes through.
 #[inline(always)]
-pub fn next(exit: &Exit) -> bool {
+pub fn next<W: Way>(exit: &Exit<W>) -> bool {
     let Some(next) = AIO_NEXT.get_ptr_mut(0) else { return false };
     // SAFETY: this CPU's own word; see the module `path`.
     let index = unsafe { *next };

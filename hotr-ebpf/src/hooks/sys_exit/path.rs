@@ -3,8 +3,8 @@
 //!
 //! The record is put together in a per-CPU buffer and copied into the ring buffer with its exact length, for most
 //! paths are short and every such call of the machine comes by. The buffer is this program's alone: programs on
-//! tracepoints run without preemption, and where they may be preempted (7.x) the kernel does not start a program
-//! again on a CPU that is running it.
+//! tracepoints run without preemption, by way of perf on every kernel; and where a raw one may be preempted (7.x), the
+//! kernel does not start it again on a CPU that is running it. One of the two ways is attached.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_probe_read_user_str;
@@ -13,7 +13,7 @@ use hotr_common::record::{FLAG_CALL, MAX_DEPTH, MAX_NAME, MAX_PATH, NO_ROOT, Rec
 use hotr_common::rules::{Class, NO_REGISTER, RULE_REMOVES, WORKING_DIRECTORY};
 
 use super::Exit;
-use crate::call::TRACEPOINT;
+use super::way::Way;
 use crate::emit::{self, Event};
 use crate::filter::{self, TOO_DEEP};
 use crate::kernel::{Mem, Probe, task};
@@ -41,7 +41,7 @@ struct Base {
 
 /// Reports the call.
 #[inline(always)]
-pub fn emit(exit: &Exit) {
+pub fn emit<W: Way>(exit: &Exit<W>) {
     let rule = exit.rule;
     if rule.old_descriptor != NO_REGISTER {
         // A rename, of a directory perhaps.
@@ -62,7 +62,7 @@ pub fn emit(exit: &Exit) {
     // SAFETY: see the module: nobody else uses this CPU's buffer now.
     let (record, buffer) = unsafe { (&raw mut (*sized).record, (&raw mut (*sized).paths).cast::<u8>()) };
     count(Count::Seen);
-    let mut event = Event::new(Hook::SysExit as u16, TRACEPOINT, core::ptr::null(), core::ptr::null());
+    let mut event = Event::new(Hook::SysExit as u16, W::TIER, core::ptr::null(), core::ptr::null());
     event.flags = FLAG_CALL;
     event.aux = [exit.argument(rule.aux0), exit.argument(rule.aux1)];
     // SAFETY: `record` is valid for writes.
@@ -99,7 +99,7 @@ pub fn emit(exit: &Exit) {
     let len = size_of::<Record>() + bounded::<{ 2 * PATHS }>(total).min(PATHS);
     // SAFETY: the record and `total` bytes behind it have been written, by this program or an earlier one.
     let bytes = unsafe { core::slice::from_raw_parts(sized.cast::<u8>(), len) };
-    match RECORDS.output::<[u8]>(bytes, emit::submission(Hook::SysExit as u16)) {
+    match RECORDS.output::<[u8]>(bytes, emit::submission(Hook::SysExit as u16, W::TIER)) {
         Ok(()) => count(Count::Submitted),
         Err(_) => count(Count::RingFull),
     }
@@ -133,7 +133,7 @@ enum Directory {
 }
 
 #[inline(always)]
-fn directory(exit: &Exit, register: u8) -> Directory {
+fn directory<W: Way>(exit: &Exit<W>, register: u8) -> Directory {
     /// `AT_FDCWD`.
     const WORKING: i32 = -100;
     if register == NO_REGISTER {

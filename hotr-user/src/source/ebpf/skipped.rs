@@ -10,39 +10,52 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use aya::Ebpf;
+use aya::programs::Program;
 
+use super::REGISTER;
 use crate::kernel::tracepoints;
 
 /// What to ask.
 #[derive(Default)]
 pub(super) struct Skipped {
-    /// The fdinfo files of the loaded programs.
-    programs: Vec<File>,
+    /// The fdinfo files of the loaded programs; together those that stand in for each other.
+    programs: Vec<Vec<File>>,
     /// The links of probes.
     probes: Vec<OwnedFd>,
 }
 
 impl Skipped {
-    /// Of the programs that are loaded now. `wake` is left out: what it was not run for, the run that was in its way
-    /// does.
+    /// Of the programs that are loaded now, but for those that see no change. What `wake` was not run for, the run that
+    /// was in its way does.
     pub(super) fn of(ebpf: &Ebpf) -> Self {
-        let programs = ebpf.programs().filter(|(name, _)| *name != tracepoints::WAKE);
-        let fds = programs.filter_map(|(_, program)| program.fd().ok());
-        let open =
-            fds.filter_map(|fd| File::open(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok());
-        Self { programs: open.collect(), probes: probes() }
+        let file = |program: &Program| {
+            let descriptor = program.fd().ok()?.as_fd().as_raw_fd();
+            File::open(format!("/proc/self/fdinfo/{descriptor}")).ok()
+        };
+        let others = || tracepoints::copies().flatten().copied().chain([tracepoints::WAKE, REGISTER]);
+        let alone = ebpf.programs().filter(|(name, _)| others().all(|other| other != *name));
+        let mut programs: Vec<Vec<File>> =
+            alone.filter_map(|(_, program)| file(program)).map(|file| vec![file]).collect();
+        let group = |names: &[&str]| names.iter().filter_map(|name| file(ebpf.program(name)?)).collect();
+        programs.extend(tracepoints::copies().map(group));
+        Self { programs, probes: probes() }
     }
 
-    /// The sum over programs and probes; 0 on kernels that do not count it.
+    /// The sum over programs and probes; 0 on kernels that do not count it. Of programs that stand in for each other
+    /// the one that was skipped least says how often all may have been.
     pub(super) fn count(&self) -> u64 {
-        let mut text = [0; 512];
-        let misses = self.programs.iter().filter_map(|file| {
-            let len = file.read_at(&mut text, 0).ok()?;
-            let text = std::str::from_utf8(&text[..len]).ok()?;
-            text.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse::<u64>().ok())
-        });
-        misses.sum::<u64>() + self.probes.iter().filter_map(|link| missed(link.as_fd())).sum::<u64>()
+        let least = |group: &Vec<File>| group.iter().filter_map(recursion_misses).min();
+        self.programs.iter().filter_map(least).sum::<u64>()
+            + self.probes.iter().filter_map(|link| missed(link.as_fd())).sum::<u64>()
     }
+}
+
+/// From the fdinfo of a program.
+fn recursion_misses(file: &File) -> Option<u64> {
+    let mut text = [0; 512];
+    let len = file.read_at(&mut text, 0).ok()?;
+    let text = std::str::from_utf8(&text[..len]).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
 }
 
 /// Links of kprobes and kretprobes among the descriptors of this process: all of them are hotr's.
