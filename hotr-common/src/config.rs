@@ -152,4 +152,8 @@ pub struct Registered {
     pub generation: u32,
     /// `mount.mnt_id`.
     pub mnt_id: u32,
+    /// 1 when the program could be preempted: so can all on tracepoints.
+    pub preemptible: u32,
+    #[expect(missing_docs, reason = "padding")]
+    pub reserved: u32,
 }

@@ -78,6 +78,7 @@ pub struct Offsets {
     pub regs_sysno: u32,
     pub dirty_pages: u32,
     pub has_typed_task: u32,
+    pub task_migration_disabled: u32,
     pub regs_arg: [u32; 6],
     pub arguments: [Arguments; HOOKS],
 }
@@ -101,4 +102,4 @@ impl Arguments {
     pub const NONE: Self = Self { subject: NO_ARG, second: NO_ARG, ret: NO_ARG, ret_pointer: 0 };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 4 * (66 + 6) + 4 * HOOKS);
+const _: () = assert!(size_of::<Offsets>() == 4 * (67 + 6) + 4 * HOOKS);

@@ -3,6 +3,7 @@
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
+use hotr_common::offsets::ABSENT;
 
 use crate::kernel::{Mem, Probe, task};
 use crate::maps::{REGISTERED, live, off};
@@ -34,6 +35,10 @@ pub fn register(ctx: RawTracePointContext) -> u32 {
     found.dev = Probe::u32(superblock, off!(super_block_s_dev));
     found.tgid = Probe::u32(task, off!(task_tgid));
     found.generation = Probe::u32(inode, off!(inode_i_generation));
+    // Migration is forbidden instead of preemption (kernel/trace/bpf_trace.c `__bpf_trace_run`).
+    found.preemptible = u32::from(
+        off!(task_migration_disabled) != ABSENT && Probe::u16(task, off!(task_migration_disabled)) != 0,
+    );
     found.mnt_id = Probe::u32(mount, off!(mount_mnt_id));
     0
 }

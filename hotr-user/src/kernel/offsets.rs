@@ -101,6 +101,7 @@ pub fn offsets(btf: &Btf) -> Result<Offsets, MissingField> {
         regs_sysno: need("pt_regs", registers.1)?,
         dirty_pages: btf.enumerator("I_DIRTY_PAGES").unwrap_or(DIRTY_PAGES),
         has_typed_task: u32::from(btf.function("bpf_get_current_task_btf").is_some()),
+        task_migration_disabled: optional("task_struct", "migration_disabled"),
         regs_arg,
         arguments: [Arguments::NONE; HOOKS],
     })

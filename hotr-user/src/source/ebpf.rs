@@ -65,6 +65,8 @@ pub struct EbpfSource {
     registered: Array<MapData, RegisteredPod>,
     settings: Live,
     used: Vec<Option<Registered>>,
+    /// Programs on tracepoints can be preempted.
+    is_preemptible: bool,
     plan: Vec<PlannedHook>,
     ebpf: Ebpf,
 }
@@ -111,6 +113,7 @@ impl EbpfSource {
             registered: take(&mut ebpf, "REGISTERED")?,
             settings,
             used: Vec::new(),
+            is_preemptible: true,
             plan: Vec::new(),
             ebpf,
         };
@@ -172,7 +175,20 @@ impl EbpfSource {
             self.settings.own_tgid = found.tgid;
             self.publish()?;
         }
+        self.is_preemptible = found.preemptible != 0;
         Ok(found)
+    }
+
+    /// Whether a program of this tier may be preempted where it wakes a reader. fentry programs are called like any
+    /// kernel function; kprobes forbid it (kernel/trace/bpf_trace.c `trace_call_bpf`); tracepoints of some kernels
+    /// do (asked when a root was registered).
+    #[must_use]
+    pub fn is_preemptible(&self, tier: load::Tier) -> bool {
+        match tier {
+            load::Tier::Fentry => true,
+            load::Tier::Kprobe => false,
+            load::Tier::Tracepoint => self.is_preemptible,
+        }
     }
 
     /// Watches a registered directory; returns its slot. One inode has one slot.
