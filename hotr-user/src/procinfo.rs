@@ -62,12 +62,16 @@ struct Entry {
     cgroup_id: u64,
     checked: Instant,
     used: Instant,
+    /// It is in [`ActorCache::aging`].
+    ages: bool,
 }
 
 /// Looks tasks up in `/proc`, and remembers.
 #[derive(Debug)]
 pub struct ActorCache {
     entries: HashMap<(u32, u32), Entry>,
+    /// Entries in use whose trust is half over.
+    aging: Vec<(u32, u32)>,
     cgroups: CgroupPaths,
     possible: bool,
     proc_root: PathBuf,
@@ -92,7 +96,7 @@ impl ActorCache {
     }
 
     fn with_proc(proc_root: PathBuf, possible: bool) -> Self {
-        Self { entries: HashMap::new(), cgroups: CgroupPaths::new(), possible, proc_root }
+        Self { entries: HashMap::new(), aging: Vec::new(), cgroups: CgroupPaths::new(), possible, proc_root }
     }
 
     /// Why nothing can be looked up, for a person; `None` when it can.
@@ -121,6 +125,10 @@ impl ActorCache {
                 || still_the_same(&self.proc_root, task.pid, entry, now))
         {
             entry.used = now;
+            if !entry.ages && now.saturating_duration_since(entry.checked) >= Self::TRUST / 2 {
+                entry.ages = true;
+                self.aging.push(key);
+            }
             return TaskInfo { exe: entry.exe.clone(), cgroup: entry.cgroup.clone() };
         }
         let entry = self.ask(task, now);
@@ -149,6 +157,18 @@ impl ActorCache {
             cgroup_id: task.cgroup_id,
             checked: now,
             used: now,
+            ages: false,
+        }
+    }
+
+    /// Looks whether the processes of entries in use still are the same, before a change has to wait for that.
+    pub fn refresh(&mut self, now: Instant) {
+        for key in self.aging.drain(..) {
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            entry.ages = false;
+            if !still_the_same(&self.proc_root, key.0, entry, now) {
+                self.entries.remove(&key);
+            }
         }
     }
 

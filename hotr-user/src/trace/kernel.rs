@@ -62,7 +62,7 @@ pub(super) struct KernelSide {
     storms: Storms,
     mounts: MountWatch,
     layers: LayerCache,
-    actors: ActorCache,
+    pub(super) actors: ActorCache,
     calls: Calls,
     lost: [u64; 4],
     often_lost: Option<Instant>,

@@ -1,6 +1,8 @@
 //! What can wait until the reports of a turn are on their way: roots and mounts, totals of storms, what inotify alone
 //! heard, losses, repeats that were held.
 
+use std::time::Instant;
+
 use super::{Clock, Engine, KernelSide};
 use crate::error::Error;
 use crate::event::Channel;
@@ -10,6 +12,8 @@ use crate::trace::ear::Ear;
 
 /// How much later than due a chore may be done: the chores of many files are then done at one waking.
 const SLACK: u64 = 10_000_000;
+/// Turns that read what was there when the first began: a full ring buffer. More is a storm.
+const TURNS: usize = 16;
 
 impl Engine {
     /// When the next turn is due without an event, `CLOCK_MONOTONIC` nanoseconds.
@@ -46,6 +50,7 @@ impl Engine {
                 }));
             }
             kernel.trailing(clock.mono_ns(), false, &mut trailing);
+            kernel.actors.refresh(Instant::now());
         } else {
             self.roots_news = false;
         }
@@ -64,9 +69,14 @@ impl Engine {
         Ok(())
     }
 
-    /// A turn and all chores.
+    /// Turns until nothing more is there, and all chores.
     pub(in crate::trace) fn whole_turn(&mut self) -> Result<(), Error> {
-        self.turn(true)?;
+        for round in 0..TURNS {
+            self.turn(round == 0)?;
+            if !self.more {
+                break;
+            }
+        }
         self.chores()
     }
 }
