@@ -111,7 +111,7 @@ impl Session {
     /// When a channel cannot go on.
     pub async fn next(&mut self) -> Result<Vec<Report>, Error> {
         if self.engine.has_chores() {
-            self.engine.chores()?;
+            self.engine.catch_up()?;
             self.renew()?;
             let reports = self.engine.reports();
             if !reports.is_empty() {

@@ -51,7 +51,9 @@ pub(super) struct Engine {
     loss_check: Option<u64>,
     /// More was there than one turn reads.
     more: bool,
-    /// Something happened to roots or mounts that [`Self::chores`] has not looked at yet.
+    /// When the last turn began, `CLOCK_MONOTONIC` nanoseconds.
+    turned: u64,
+    /// Something happened to roots or mounts that the chores have not looked at yet.
     roots_news: bool,
     /// A descriptor was replaced.
     renewed: bool,
@@ -106,6 +108,7 @@ impl Engine {
             started: Instant::now(),
             loss_check: Some(mono_ns() + IDLE_LOSS_CHECK),
             more: false,
+            turned: 0,
             roots_news: true,
             renewed: false,
             heart: None,
@@ -145,6 +148,7 @@ impl Engine {
     /// mounts.
     pub(super) fn turn(&mut self, roots: bool) -> Result<(), Error> {
         let clock = Clock::now();
+        self.turned = clock.mono_ns();
         self.more = false;
         self.roots_news |= roots;
         if let Some(kernel) = &mut self.kernel {

@@ -12,6 +12,8 @@ use crate::trace::ear::Ear;
 
 /// How much later than due a chore may be done: the chores of many files are then done at one waking.
 const SLACK: u64 = 10_000_000;
+/// How long a turn counts as just done.
+const FRESH: u64 = 1_000_000;
 /// Turns that read what was there when the first began: a full ring buffer. More is a storm.
 const TURNS: usize = 16;
 
@@ -27,7 +29,7 @@ impl Engine {
             .map(|at| at + SLACK)
     }
 
-    /// Whether [`Self::chores`] has something to do now.
+    /// Whether [`Self::catch_up`] has something to do now.
     pub(in crate::trace) fn has_chores(&self) -> bool {
         self.roots_news
             || self.kernel.as_ref().is_some_and(KernelSide::lacks_roots)
@@ -35,8 +37,17 @@ impl Engine {
             || self.next_deadline().is_some_and(|at| at <= mono_ns())
     }
 
-    /// Everything that can wait until the reports of a turn are on their way.
-    pub(in crate::trace) fn chores(&mut self) -> Result<(), Error> {
+    /// Everything that can wait until the reports of a turn are on their way, and a turn before it when the last one was
+    /// long ago, for the reader of the reports may have been slow: what was heard alone, and what is looked for after a
+    /// loss, is judged by what was read.
+    pub(in crate::trace) fn catch_up(&mut self) -> Result<(), Error> {
+        if mono_ns().saturating_sub(self.turned) > FRESH {
+            self.turn(false)?;
+        }
+        self.chores()
+    }
+
+    fn chores(&mut self) -> Result<(), Error> {
         let clock = Clock::now();
         let mut trailing = Vec::new();
         if let Some(kernel) = &mut self.kernel {
