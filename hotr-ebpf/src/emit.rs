@@ -20,6 +20,10 @@ use crate::path::{self, OVERFLOW};
 const NO_WAKEUP: u64 = 1;
 /// `BPF_RB_FORCE_WAKEUP`.
 const FORCE_WAKEUP: u64 = 2;
+/// `BPF_RB_CONS_POS`: how far the ring was read.
+const READ_TO: u64 = 2;
+/// `BPF_RB_PROD_POS`: how far it is taken.
+const TAKEN_TO: u64 = 3;
 /// Times that a waking program looks again, for tasks may have run while it was preempted.
 const WAKE_ROUNDS: u32 = 4;
 
@@ -125,6 +129,7 @@ pub fn emit_rename(event: &Event) -> u32 {
 
 #[inline(always)]
 fn emit_sized<const PATHS: usize, const DEPTH: u32, const RENAME: bool>(event: &Event) {
+    let wakeup = submission(event.hook, event.tier);
     let Some(mut entry) = RECORDS.reserve::<Sized<PATHS>>(0) else {
         count(Count::RingFull);
         return;
@@ -138,7 +143,7 @@ fn emit_sized<const PATHS: usize, const DEPTH: u32, const RENAME: bool>(event: &
         paths::<PATHS, DEPTH, RENAME>(record, (&raw mut (*sized).paths).cast(), event)
     };
     if complete {
-        entry.submit(submission(event.hook, event.tier));
+        entry.submit(wakeup);
         count(Count::Submitted);
     } else {
         entry.discard(0);
@@ -146,33 +151,46 @@ fn emit_sized<const PATHS: usize, const DEPTH: u32, const RENAME: bool>(event: &
     }
 }
 
-/// How to submit a record of this hook and tier: without waking userspace when [`wake`] will run next.
+/// How to submit a record of this hook and tier: without waking userspace when [`wake`] will run next. To be asked before
+/// there is room for the record: it begins at the place noted here, or later.
 #[inline(always)]
 pub fn submission(hook: u16, tier: u16) -> u64 {
     if hook != Hook::SysExit as u16 || tier != TRACEPOINT {
         return 0;
     }
     let Some(due) = WAKE_DUE.get_ptr_mut(0) else { return 0 };
-    // SAFETY: this CPU's own word, written whole.
-    unsafe { core::ptr::write_volatile(due, 1) };
+    // Asked first: of two tasks that take turns on this CPU, the smaller place must not be overwritten.
+    let place = RECORDS.query(TAKEN_TO);
+    // SAFETY: this CPU's own word, read and written whole.
+    unsafe {
+        if core::ptr::read_volatile(due) == 0 {
+            core::ptr::write_volatile(due, place.wrapping_add(1));
+        }
+    }
     NO_WAKEUP
 }
 
-/// Wakes userspace if something was submitted on this CPU without it.
+/// Wakes userspace if something was submitted on this CPU without it, and it may be asleep.
+///
+/// It sleeps when it has read everything there was. The first record that it has not read then begins where it stopped:
+/// whoever submitted that one finds here that the ring was read up to its place, and wakes. Who finds it read less far
+/// need not: the reader is awake, and sees each record that was submitted before it goes to sleep.
 #[inline(always)]
 pub fn wake() {
     let Some(due) = WAKE_DUE.get_ptr_mut(0) else { return };
     let mut round = 0;
     while round < WAKE_ROUNDS {
         // SAFETY: as in `submission`.
-        unsafe {
-            if core::ptr::read_volatile(due) == 0 {
-                return;
-            }
-            core::ptr::write_volatile(due, 0);
+        let noted = unsafe { core::ptr::read_volatile(due) };
+        if noted == 0 {
+            return;
         }
+        // SAFETY: as in `submission`.
+        unsafe { core::ptr::write_volatile(due, 0) };
         // Readers skip what is discarded. A full ring wakes nobody, for its reader has not come to its end.
-        if let Some(entry) = RECORDS.reserve::<u64>(0) {
+        if RECORDS.query(READ_TO) >= noted.wrapping_sub(1)
+            && let Some(entry) = RECORDS.reserve::<u64>(0)
+        {
             entry.discard(FORCE_WAKEUP);
         }
         round += 1;

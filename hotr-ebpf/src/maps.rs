@@ -89,7 +89,8 @@ pub static PERF_CLASSES: ProgramArray = ProgramArray::with_max_entries(CLASSES, 
 #[map(name = "AIO_NEXT")]
 pub static AIO_NEXT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// Whether records were submitted on this CPU without waking userspace.
+/// When records were submitted on this CPU without waking userspace: one more than a place in the ring buffer that is
+/// not behind the first of them.
 #[map(name = "WAKE_DUE")]
 pub static WAKE_DUE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 

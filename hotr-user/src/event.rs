@@ -4,7 +4,8 @@
 //! them alone. Paths are bytes (`PathBuf`), times are nanoseconds, and a file is (device, inode, generation).
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// What happened to a name or to a file, in the five words of the output contract.
@@ -159,9 +160,9 @@ pub struct Actor {
     /// Command name of the task, at most 15 bytes.
     pub comm: Vec<u8>,
     /// The program's path, when the process was still there to ask.
-    pub exe: Option<PathBuf>,
+    pub exe: Option<Arc<Path>>,
     /// Path of the cgroup below the cgroup root, when known.
-    pub cgroup: Option<String>,
+    pub cgroup: Option<Arc<str>>,
 }
 
 /// A channel that should have seen a change, and did not.

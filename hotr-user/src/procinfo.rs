@@ -10,9 +10,9 @@
 //!   program is not the one that made the change, and nothing is said about it.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,12 +62,16 @@ struct Entry {
     cgroup_id: u64,
     checked: Instant,
     used: Instant,
+    /// It is in [`ActorCache::aging`].
+    ages: bool,
 }
 
 /// Looks tasks up in `/proc`, and remembers.
 #[derive(Debug)]
 pub struct ActorCache {
     entries: HashMap<(u32, u32), Entry>,
+    /// Entries in use whose trust is half over.
+    aging: Vec<(u32, u32)>,
     cgroups: CgroupPaths,
     possible: bool,
     proc_root: PathBuf,
@@ -92,7 +96,7 @@ impl ActorCache {
     }
 
     fn with_proc(proc_root: PathBuf, possible: bool) -> Self {
-        Self { entries: HashMap::new(), cgroups: CgroupPaths::new(), possible, proc_root }
+        Self { entries: HashMap::new(), aging: Vec::new(), cgroups: CgroupPaths::new(), possible, proc_root }
     }
 
     /// Why nothing can be looked up, for a person; `None` when it can.
@@ -121,6 +125,10 @@ impl ActorCache {
                 || still_the_same(&self.proc_root, task.pid, entry, now))
         {
             entry.used = now;
+            if !entry.ages && now.saturating_duration_since(entry.checked) >= Self::TRUST / 2 {
+                entry.ages = true;
+                self.aging.push(key);
+            }
             return TaskInfo { exe: entry.exe.clone(), cgroup: entry.cgroup.clone() };
         }
         let entry = self.ask(task, now);
@@ -134,14 +142,12 @@ impl ActorCache {
 
     fn ask(&mut self, task: &Task<'_>, now: Instant) -> Entry {
         let dir = self.proc_root.join(task.pid.to_string());
-        let start = start_time(&dir);
-        let comm_file =
-            if task.tid == task.pid { dir.join("comm") } else { dir.join(format!("task/{}/comm", task.tid)) };
-        let comm = fs::read(comm_file).ok();
-        let same_program = comm.is_some_and(|comm| comm.strip_suffix(b"\n").unwrap_or(&comm) == task.comm);
-        let exe = if same_program { fs::read_link(dir.join("exe")).ok() } else { None };
-        // The process may have been replaced between the reads.
-        let exe = exe.filter(|_| start.is_some() && start_time(&dir) == start).map(Arc::from);
+        let stat = File::open(dir.join("stat")).ok();
+        let start_time = || start_time(stat.as_ref()?).ok();
+        let start = start_time();
+        let exe = if has_comm(&dir, task) { fs::read_link(dir.join("exe")).ok() } else { None };
+        // The process may have been replaced between the reads; its open file tells of no other.
+        let exe = exe.filter(|_| start.is_some() && start_time() == start).map(Arc::from);
         let cgroup = self.cgroups.path(task.cgroup_id, now).or_else(|| cgroup::of_process(&dir));
         Entry {
             start,
@@ -151,6 +157,18 @@ impl ActorCache {
             cgroup_id: task.cgroup_id,
             checked: now,
             used: now,
+            ages: false,
+        }
+    }
+
+    /// Looks whether the processes of entries in use still are the same, before a change has to wait for that.
+    pub fn refresh(&mut self, now: Instant) {
+        for key in self.aging.drain(..) {
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            entry.ages = false;
+            if !still_the_same(&self.proc_root, key.0, entry, now) {
+                self.entries.remove(&key);
+            }
         }
     }
 
@@ -172,7 +190,7 @@ impl ActorCache {
 /// The pid has not become another process. One that has ended is still itself: late records of it are right.
 fn still_the_same(proc_root: &Path, pid: u32, entry: &mut Entry, now: Instant) -> bool {
     let dir = proc_root.join(pid.to_string());
-    let same = match read_start_time(&dir) {
+    let same = match File::open(dir.join("stat")).and_then(|stat| start_time(&stat)) {
         Ok(start) => entry.start == Some(start),
         Err(error) => is_gone(error.kind()),
     };
@@ -187,14 +205,21 @@ fn is_gone(kind: ErrorKind) -> bool {
     kind != ErrorKind::PermissionDenied
 }
 
-fn start_time(dir: &Path) -> Option<u64> {
-    read_start_time(dir).ok()
+/// Whether the task is called what the record says.
+fn has_comm(dir: &Path, task: &Task<'_>) -> bool {
+    let file =
+        if task.tid == task.pid { dir.join("comm") } else { dir.join(format!("task/{}/comm", task.tid)) };
+    let mut comm = [0; 128];
+    let Ok(len) = File::open(file).and_then(|file| file.read_at(&mut comm, 0)) else { return false };
+    comm[..len].strip_suffix(b"\n").unwrap_or(&comm[..len]) == task.comm
 }
 
 /// Field 22 of `/proc/<pid>/stat`, in clock ticks since boot. The comm before it may hold spaces and parentheses.
-fn read_start_time(dir: &Path) -> std::io::Result<u64> {
-    let stat = fs::read(dir.join("stat"))?;
-    parse_start_time(&stat).ok_or_else(|| ErrorKind::InvalidData.into())
+fn start_time(stat: &File) -> std::io::Result<u64> {
+    // 52 numbers of at most 20 digits, most of them short, and a comm: the wanted field is in the first half.
+    let mut text = [0; 1024];
+    let len = stat.read_at(&mut text, 0)?;
+    parse_start_time(&text[..len]).ok_or_else(|| ErrorKind::InvalidData.into())
 }
 
 fn parse_start_time(stat: &[u8]) -> Option<u64> {

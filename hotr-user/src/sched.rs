@@ -1,7 +1,8 @@
 //! The scheduling policy of the thread that reads the channels, and of the commands it starts.
 //!
-//! A thread of the kernel's normal policy becomes one that preempts nobody. A child inherits that; what the user
-//! runs is to have the policy that hotr was started with, so it is set back between fork and exec.
+//! A thread of the kernel's normal policy becomes one that preempts nobody, where it would preempt a kernel program.
+//! That has its price: on a busy machine it waits for its turn, and so do its reports. A child inherits the policy; what
+//! the user runs is to have the one that hotr was started with, so it is set back between fork and exec.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +12,17 @@ const RESET_ON_FORK: libc::c_int = 0x4000_0000;
 
 /// Whether a thread of this process has left the normal policy.
 static LEFT: AtomicBool = AtomicBool::new(false);
+
+/// Whether the kernel says that it lets nobody be preempted while it works for them (kernel/sched/debug.c
+/// `sched_dynamic_show`, the mode that holds is in parentheses). It says nothing under lockdown, nor where the choice was
+/// made when it was built.
+pub(crate) fn kernel_is_never_preempted() -> bool {
+    std::fs::read_to_string("/sys/kernel/debug/sched/preempt").is_ok_and(|modes| is_never_preempted(&modes))
+}
+
+fn is_never_preempted(modes: &str) -> bool {
+    modes.split_ascii_whitespace().any(|mode| matches!(mode, "(none)" | "(voluntary)"))
+}
 
 /// Makes this thread one that does not preempt others when it is woken (`SCHED_BATCH`; kernel/sched/fair.c
 /// `wakeup_preempt_fair`). A record wakes it from inside a kernel program, and where tasks are preempted in the
@@ -47,6 +59,19 @@ fn set(policy: libc::c_int) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mode_in_parentheses_holds() {
+        for (modes, never) in [
+            ("(none) voluntary full\n", true),
+            ("none (voluntary) full lazy\n", true),
+            ("none voluntary (full) lazy\n", false),
+            ("full (lazy)\n", false),
+            ("(undefined)\n", false),
+        ] {
+            assert_eq!(is_never_preempted(modes), never, "{modes}");
+        }
+    }
 
     /// In a thread of its own: the policy is the thread's.
     fn policy_after(start: libc::c_int, change: fn()) -> libc::c_int {

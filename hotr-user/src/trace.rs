@@ -1,8 +1,10 @@
 //! `hotr trace`: runs the channels, joins what they give, and reports it until the end.
 //!
 //! One thread. Each turn reads the ring buffer, then drains inotify, then judges the records that were read: the
-//! order is the proof (see [`crate::pipeline::correlate`]).
+//! order is the proof (see [`crate::pipeline::correlate`]). What a turn found is handed out before anything else is
+//! done.
 
+mod alarm;
 mod calls;
 mod clock;
 mod ear;
@@ -17,7 +19,6 @@ mod storms;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -28,6 +29,7 @@ use crate::event::Channel;
 use crate::options::TraceOptions;
 use crate::output::Printer;
 use crate::report::Report;
+use alarm::Alarm;
 use engine::Engine;
 pub use engine::Pulse;
 pub(crate) use engine::own_outputs;
@@ -62,11 +64,13 @@ async fn watch(
 ) -> Result<(), Error> {
     print(session.pending(), printer)?;
     let mut end = std::pin::pin!(end);
+    // Made once: each new one would wake the runtime.
+    let mut over_at = std::pin::pin!(sleep_until(over.unwrap_or_else(Instant::now)));
     loop {
         let reports = tokio::select! {
             () = &mut end => break,
             reports = session.next() => reports?,
-            () = async { sleep_until(over.unwrap_or_else(far)).await }, if over.is_some() => session.turn()?,
+            () = &mut over_at, if over.is_some() => session.turn()?,
         };
         print(reports, printer)?;
         if over.is_some_and(|over| Instant::now() >= over) {
@@ -79,7 +83,8 @@ async fn watch(
 /// The channels of a run, driven by whoever wants their reports; must be used inside a tokio runtime.
 pub struct Session {
     /// Dropped before the engine, which owns the descriptors.
-    ready: Vec<AsyncFd<Raw>>,
+    ready: Vec<Waited>,
+    alarm: Alarm,
     engine: Engine,
 }
 
@@ -91,7 +96,7 @@ impl Session {
     pub fn start(options: TraceOptions) -> Result<Self, Error> {
         let engine = Engine::start(options)?;
         let ready = wait_for(&engine.descriptors())?;
-        Ok(Self { ready, engine })
+        Ok(Self { ready, alarm: Alarm::new().map_err(runtime)?, engine })
     }
 
     /// Reports made so far and not handed over.
@@ -100,17 +105,29 @@ impl Session {
     }
 
     /// Waits until a channel has something or something is due, and reads all of it; the reports may be none. A
-    /// future that is dropped before it is ready has read nothing.
+    /// future that is dropped before it is ready has lost nothing.
     ///
     /// # Errors
     /// When a channel cannot go on.
     pub async fn next(&mut self) -> Result<Vec<Report>, Error> {
-        let deadline = self.engine.next_deadline().map(|wait| Instant::now() + wait);
-        tokio::select! {
-            () = any_ready(&self.ready) => {}
-            () = async { sleep_until(deadline.unwrap_or_else(far)).await }, if deadline.is_some() => {}
+        if self.engine.has_chores() {
+            self.engine.catch_up()?;
+            self.renew()?;
+            let reports = self.engine.reports();
+            if !reports.is_empty() {
+                return Ok(reports);
+            }
         }
-        self.turn()
+        let roots = if self.engine.has_more() {
+            // Others are to have their turn, and the descriptors are to be looked at.
+            tokio::task::yield_now().await;
+            any_ready(&self.ready, &mut self.alarm, false).await
+        } else {
+            self.alarm.set(self.engine.next_deadline()).map_err(runtime)?;
+            any_ready(&self.ready, &mut self.alarm, true).await
+        };
+        self.engine.turn(roots)?;
+        Ok(self.engine.reports())
     }
 
     /// Reads what is there without waiting.
@@ -118,7 +135,7 @@ impl Session {
     /// # Errors
     /// As [`Self::next`].
     pub fn turn(&mut self) -> Result<Vec<Report>, Error> {
-        self.engine.turn()?;
+        self.engine.whole_turn()?;
         self.renew()?;
         Ok(self.engine.reports())
     }
@@ -171,33 +188,40 @@ impl Session {
     }
 }
 
-fn wait_for(fds: &[RawFd]) -> Result<Vec<AsyncFd<Raw>>, Error> {
+/// A descriptor that is waited for.
+struct Waited {
+    fd: AsyncFd<Raw>,
+    /// What it tells is about the roots, not about changes.
+    of_roots: bool,
+}
+
+fn wait_for(fds: &[(RawFd, bool)]) -> Result<Vec<Waited>, Error> {
     let interest = Interest::READABLE | Interest::PRIORITY;
-    let register = |fd: &RawFd| {
+    let register = |&(fd, of_roots): &(RawFd, bool)| {
         // SAFETY: the engine keeps its descriptors open, or says in `take_renewed` that it has closed one, whereupon
         // nothing is done with the registration but dropping it.
-        unsafe { AsyncFd::register_with_interest(Raw(*fd), interest) }
+        let fd = unsafe { AsyncFd::register_with_interest(Raw(fd), interest) };
+        Ok(Waited { fd: fd.map_err(|error| runtime(error.into()))?, of_roots })
     };
-    fds.iter().map(|fd| register(fd).map_err(|error| runtime(error.into()))).collect()
+    fds.iter().map(register).collect()
 }
 
-fn far() -> Instant {
-    Instant::now() + Duration::from_secs(3600)
-}
-
-/// Ready when any of the descriptors is. The turn that follows reads all of them to their end.
-async fn any_ready(fds: &[AsyncFd<Raw>]) {
+/// Ready when any of the descriptors is or the alarm goes off, or at once unless `wait`; whether there is news of
+/// roots. The turn that follows reads all descriptors to their end.
+async fn any_ready(fds: &[Waited], alarm: &mut Alarm, wait: bool) -> bool {
+    let mut roots = false;
     std::future::poll_fn(|context| {
-        let mut any = std::task::Poll::Pending;
-        for fd in fds {
-            if let std::task::Poll::Ready(Ok(mut guard)) = fd.poll_read_ready(context) {
+        let mut any = alarm.poll(context) || !wait;
+        for waited in fds {
+            if let std::task::Poll::Ready(Ok(mut guard)) = waited.fd.poll_read_ready(context) {
                 guard.clear_ready();
-                any = std::task::Poll::Ready(());
+                any = true;
+                roots |= waited.of_roots;
             }
         }
-        any
+        if any { std::task::Poll::Ready(roots) } else { std::task::Poll::Pending }
     })
-    .await;
+    .await
 }
 
 fn print(reports: Vec<Report>, printer: &mut dyn Printer) -> Result<(), Error> {

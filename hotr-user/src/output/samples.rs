@@ -1,6 +1,6 @@
 //! Reports for the printers' tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::event::{Actor, Change, Channel, FileId, FileType, Layer, Missed, Op};
@@ -49,8 +49,8 @@ pub(super) fn full_change() -> Change {
             tid: 11,
             uid: 1000,
             comm: b"vim".to_vec(),
-            exe: Some(PathBuf::from("/usr/bin/vim")),
-            cgroup: Some("/user.slice".to_owned()),
+            exe: Some(Path::new("/usr/bin/vim").into()),
+            cgroup: Some("/user.slice".into()),
         }),
         seen_by: vec![Channel::Ebpf],
         missed_by: vec![Missed {

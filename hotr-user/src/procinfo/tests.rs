@@ -126,6 +126,23 @@ fn it_does_not_grow_without_end_and_keeps_what_is_used() {
 }
 
 #[test]
+fn trust_in_what_is_used_is_renewed_before_it_is_over() {
+    let proc = FakeProc::new("renewed");
+    proc.process(7, "vim", "/first", 1);
+    let (mut cache, start) = (proc.cache(), Instant::now());
+    let half = ActorCache::TRUST / 2;
+    for time in [start, start + half] {
+        assert_eq!(exe(&mut cache, &task(7, b"vim"), time).as_deref(), Some("/first"));
+    }
+    cache.refresh(start + half);
+    proc.process(7, "vim", "/second", 2);
+    // Trusted without a look, for one was taken.
+    assert_eq!(exe(&mut cache, &task(7, b"vim"), start + half * 2).as_deref(), Some("/first"));
+    cache.refresh(start + half * 2);
+    assert_eq!(exe(&mut cache, &task(7, b"vim"), start + half * 2).as_deref(), Some("/second"));
+}
+
+#[test]
 fn in_another_pid_namespace_nobody_is_looked_up() {
     let proc = FakeProc::new("namespace");
     proc.process(7, "vim", "/usr/bin/vim", 1);

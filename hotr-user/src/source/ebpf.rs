@@ -69,6 +69,8 @@ pub struct EbpfSource {
     settings: Live,
     used: Vec<Option<Registered>>,
     attached: Attached,
+    /// Programs on tracepoints can be preempted.
+    is_preemptible: bool,
     ebpf: Ebpf,
 }
 
@@ -112,6 +114,7 @@ impl EbpfSource {
             settings,
             used: Vec::new(),
             attached: Attached::default(),
+            is_preemptible: true,
             ebpf,
         };
         source.publish()?;
@@ -191,7 +194,20 @@ impl EbpfSource {
             self.settings.own_tgid = found.tgid;
             self.publish()?;
         }
+        self.is_preemptible = found.preemptible != 0;
         Ok(found)
+    }
+
+    /// Whether a program of this tier may be preempted where it wakes a reader. fentry programs are called like any
+    /// kernel function; kprobes forbid it (kernel/trace/bpf_trace.c `trace_call_bpf`); tracepoints of some kernels
+    /// do (asked when a root was registered).
+    #[must_use]
+    pub fn is_preemptible(&self, tier: load::Tier) -> bool {
+        match tier {
+            load::Tier::Fentry => true,
+            load::Tier::Kprobe => false,
+            load::Tier::Tracepoint => self.is_preemptible,
+        }
     }
 
     /// Watches a registered directory; returns its slot. One inode has one slot.

@@ -111,6 +111,11 @@ impl InotifySource {
         })
     }
 
+    /// Whether [`Self::take_lost`] has something to tell.
+    pub fn has_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
     /// What was lost since the last call. The remedy is [`Self::rebuild`] and a rescan.
     pub fn take_lost(&mut self) -> Option<Lost> {
         self.lost.take()

@@ -1,11 +1,12 @@
 //! One run of `hotr trace`: the channels, and what joins them.
 
+mod chores;
 mod losses;
 mod pulse;
 mod ready;
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
@@ -28,9 +29,9 @@ use crate::source::mono_ns;
 pub use pulse::Pulse;
 
 /// How often losses of the kernel side are asked for while changes come.
-const LOSS_CHECK: Duration = Duration::from_millis(250);
+const LOSS_CHECK: u64 = 250_000_000;
 /// The same while none come.
-const IDLE_LOSS_CHECK: Duration = Duration::from_secs(2);
+const IDLE_LOSS_CHECK: u64 = 2_000_000_000;
 
 /// See the module.
 pub(super) struct Engine {
@@ -46,9 +47,14 @@ pub(super) struct Engine {
     own: Vec<(u64, u64)>,
     changes: u64,
     started: Instant,
-    loss_check: Option<Instant>,
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    loss_check: Option<u64>,
     /// More was there than one turn reads.
     more: bool,
+    /// When the last turn began, `CLOCK_MONOTONIC` nanoseconds.
+    turned: u64,
+    /// Something happened to roots or mounts that the chores have not looked at yet.
+    roots_news: bool,
     /// A descriptor was replaced.
     renewed: bool,
     heart: Option<Heart>,
@@ -100,8 +106,10 @@ impl Engine {
             own: own_outputs(),
             changes: 0,
             started: Instant::now(),
-            loss_check: Some(Instant::now() + IDLE_LOSS_CHECK),
+            loss_check: Some(mono_ns() + IDLE_LOSS_CHECK),
             more: false,
+            turned: 0,
+            roots_news: true,
             renewed: false,
             heart: None,
         };
@@ -109,14 +117,14 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Descriptors to wait for.
-    pub(super) fn descriptors(&self) -> Vec<RawFd> {
+    /// Descriptors to wait for, and whether what one tells is about the roots, not about changes.
+    pub(super) fn descriptors(&self) -> Vec<(RawFd, bool)> {
         let mut fds = Vec::new();
         if let Some(kernel) = &self.kernel {
             fds.extend(kernel.descriptors());
         }
         if let Some(ear) = &self.ear {
-            fds.push(ear.source.as_fd().as_raw_fd());
+            fds.push((ear.source.as_fd().as_raw_fd(), false));
         }
         fds
     }
@@ -126,17 +134,9 @@ impl Engine {
         std::mem::take(&mut self.renewed)
     }
 
-    /// How long until the next turn is due without an event.
-    pub(super) fn next_deadline(&self) -> Option<Duration> {
-        if self.more {
-            return Some(Duration::ZERO);
-        }
-        let kernel = self.kernel.as_ref().and_then(KernelSide::next_deadline);
-        let ear = self.ear.as_ref().and_then(Ear::next_deadline);
-        let next = [kernel, ear, self.settler.next_deadline()].into_iter().flatten().min();
-        let due = next.map(|at| Duration::from_nanos(at.saturating_sub(mono_ns())));
-        let check = self.loss_check.map(|at| at.saturating_duration_since(Instant::now()));
-        [due, check].into_iter().flatten().min()
+    /// Whether more is there than the last turn read.
+    pub(super) fn has_more(&self) -> bool {
+        self.more
     }
 
     /// Reports made since the last call.
@@ -144,32 +144,28 @@ impl Engine {
         std::mem::take(&mut self.reports)
     }
 
-    /// One turn: reads what is there and reports it.
-    pub(super) fn turn(&mut self) -> Result<(), Error> {
+    /// Reads changes and judges them, and nothing else: reports wait for it. `roots`: there may be news of roots or
+    /// mounts.
+    pub(super) fn turn(&mut self, roots: bool) -> Result<(), Error> {
         let clock = Clock::now();
-        let mut trailing = Vec::new();
+        self.turned = clock.mono_ns();
         self.more = false;
+        self.roots_news |= roots;
         if let Some(kernel) = &mut self.kernel {
-            // What is told of a root that goes is read before the root is forgotten.
-            kernel.roots.notice();
+            if self.roots_news {
+                // What is told of a root that goes is read before the root is forgotten.
+                kernel.roots.notice();
+            }
             self.more = kernel.read(&clock, &mut self.traced);
-            let gone = if self.more { Vec::new() } else { kernel.follow_roots()? };
-            self.reports.extend(gone.into_iter().map(|gone| Report::Loss {
-                channel: Channel::Ebpf,
-                reason: gone.reason,
-                count: 1,
-                path: Some(gone.path),
-            }));
-            kernel.trailing(clock.mono_ns(), false, &mut trailing);
         }
         self.listen(&clock)?;
         self.judge_all(&clock);
-        self.tell_trailing(trailing, &clock);
-        self.hear_alone(&clock);
-        self.check_losses()?;
-        let mut due = Vec::new();
-        self.settler.due(clock.mono_ns(), &mut due);
-        self.emit_all(due);
+        if self.kernel.is_none() {
+            self.hear_alone(&clock);
+        } else if !self.reports.is_empty() {
+            let soon = clock.mono_ns() + LOSS_CHECK;
+            self.loss_check = Some(self.loss_check.map_or(soon, |at| at.min(soon)));
+        }
         Ok(())
     }
 
@@ -198,13 +194,14 @@ impl Engine {
     }
 
     fn judge_all(&mut self, clock: &Clock) {
-        let traced = std::mem::take(&mut self.traced);
-        for one in traced {
+        let mut traced = std::mem::take(&mut self.traced);
+        for one in traced.drain(..) {
             if self.options.raw {
                 self.reports.push(raw_report(one));
                 continue;
             }
-            let Traced { record, hook, mut change, root } = one;
+            let Traced { record, hook, change, root } = one;
+            let mut change = *change;
             change.seen_by.push(Channel::Ebpf);
             if let Some(ear) = &mut self.ear {
                 if ear.heard(&change, record.time) {
@@ -228,6 +225,8 @@ impl Engine {
                 self.settle(change, clock.mono_ns());
             }
         }
+        // Its memory serves the next turn.
+        self.traced = traced;
     }
 
     /// Reports what was only counted: by the same way as the record before it, with the same fate.
@@ -308,7 +307,7 @@ impl Engine {
     /// The last reports: what is still held, and the summary.
     pub(super) fn finish(&mut self) -> Result<(), Error> {
         loop {
-            self.turn()?;
+            self.whole_turn()?;
             if !self.more {
                 break;
             }
@@ -355,7 +354,7 @@ fn raw_report(traced: Traced) -> Report {
         time: traced.change.time,
         hook: crate::kernel::table::function_of(traced.hook),
         tier: tier.as_str(),
-        change: Box::new(traced.change),
+        change: traced.change,
     })
 }
 

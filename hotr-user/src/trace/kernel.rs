@@ -28,8 +28,11 @@ use crate::source::ebpf::{EbpfOptions, EbpfSource, Ended, StormId};
 pub(super) const WINDOW_NS: u64 = 100_000_000;
 /// Size of the ring buffer. Mapped twice, so it counts double in the resident size.
 const RING_BYTES: u32 = 4 << 20;
-/// Records read in one turn, before the other channels are looked at.
-const BATCH: usize = 4096;
+/// The same where every single change is a record.
+const RAW_RING_BYTES: u32 = 32 << 20;
+/// Records read in one turn, before the other channels are looked at. What they become should still be in the
+/// processor's cache when it is printed.
+const BATCH: usize = 512;
 
 /// How often losses that happen often are told, and what they missed looked for.
 const OFTEN_LOST_EVERY: Duration = Duration::from_secs(10);
@@ -38,7 +41,7 @@ const OFTEN_LOST_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Traced {
     pub(super) record: Record,
     pub(super) hook: Hook,
-    pub(super) change: Change,
+    pub(super) change: Box<Change>,
     /// Index of the watched root.
     pub(super) root: usize,
 }
@@ -58,10 +61,11 @@ pub(super) struct KernelSide {
     storms: Storms,
     mounts: MountWatch,
     layers: LayerCache,
-    actors: ActorCache,
+    pub(super) actors: ActorCache,
     calls: Calls,
     lost: [u64; 4],
     often_lost: Option<Instant>,
+    lacks_roots: bool,
     /// Slot of the heartbeat's directory.
     heart: Option<u16>,
     beats: u64,
@@ -82,7 +86,8 @@ impl KernelSide {
         let window_ns = if options.raw { 0 } else { WINDOW_NS };
         let (mounts, table) = MountWatch::new().map_err(proc_error)?;
         let mut roots = Roots::new(&options.paths, table)?;
-        let ebpf = EbpfOptions { tier: options.tier, ring_bytes: RING_BYTES, window_ns };
+        let ring_bytes = if options.raw { RAW_RING_BYTES } else { RING_BYTES };
+        let ebpf = EbpfOptions { tier: options.tier, ring_bytes, window_ns };
         let start = |roots: &mut Roots| {
             let (mut source, btf, kernel) = EbpfSource::load(ebpf)?;
             roots.plan(&mut source)?;
@@ -90,7 +95,10 @@ impl KernelSide {
             Ok(source)
         };
         let source = start(&mut roots).map_err(|error| channel_error(&error))?;
-        crate::sched::never_preempt();
+        let mut tiers = source.plan().iter().filter_map(|hook| hook.tier);
+        if tiers.any(|tier| source.is_preemptible(tier)) && !crate::sched::kernel_is_never_preempted() {
+            crate::sched::never_preempt();
+        }
         give_back_memory();
         // What was skipped while the programs were attached one by one was made before `ready`.
         let lost = [0, 0, source.skipped(), 0];
@@ -104,6 +112,7 @@ impl KernelSide {
             calls: Calls::default(),
             lost,
             often_lost: None,
+            lacks_roots: false,
             heart: None,
             beats: 0,
             beaten: Vec::new(),
@@ -164,11 +173,16 @@ impl KernelSide {
         }
     }
 
-    /// Descriptors to wait for.
-    pub(super) fn descriptors(&self) -> Vec<RawFd> {
-        let mut fds = vec![self.source.as_fd().as_raw_fd(), self.mounts.as_fd().as_raw_fd()];
-        fds.extend(self.roots.pins().map(|fd| fd.as_raw_fd()));
+    /// Descriptors to wait for, and whether what one tells is about the roots, not about changes.
+    pub(super) fn descriptors(&self) -> Vec<(RawFd, bool)> {
+        let mut fds = vec![(self.source.as_fd().as_raw_fd(), false), (self.mounts.as_fd().as_raw_fd(), true)];
+        fds.extend(self.roots.pins().map(|fd| (fd.as_raw_fd(), true)));
         fds
+    }
+
+    /// Whether a root was not there when the roots were last looked at: it is looked for at every occasion.
+    pub(super) fn lacks_roots(&self) -> bool {
+        self.lacks_roots
     }
 
     /// Reads records; true when there may be more.
@@ -235,6 +249,7 @@ impl KernelSide {
             self.roots.plan(&mut self.source).map_err(|error| channel_error(&error))?;
             gone.extend(self.roots.take_gone());
         }
+        self.lacks_roots = !self.roots.complete();
         Ok(gone)
     }
 
@@ -321,14 +336,14 @@ impl Reader<'_> {
             tid: record.tid,
             uid: record.uid,
             comm: task.comm.to_vec(),
-            exe: info.exe.map(|exe| exe.to_path_buf()),
-            cgroup: info.cgroup.map(|cgroup| cgroup.to_string()),
+            exe: info.exe,
+            cgroup: info.cgroup,
         });
         let (writes, bytes) = self.storms.record(record, &change)?;
         if change.op == Op::Write {
             (change.writes, change.bytes) = (writes, bytes);
         }
-        Some(Traced { record: *record, hook, change, root })
+        Some(Traced { record: *record, hook, change: Box::new(change), root })
     }
 
     /// The change of a record that names the file, and the index of the watched root.

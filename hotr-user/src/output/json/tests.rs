@@ -76,7 +76,7 @@ fn names_that_are_not_utf_8_are_also_given_exactly() {
     change.layer = None;
     change.missed_by.clear();
     let actor = change.actor.as_mut().unwrap();
-    actor.exe = Some(name(b"/\xc3"));
+    actor.exe = Some(name(b"/\xc3").into());
     actor.cgroup = None;
     actor.comm = b"a\xffb".to_vec();
     assert_eq!(

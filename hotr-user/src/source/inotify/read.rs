@@ -19,6 +19,9 @@ use crate::source::walk::{open_dir, walk};
 /// Watches given up at a time. Each puts an `IN_IGNORED` into a queue of 16,384 events by default: giving up a
 /// large tree at once would itself make the queue overflow.
 const REMOVALS: usize = 1024;
+/// Room for any event: no name is longer than a path may be. A read that leaves this much has found the queue empty
+/// (fs/notify/inotify/inotify_user.c `inotify_read`).
+const LARGEST_EVENT: usize = 16 + libc::PATH_MAX as usize;
 /// Directory moves remembered until their `IN_MOVE_SELF`, which follows at once.
 const MOVES: usize = 64;
 
@@ -68,19 +71,28 @@ impl InotifySource {
         sink: &mut Vec<InotifyEvent>,
     ) -> Result<bool, Errno> {
         let fd = Arc::clone(&self.fd);
-        let mut waiting = ioctl_fionread(fd.as_fd())?;
+        let room = buffer.len();
         let mut reader = Reader::new(fd.as_fd(), buffer);
         let (mut count, mut read_mono_ns, mut before_read) = (0, 0, 0);
+        // Bytes of the last read that were handed out, and bytes queued when a second one became necessary.
+        let (mut taken, mut waiting) = (0, None);
         loop {
             let refill = reader.is_buffer_empty();
-            if refill {
-                if count > BATCH && waiting == 0 {
+            let is_empty = refill && taken > 0 && taken + LARGEST_EVENT <= room && self.is_settled();
+            if refill && !is_empty {
+                if count > 0 && waiting.is_none() {
+                    waiting = Some(ioctl_fionread(fd.as_fd())?);
+                }
+                if count > BATCH && waiting == Some(0) {
                     self.told.values_mut().for_each(|at| *at = None);
                     return Ok(false);
                 }
                 before_read = inode_clock_ns();
             }
-            match reader.next() {
+            if refill {
+                taken = 0;
+            }
+            match if is_empty { Err(Errno::AGAIN) } else { reader.next() } {
                 Ok(event) => {
                     if refill {
                         read_mono_ns = mono_ns();
@@ -88,7 +100,8 @@ impl InotifySource {
                     let name = event.file_name().map(std::ffi::CStr::to_bytes);
                     // The kernel pads names to the size of the header; this never takes more than was read.
                     let size = 16 + name.map_or(0, |name| (name.len() + 1).next_multiple_of(16));
-                    waiting = waiting.saturating_sub(size as u64);
+                    waiting = waiting.map(|waiting| waiting.saturating_sub(size as u64));
+                    taken += size;
                     count += 1;
                     let mask = event.events().bits();
                     let record = Record { wd: event.wd(), mask, cookie: event.cookie(), name, read_mono_ns };
@@ -105,6 +118,11 @@ impl InotifySource {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether nothing was found out while events were read that later ones must be compared with.
+    fn is_settled(&self) -> bool {
+        self.told.is_empty() && self.stale.is_empty() && self.removals.is_empty()
     }
 
     fn give_up_watches(&mut self) {

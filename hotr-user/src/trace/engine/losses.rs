@@ -1,6 +1,6 @@
 //! What was lost, on either channel: told, and looked for.
 
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use super::super::presence::Became;
 use super::{Engine, IDLE_LOSS_CHECK, LOSS_CHECK};
@@ -8,22 +8,16 @@ use crate::error::Error;
 use crate::event::{Change, Channel};
 use crate::report::{ChannelState, Report};
 use crate::source::inotify::LostReason;
+use crate::source::mono_ns;
 
 impl Engine {
     pub(super) fn check_losses(&mut self) -> Result<(), Error> {
         self.repair_inotify()?;
-        let busy = !self.reports.is_empty();
-        if self.kernel.is_none() {
-            return Ok(());
-        }
-        let now = Instant::now();
+        let now = mono_ns();
         if self.loss_check.is_some_and(|at| at <= now) {
             // What was lost may have been the only change: looked for now and then when nothing was reported.
-            self.loss_check = Some(now + IDLE_LOSS_CHECK);
+            self.loss_check = self.kernel.as_ref().map(|_| now + IDLE_LOSS_CHECK);
             self.check_kernel(false);
-        } else if busy {
-            let soon = now + LOSS_CHECK;
-            self.loss_check = Some(self.loss_check.map_or(soon, |at| at.min(soon)));
         }
         Ok(())
     }
@@ -42,7 +36,7 @@ impl Engine {
         }
         if self.ledger.is_short() && (self.more || lost_now) {
             // The storm goes on: look again.
-            self.loss_check = Some(Instant::now() + LOSS_CHECK);
+            self.loss_check = Some(mono_ns() + LOSS_CHECK);
         } else if self.ledger.is_short() {
             let found = self.ledger.rescan(&self.options);
             self.report_found(found);
@@ -74,7 +68,7 @@ impl Engine {
             });
             if lost.reason == LostReason::QueueOverflow { " after a full queue" } else { "" }
         } else {
-            let (reason, path) = match ear.look_at_roots(crate::source::mono_ns()) {
+            let (reason, path) = match ear.look_at_roots(mono_ns()) {
                 None => return Ok(()),
                 Some(Became::Back(_)) => (None, None),
                 Some(Became::Gone(path)) => (Some(LostReason::RootGone), Some(path)),

@@ -57,7 +57,7 @@ impl Engine {
             return Ok(None);
         }
         for _ in 0..TURNS {
-            self.turn()?;
+            self.whole_turn()?;
             if !self.more {
                 break;
             }

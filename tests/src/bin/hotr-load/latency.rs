@@ -15,7 +15,9 @@ use crate::Common;
 use crate::figures::{Figures, percentile};
 use crate::watcher::{self, PATIENCE, Watcher};
 
-/// Between two samples: the watchers have gone back to sleep, as they do between the saves of a person.
+/// Between two samples. It is the rate of the load, no wait for something: at a thousand writes a second all watchers
+/// have gone back to sleep before the next one, as they have between the saves of a person, and three quarters of the
+/// time belong to nobody.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// How many samples.

@@ -61,11 +61,14 @@ pub(crate) fn run(args: &StormArgs, out: &mut Figures) -> Result<()> {
         let mut file = File::create(&path).with_context(|| format!("make {}", path.display()))?;
         let mut told = Told::default();
         let mut watcher = watcher::hotr(&args.common.hotr, options, &dir)?;
-        let start = Instant::now();
-        for _ in 0..args.count {
-            file.write_all(b"x").with_context(|| format!("write to {}", path.display()))?;
-        }
-        let took = start.elapsed();
+        let took = watcher.read_during(|| {
+            let start = Instant::now();
+            for _ in 0..args.count {
+                file.write_all(b"x")?;
+            }
+            Ok::<_, std::io::Error>(start.elapsed())
+        })?;
+        let took = took.with_context(|| format!("write to {}", path.display()))?;
         let mark = dir.join("end-of-storm");
         File::create(&mark).with_context(|| format!("make {}", mark.display()))?;
         watcher.expect("end-of-storm", Instant::now() + PATIENCE, |line| told.take(line))?;

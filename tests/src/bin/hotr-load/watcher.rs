@@ -117,14 +117,45 @@ impl Watcher {
             if !self.readable(until)? {
                 return Ok(Heard::Late);
             }
-            let start = self.buffer.len();
-            self.buffer.resize(start + 64 * 1024, 0);
-            let read = self.pipe.read(&mut self.buffer[start..]);
-            self.buffer.truncate(start + *read.as_ref().unwrap_or(&0));
-            if read.with_context(|| format!("read the lines of {}", self.name))? == 0 {
+            if self.fill()? == 0 {
                 return Ok(Heard::End);
             }
         }
+    }
+
+    /// Reads what is in the pipe now; 0 at its end.
+    fn fill(&mut self) -> Result<usize> {
+        let start = self.buffer.len();
+        self.buffer.resize(start + 64 * 1024, 0);
+        let read = self.pipe.read(&mut self.buffer[start..]);
+        self.buffer.truncate(start + *read.as_ref().unwrap_or(&0));
+        read.with_context(|| format!("read the lines of {}", self.name))
+    }
+
+    /// Does `work` on a thread of its own, and meanwhile takes what the watcher says into memory. A watcher whose reader
+    /// does not read waits for it.
+    pub(crate) fn read_during<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let (over, end) = std::io::pipe().context("make a pipe")?;
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(move || {
+                let result = work();
+                // The end of the pipe is what the loop waits for.
+                drop(end);
+                result
+            });
+            loop {
+                let mut fds = [PollFd::new(&self.pipe, PollFlags::IN), PollFd::new(&over, PollFlags::IN)];
+                match poll(&mut fds, None) {
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error).context("wait for lines"),
+                }
+                let (says, is_over) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
+                if is_over || says && self.fill()? == 0 {
+                    break;
+                }
+            }
+            worker.join().map_err(|_| anyhow::anyhow!("the load panicked"))
+        })
     }
 
     fn readable(&self, until: Instant) -> Result<bool> {
@@ -253,6 +284,24 @@ mod tests {
             heard.push(line);
         }
         assert_eq!(heard, [b"one".to_vec(), b"two".to_vec()]);
+    }
+
+    #[test]
+    fn lines_are_read_while_work_is_done() {
+        // More than a pipe holds, and the work is over only when all of it was said.
+        let mut command = Command::new("head");
+        command.args(["-c", "1000000", "/dev/zero"]);
+        let mut watcher = Watcher::start(command, false).unwrap();
+        let pid = Pid::from_raw(i32::try_from(watcher.pid()).unwrap()).unwrap();
+        let ended = || {
+            rustix::process::waitid(
+                rustix::process::WaitId::Pid(pid),
+                rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,
+            )
+        };
+        watcher.read_during(ended).unwrap().unwrap();
+        while watcher.fill().unwrap() > 0 {}
+        assert_eq!(watcher.buffer.len(), 1_000_000);
     }
 
     #[test]
