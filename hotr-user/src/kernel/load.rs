@@ -6,12 +6,13 @@ use std::io;
 
 use aya::programs::{Program, ProgramError, ProgramType};
 use aya::sys::is_program_supported;
-use aya::{Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfError};
 use hotr_common::hook::Hook;
 
-use super::btf::{Btf, BtfError};
-use super::offsets::{MissingField, offsets};
+use super::btf::BtfError;
+use super::offsets::MissingField;
 use super::table::{HELPERS, Programs, SITES, Site};
+use super::types::{self, KernelTypes};
 use super::{preload, tracepoints};
 use crate::options::TierChoice;
 
@@ -150,22 +151,21 @@ pub fn possible_cpus() -> usize {
 ///
 /// # Errors
 /// When the kernel has no BTF, lacks a field, or refuses the maps.
-pub fn load(btf: &Btf, kernel: Option<&AyaBtf>, ring_bytes: u32) -> Result<Ebpf, LoadError> {
+pub fn load(kernel: &KernelTypes, ring_bytes: u32) -> Result<Ebpf, LoadError> {
     raise_memlock();
     // Asked with the smallest program there is: a refusal of all would come out as a defect of the object.
     is_program_supported(ProgramType::RawTracePoint)
         .map_err(|error| LoadError::Program { program: "any program", error })?;
-    let mut offsets = offsets(btf)?;
+    let mut offsets = kernel.offsets;
     for site in SITES.iter().rev() {
         // The preferred site of a hook comes first in the table, so it is set last.
-        if let Some(arguments) = btf.function(site.function).and_then(|found| site.arguments(&found)) {
+        if let Some(arguments) = kernel.function(site.function).and_then(|found| site.arguments(found)) {
             offsets.arguments[site.hook as usize] = arguments;
         }
     }
-    tracepoints::set_arguments(btf, &mut offsets);
+    tracepoints::set_arguments(kernel, &mut offsets);
     let offsets = OffsetsPod(offsets);
-    EbpfLoader::new()
-        .btf(kernel)
+    types::loader()
         .override_global("OFF", &offsets, true)
         .map_max_entries("RECORDS", ring_bytes)
         .map_max_entries("COUNTERS", u32::try_from(possible_cpus()).unwrap_or(u32::MAX))
@@ -180,7 +180,7 @@ struct OffsetsPod(hotr_common::offsets::Offsets);
 unsafe impl aya::Pod for OffsetsPod {}
 
 /// Attaches every hook.
-pub fn attach(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice) -> Vec<PlannedHook> {
+pub fn attach(ebpf: &mut Ebpf, kernel: &KernelTypes, choice: TierChoice) -> Vec<PlannedHook> {
     let tiers: &[Tier] = match choice {
         TierChoice::Auto => &[Tier::Fentry, Tier::Kprobe],
         TierChoice::Fentry => &[Tier::Fentry],
@@ -192,14 +192,14 @@ pub fn attach(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice) -
         // Asked before any program is verified in vain.
         refused.kprobe = Some("this kernel has no kprobes".to_owned());
     }
-    preload_tiers(ebpf, btf, kernel, choice, &mut refused);
+    preload_tiers(ebpf, kernel, choice, &mut refused);
     let mut plan = Vec::new();
     for hook in Hook::ALL {
         let sites: Vec<&Site> = SITES.iter().filter(|site| site.hook == hook).collect();
         if sites.is_empty() {
             continue;
         }
-        plan.push(attach_hook(ebpf, btf, kernel, hook, &sites, tiers, &mut refused));
+        plan.push(attach_hook(ebpf, kernel, hook, &sites, tiers, &mut refused));
     }
     let best = plan.iter().filter_map(|hook| hook.tier).min();
     if let Some(tier) = best {
@@ -209,30 +209,30 @@ pub fn attach(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice) -
         }
     }
     if matches!(choice, TierChoice::Auto | TierChoice::Tracepoint) {
-        fill_with_tracepoints(ebpf, btf, kernel, &mut plan);
+        fill_with_tracepoints(ebpf, kernel, &mut plan);
     }
     plan
 }
 
 /// Loads the programs that will be attached: of the first tier that the kernel does not refuse altogether.
-fn preload_tiers(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice, refused: &mut Refused) {
+fn preload_tiers(ebpf: &mut Ebpf, kernel: &KernelTypes, choice: TierChoice, refused: &mut Refused) {
     let mut wanted = HashMap::new();
     if matches!(choice, TierChoice::Auto | TierChoice::Fentry) {
         let (name, function) = PROBE;
         let answer = ebpf.program_mut(name).map(|program| preload::load(program, function, kernel));
         match answer {
             Some(Err(error)) if is_refusal(&error) => refused.fentry = Some(chain(&error)),
-            _ => wanted = programs_of(btf, Tier::Fentry),
+            _ => wanted = programs_of(kernel, Tier::Fentry),
         }
     }
     if wanted.is_empty()
         && matches!(choice, TierChoice::Auto | TierChoice::Kprobe)
         && refused.kprobe.is_none()
     {
-        wanted = programs_of(btf, Tier::Kprobe);
+        wanted = programs_of(kernel, Tier::Kprobe);
     }
     if wanted.is_empty() && matches!(choice, TierChoice::Auto | TierChoice::Tracepoint) {
-        wanted = tracepoints::programs(btf);
+        wanted = tracepoints::programs(kernel);
     }
     preload::preload(ebpf, kernel, &wanted);
 }
@@ -241,12 +241,12 @@ fn preload_tiers(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice
 const PROBE: (&str, &str) = ("fexit_write", "vfs_write");
 
 /// Names of a tier's programs, each with the function it will be attached to.
-fn programs_of(btf: &Btf, tier: Tier) -> HashMap<&'static str, &'static str> {
+fn programs_of(kernel: &KernelTypes, tier: Tier) -> HashMap<&'static str, &'static str> {
     let mut wanted = HashMap::new();
     let sites = SITES
         .iter()
-        .filter(|site| btf.function(site.function).is_some_and(|it| site.arguments(&it).is_some()));
-    let helpers = HELPERS.iter().filter(|(function, _)| btf.function(function).is_some());
+        .filter(|site| kernel.function(site.function).is_some_and(|it| site.arguments(it).is_some()));
+    let helpers = HELPERS.iter().filter(|(function, _)| kernel.function(function).is_some());
     let all = sites
         .map(|site| (site.function, &site.programs))
         .chain(helpers.map(|(function, them)| (*function, them)));
@@ -261,12 +261,9 @@ fn programs_of(btf: &Btf, tier: Tier) -> HashMap<&'static str, &'static str> {
 }
 
 /// The last tier. A hook that a kernel merely lacks, because another one tells the same there, needs none.
-fn fill_with_tracepoints(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, plan: &mut [PlannedHook]) {
-    let refused = match offsets(btf) {
-        Ok(offsets) => tracepoints::attach(ebpf, btf, kernel, &offsets, plan).map_err(|error| chain(&error)),
-        Err(error) => Err(error.to_string()),
-    };
-    if let Err(why) = refused {
+fn fill_with_tracepoints(ebpf: &mut Ebpf, kernel: &KernelTypes, plan: &mut [PlannedHook]) {
+    if let Err(error) = tracepoints::attach(ebpf, kernel, plan) {
+        let why = chain(&error);
         for row in plan.iter_mut().filter(|row| row.tier.is_none()) {
             row.why = format!("{}; tracepoint: {why}", row.why);
         }
@@ -285,8 +282,7 @@ struct Refused {
 
 fn attach_hook(
     ebpf: &mut Ebpf,
-    btf: &Btf,
-    kernel: &AyaBtf,
+    kernel: &KernelTypes,
     hook: Hook,
     sites: &[&Site],
     tiers: &[Tier],
@@ -300,7 +296,7 @@ fn attach_hook(
             continue;
         }
         for site in sites {
-            if btf.function(site.function).and_then(|found| site.arguments(&found)).is_none() {
+            if kernel.function(site.function).and_then(|found| site.arguments(found)).is_none() {
                 why.push(format!("{}: this kernel has no {}", tier.as_str(), site.function));
                 continue;
             }
@@ -343,7 +339,7 @@ fn is_refusal(error: &ProgramError) -> bool {
 /// Attaches all programs of a site, or none.
 fn attach_site(
     ebpf: &mut Ebpf,
-    kernel: &AyaBtf,
+    kernel: &KernelTypes,
     function: &str,
     programs: &Programs,
     tier: Tier,
@@ -361,7 +357,12 @@ fn attach_site(
     Ok(())
 }
 
-fn attach_program(ebpf: &mut Ebpf, kernel: &AyaBtf, function: &str, name: &str) -> Result<(), ProgramError> {
+fn attach_program(
+    ebpf: &mut Ebpf,
+    kernel: &KernelTypes,
+    function: &str,
+    name: &str,
+) -> Result<(), ProgramError> {
     let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
     preload::load(program, function, kernel)?;
     match program {

@@ -3,17 +3,17 @@
 
 use std::collections::HashMap;
 
+use aya::Ebpf;
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{BtfTracePoint, ProgramError, ProgramFd};
-use aya::{Btf as AyaBtf, Ebpf};
 use hotr_common::hook::Hook;
 use hotr_common::offsets::{Arguments, NO_ARG, Offsets};
 use hotr_common::rules::{Class, RULES, Rule};
 
-use super::btf::Btf;
 use super::load::{LoadError, PlannedHook, Tier, chain};
 use super::syscalls;
 use super::table::is_optional;
+use super::types::KernelTypes;
 
 /// The program that wakes userspace after the one on `sys_exit`.
 pub const WAKE: &str = "wake";
@@ -36,8 +36,8 @@ enum Completion {
     UserData,
 }
 
-fn completion(btf: &Btf) -> Option<Completion> {
-    let complete = btf.tracepoint("io_uring_complete")?;
+fn completion(kernel: &KernelTypes) -> Option<Completion> {
+    let complete = kernel.tracepoint("io_uring_complete")?;
     let request =
         |second, ret_pointer| Completion::Request(Arguments { subject: 1, second, ret: NO_ARG, ret_pointer });
     if complete.parameters.get(2).is_some_and(|name| name.as_deref() == Some("io_uring_cqe")) {
@@ -47,13 +47,13 @@ fn completion(btf: &Btf) -> Option<Completion> {
         return Some(request(3, 0));
     }
     // (ctx, req, opcode, user_data, …); before it named the request, it had five parameters.
-    let submit = btf.tracepoint("io_uring_submit_sqe")?;
+    let submit = kernel.tracepoint("io_uring_submit_sqe")?;
     (submit.parameters.len() > 5).then_some(Completion::UserData)
 }
 
 /// Positions of the io_uring tracepoint's arguments, for the frozen offsets.
-pub fn set_arguments(btf: &Btf, offsets: &mut Offsets) {
-    if let Some(Completion::Request(arguments)) = completion(btf) {
+pub fn set_arguments(kernel: &KernelTypes, offsets: &mut Offsets) {
+    if let Some(Completion::Request(arguments)) = completion(kernel) {
         offsets.arguments[Hook::UringTrace as usize] = arguments;
     }
 }
@@ -73,14 +73,8 @@ fn stand_in(hook: Hook) -> Option<Hook> {
 ///
 /// # Errors
 /// When the map of rules is not as expected.
-pub fn attach(
-    ebpf: &mut Ebpf,
-    btf: &Btf,
-    kernel: &AyaBtf,
-    offsets: &Offsets,
-    plan: &mut [PlannedHook],
-) -> Result<(), LoadError> {
-    write_rules(ebpf, offsets, plan)?;
+pub fn attach(ebpf: &mut Ebpf, kernel: &KernelTypes, plan: &mut [PlannedHook]) -> Result<(), LoadError> {
+    write_rules(ebpf, &kernel.offsets, plan)?;
     for traced in [Hook::SysExit, Hook::Dirty, Hook::UringTrace] {
         let mut waiting: Vec<&mut PlannedHook> =
             plan.iter_mut().filter(|row| row.tier.is_none() && stand_in(row.hook) == Some(traced)).collect();
@@ -90,7 +84,7 @@ pub fn attach(
         }
         let (function, programs): (&'static str, &[(&str, &str)]) = match traced {
             Hook::Dirty => ("writeback_mark_inode_dirty", DIRTY_PROGRAMS),
-            Hook::UringTrace => ("io_uring_complete", uring_programs(btf)),
+            Hook::UringTrace => ("io_uring_complete", uring_programs(kernel)),
             _ => (SYS_EXIT, EXIT_PROGRAMS),
         };
         let outcome = match traced {
@@ -122,17 +116,30 @@ pub fn attach(
     Ok(())
 }
 
+/// Every tracepoint that is asked for.
+pub(super) const ALL: &[&str] = &[
+    SYS_EXIT,
+    "writeback_mark_inode_dirty",
+    "ctime_ns_xchg",
+    "ctime_xchg_skip",
+    "inode_set_ctime_to_ts",
+    "io_uring_complete",
+    "io_uring_submit_sqe",
+];
+
 const SYS_EXIT: &str = "sys_exit";
 /// In this order: the second wakes for what the first submitted.
 const EXIT_PROGRAMS: &[(&str, &str)] = &[("sys_exit", SYS_EXIT), (WAKE, SYS_EXIT)];
 const DIRTY_PROGRAMS: &[(&str, &str)] = &[("mark_dirty", "writeback_mark_inode_dirty")];
 
 /// Names of this tier's programs on this kernel, each with its tracepoint.
-pub(super) fn programs(btf: &Btf) -> HashMap<&'static str, &'static str> {
+pub(super) fn programs(kernel: &KernelTypes) -> HashMap<&'static str, &'static str> {
     let classes = CLASS_PROGRAMS.iter().map(|(_, name)| (*name, SYS_EXIT));
-    let rest =
-        [EXIT_PROGRAMS, DIRTY_PROGRAMS, VICTIM_PROGRAMS, uring_programs(btf)].into_iter().flatten().copied();
-    classes.chain(rest.filter(|(_, tracepoint)| btf.tracepoint(tracepoint).is_some())).collect()
+    let rest = [EXIT_PROGRAMS, DIRTY_PROGRAMS, VICTIM_PROGRAMS, uring_programs(kernel)]
+        .into_iter()
+        .flatten()
+        .copied();
+    classes.chain(rest.filter(|(_, tracepoint)| kernel.tracepoint(tracepoint).is_some())).collect()
 }
 
 /// Programs that see the file which a removing call removes, on kernels that have their tracepoints.
@@ -156,7 +163,7 @@ const CLASS_PROGRAMS: &[(Class, &str)] = &[
     (Class::Bind, "exit_path"),
 ];
 
-fn load_classes(ebpf: &mut Ebpf, kernel: &AyaBtf) -> Result<(), String> {
+fn load_classes(ebpf: &mut Ebpf, kernel: &KernelTypes) -> Result<(), String> {
     for &(class, name) in CLASS_PROGRAMS {
         let descriptor = class_program(ebpf, kernel, name).map_err(|error| chain(&error))?;
         let map = ebpf.map_mut("CLASS_PROGRAMS").ok_or("the object has no map CLASS_PROGRAMS")?;
@@ -166,17 +173,17 @@ fn load_classes(ebpf: &mut Ebpf, kernel: &AyaBtf) -> Result<(), String> {
     Ok(())
 }
 
-fn class_program(ebpf: &mut Ebpf, kernel: &AyaBtf, name: &str) -> Result<ProgramFd, ProgramError> {
+fn class_program(ebpf: &mut Ebpf, kernel: &KernelTypes, name: &str) -> Result<ProgramFd, ProgramError> {
     let program: &mut BtfTracePoint = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
     if program.fd().is_err() {
-        program.load(SYS_EXIT, kernel)?;
+        program.load(SYS_EXIT, kernel.for_aya())?;
     }
     Ok(program.fd()?.try_clone()?)
 }
 
 /// The programs that see io_uring's completions on this kernel, and their tracepoints.
-fn uring_programs(btf: &Btf) -> &'static [(&'static str, &'static str)] {
-    match completion(btf) {
+fn uring_programs(kernel: &KernelTypes) -> &'static [(&'static str, &'static str)] {
+    match completion(kernel) {
         Some(Completion::Request(_)) => &[("uring_complete", "io_uring_complete")],
         Some(Completion::UserData) => {
             &[("uring_submit", "io_uring_submit_sqe"), ("uring_complete_by_data", "io_uring_complete")]
@@ -201,7 +208,7 @@ fn write_rules(ebpf: &mut Ebpf, offsets: &Offsets, plan: &[PlannedHook]) -> Resu
     Ok(())
 }
 
-fn attach_programs(ebpf: &mut Ebpf, kernel: &AyaBtf, programs: &[(&str, &str)]) -> Result<(), String> {
+fn attach_programs(ebpf: &mut Ebpf, kernel: &KernelTypes, programs: &[(&str, &str)]) -> Result<(), String> {
     if programs.is_empty() {
         return Err("this kernel's tracepoint does not tell which request ended".to_owned());
     }
@@ -213,13 +220,13 @@ fn attach_programs(ebpf: &mut Ebpf, kernel: &AyaBtf, programs: &[(&str, &str)]) 
 
 fn attach_program(
     ebpf: &mut Ebpf,
-    kernel: &AyaBtf,
+    kernel: &KernelTypes,
     name: &str,
     tracepoint: &str,
 ) -> Result<(), ProgramError> {
     let program: &mut BtfTracePoint = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
     if program.fd().is_err() {
-        program.load(tracepoint, kernel)?;
+        program.load(tracepoint, kernel.for_aya())?;
     }
     program.attach()?;
     Ok(())

@@ -5,19 +5,19 @@ mod skipped;
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use aya::maps::{Array, HashMap, MapData, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun};
-use aya::{Btf as AyaBtf, Ebpf, Pod};
+use aya::{Ebpf, Pod};
 use hotr_common::config::{
     ASK_FORGET, ASK_READ, Live, MAX_ROOTS, MAX_SUPERBLOCKS, ROOT_LAYER, Registered, RootSlot, Storm, StormKey,
 };
 use hotr_common::counters::Counters;
 use hotr_common::record::Record;
 
-use crate::kernel::btf::Btf;
 use crate::kernel::load::{self, LoadError, PlannedHook};
+use crate::kernel::types::KernelTypes;
 use crate::options::TierChoice;
 use shared::Shared;
 use skipped::Skipped;
@@ -54,7 +54,10 @@ pub struct EbpfOptions {
 
 /// The running channel.
 pub struct EbpfSource {
-    ring: RingBuf<MapData>,
+    /// Mapped when everything is attached: it is large, and what is needed until then is given back before.
+    ring: Option<RingBuf<MapData>>,
+    /// Of the ring buffer's map: readable when there are records.
+    wake: OwnedFd,
     live: Array<MapData, LivePod>,
     roots: HashMap<MapData, u64, u32>,
     slots: Array<MapData, SlotPod>,
@@ -74,17 +77,10 @@ impl EbpfSource {
     ///
     /// # Errors
     /// When the kernel refuses the object, or lacks what every tier needs.
-    pub fn load(options: EbpfOptions) -> Result<(Self, Btf, AyaBtf), LoadError> {
-        // Two readers, for they want different things of it, at the same time: both take long.
-        let (btf, kernel) = std::thread::scope(|scope| {
-            let kernel = scope.spawn(AyaBtf::from_sys_fs);
-            (Btf::from_kernel(), kernel.join())
-        });
-        let btf = btf?;
-        let kernel = kernel.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let kernel = kernel.map_err(|error| LoadError::Object(error.into()))?;
+    pub fn load(options: EbpfOptions) -> Result<(Self, KernelTypes), LoadError> {
+        let kernel = KernelTypes::read()?;
         let cpus = load::possible_cpus();
-        let mut ebpf = load::load(&btf, Some(&kernel), options.ring_bytes)?;
+        let mut ebpf = load::load(&kernel, options.ring_bytes)?;
         let asking: &mut RawTracePoint =
             ebpf.program_mut(ASK).and_then(|program| program.try_into().ok()).ok_or(LoadError::Map(ASK))?;
         asking.load().map_err(|error| LoadError::Program { program: ASK, error })?;
@@ -100,7 +96,8 @@ impl EbpfSource {
             reserved: 0,
         };
         let mut source = Self {
-            ring: take(&mut ebpf, "RECORDS")?,
+            ring: None,
+            wake: descriptor(&ebpf, RECORDS)?,
             live: take(&mut ebpf, ".bss")?,
             roots: take(&mut ebpf, "ROOTS")?,
             slots: take(&mut ebpf, "ROOT_SLOTS")?,
@@ -115,13 +112,19 @@ impl EbpfSource {
             ebpf,
         };
         source.publish()?;
-        Ok((source, btf, kernel))
+        Ok((source, kernel))
     }
 
     /// Attaches every hook at the best tier. Roots should be registered before.
-    pub fn attach(&mut self, btf: &Btf, kernel: &AyaBtf, choice: TierChoice) {
-        self.plan = load::attach(&mut self.ebpf, btf, kernel, choice);
+    ///
+    /// # Errors
+    /// When the ring buffer cannot be mapped.
+    pub fn attach(&mut self, kernel: KernelTypes, choice: TierChoice) -> Result<(), LoadError> {
+        self.plan = load::attach(&mut self.ebpf, &kernel, choice);
         self.skipped = Skipped::of(&self.ebpf);
+        drop(kernel);
+        self.ring = Some(take(&mut self.ebpf, RECORDS)?);
+        Ok(())
     }
 
     /// What each hook got.
@@ -245,8 +248,9 @@ impl EbpfSource {
     /// Returns how many there were.
     pub fn drain(&mut self, limit: usize, mut each: impl FnMut(&Record, &[u8], &[u8])) -> usize {
         let mut read = 0;
+        let Some(ring) = &mut self.ring else { return 0 };
         while read < limit {
-            let Some(item) = self.ring.next() else { break };
+            let Some(item) = ring.next() else { break };
             read += 1;
             let bytes: &[u8] = &item;
             let Some(header) = bytes.first_chunk::<{ size_of::<Record>() }>() else { continue };
@@ -310,15 +314,23 @@ impl EbpfSource {
 
 /// Name of the program that reads storms for us.
 const ASK: &str = "ask";
+/// Name of the ring buffer.
+const RECORDS: &str = "RECORDS";
 
 impl AsFd for EbpfSource {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
+        self.wake.as_fd()
     }
 }
 
-fn take<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError> {
+fn take<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError> {
     ebpf.take_map(name).and_then(|map| T::try_from(map).ok()).ok_or(LoadError::Map(name))
+}
+
+/// Another descriptor of a ring buffer's map.
+fn descriptor(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
+    let Some(Map::RingBuf(map)) = ebpf.map(name) else { return Err(LoadError::Map(name)) };
+    map.fd().as_fd().try_clone_to_owned().map_err(|_| LoadError::Map(name))
 }
 
 /// Maps an array that the programs share with hotr.

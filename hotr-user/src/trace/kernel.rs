@@ -83,9 +83,9 @@ impl KernelSide {
         let mut roots = Roots::new(&options.paths, table)?;
         let ebpf = EbpfOptions { tier: options.tier, ring_bytes: RING_BYTES, window_ns };
         let start = |roots: &mut Roots| {
-            let (mut source, btf, kernel) = EbpfSource::load(ebpf)?;
+            let (mut source, kernel) = EbpfSource::load(ebpf)?;
             roots.plan(&mut source)?;
-            source.attach(&btf, &kernel, options.tier);
+            source.attach(kernel, options.tier)?;
             Ok(source)
         };
         let source = start(&mut roots).map_err(|error| channel_error(&error))?;
