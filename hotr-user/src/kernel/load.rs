@@ -78,10 +78,10 @@ pub enum LoadError {
     #[error(transparent)]
     Field(#[from] MissingField),
     /// The object was refused.
-    #[error("load the eBPF object: {}; see `hotr doctor` for what this kernel allows", chain(.0))]
+    #[error("load the eBPF object: {}; {}", chain(.0), next_step(.0))]
     Object(#[source] EbpfError),
     /// A program was refused.
-    #[error("attach {program}: {}; see `hotr doctor` for what this kernel allows", chain(.error))]
+    #[error("attach {program}: {}; {}", chain(.error), next_step(.error))]
     Program {
         /// Its name.
         program: &'static str,
@@ -103,10 +103,12 @@ pub enum LoadError {
 }
 
 /// An error with its causes, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
-    // aya appends the verifier's words even when it never came to speak.
-    if let Some(short) = text.strip_suffix(". Verifier output: ") {
+    // aya appends the verifier's words even when it never came to speak, or had nothing against the program.
+    if let Some((short, words)) = text.split_once(". Verifier output: ")
+        && (words.is_empty() || !matches!(os_error(error), Some(libc::EACCES | libc::EINVAL | libc::E2BIG)))
+    {
         text = short.to_owned();
     }
     let mut next = error.source();
@@ -128,6 +130,21 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         text = format!("{} … {}", lines[0], lines[tail..].join(" | "));
     }
     text
+}
+
+/// What can be done about an error of the kernel's.
+fn next_step(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    match os_error(error) {
+        Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (`ulimit -n`)",
+        Some(libc::ENOMEM) => "free memory, or raise the memory limit of the cgroup",
+        _ => "see `hotr doctor` for what this kernel allows",
+    }
+}
+
+/// The number the kernel answered with.
+fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    std::iter::successors(Some(error), |error| error.source())
+        .find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())
 }
 
 /// Raises the limit of locked memory, which kernels before 5.11 account maps to. Newer ones do not need it, and
@@ -326,14 +343,7 @@ fn attach_hook(
 
 /// Whether the error is about permission for, or the presence of, the whole tier.
 fn is_refusal(error: &ProgramError) -> bool {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = next {
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            return matches!(io.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP));
-        }
-        next = cause.source();
-    }
-    false
+    matches!(os_error(error), Some(libc::EPERM | libc::EOPNOTSUPP))
 }
 
 /// Attaches all programs of a site, or none.

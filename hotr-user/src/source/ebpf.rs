@@ -3,6 +3,7 @@
 mod shared;
 mod skipped;
 
+use std::cell::OnceCell;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -19,6 +20,7 @@ use hotr_common::record::Record;
 use crate::kernel::load::{self, LoadError, PlannedHook};
 use crate::kernel::types::KernelTypes;
 use crate::options::TierChoice;
+use crate::report::KernelTotals;
 use shared::Shared;
 use skipped::Skipped;
 
@@ -63,6 +65,8 @@ pub struct EbpfSource {
     slots: Array<MapData, SlotPod>,
     storms: HashMap<MapData, StormKeyPod, StormPod>,
     answer: Shared<StormPod>,
+    /// Why the kernel does not run [`ASK`] for us.
+    unasked: OnceCell<String>,
     counters: Shared<CountersPod>,
     skipped: Skipped,
     registered: Array<MapData, RegisteredPod>,
@@ -103,6 +107,7 @@ impl EbpfSource {
             slots: take(&mut ebpf, "ROOT_SLOTS")?,
             storms: take(&mut ebpf, "STORM_MAP")?,
             answer: shared(&mut ebpf, "ANSWER", 1)?,
+            unasked: OnceCell::new(),
             counters: shared(&mut ebpf, "COUNTERS", cpus)?,
             skipped: Skipped::default(),
             registered: take(&mut ebpf, "REGISTERED")?,
@@ -112,6 +117,8 @@ impl EbpfSource {
             ebpf,
         };
         source.publish()?;
+        // Asked once for nothing: whether it can be is known before `ready`.
+        source.ask(&StormKey { inode: 0, pid: 0, hook: 0 }, ASK_READ);
         Ok((source, kernel))
     }
 
@@ -282,12 +289,27 @@ impl EbpfSource {
         }
     }
 
+    /// Why totals of storms are read at a price, if they are: see [`Self::storm`].
+    #[must_use]
+    pub fn unasked(&self) -> Option<&str> {
+        self.unasked.get().map(String::as_str)
+    }
+
     /// Runs the kernel side's `ask`; `None` when the kernel refuses to.
     fn ask(&self, key: &StormKey, what: u64) -> Option<()> {
+        if self.unasked.get().is_some() {
+            return None;
+        }
         let program: &RawTracePoint = self.ebpf.program(ASK)?.try_into().ok()?;
         let mut run = RawTracePointRunOptions::new();
         run.args[..4].copy_from_slice(&[key.inode, key.pid.into(), key.hook.into(), what]);
-        program.test_run(run).ok().map(drop)
+        match program.test_run(run) {
+            Ok(_) => Some(()),
+            Err(error) => {
+                let _ = self.unasked.set(load::chain(&error));
+                None
+            }
+        }
     }
 
     /// How often a program was not run although its hook was passed.
@@ -296,10 +318,10 @@ impl EbpfSource {
         self.skipped.count()
     }
 
-    /// Counters of all CPUs together.
+    /// Counters of all CPUs together; without [`Self::skipped`], which takes longer to read.
     #[must_use]
-    pub fn counters(&self) -> Counters {
-        let mut sum = Counters::default();
+    pub fn counters(&self) -> KernelTotals {
+        let mut sum = KernelTotals::default();
         for CountersPod(cpu) in self.counters.values() {
             sum.seen += cpu.seen + cpu.outside;
             sum.submitted += cpu.submitted;

@@ -14,6 +14,7 @@ use super::ear::Ear;
 use super::judge::{self, Context};
 use super::kernel::{KernelSide, Traced};
 use super::rescan::Ledger;
+use super::roots::OTHER_CHANNEL;
 use super::storms::Trailing;
 use crate::error::Error;
 use crate::event::{Change, Channel, FileType, Missed, Op};
@@ -51,6 +52,8 @@ pub(super) struct Engine {
     more: bool,
     /// A descriptor was replaced.
     renewed: bool,
+    /// It was told that the kernel refuses to run a program for hotr.
+    unasked_told: bool,
     heart: Option<Heart>,
 }
 
@@ -103,6 +106,7 @@ impl Engine {
             loss_check: Some(Instant::now() + IDLE_LOSS_CHECK),
             more: false,
             renewed: false,
+            unasked_told: false,
             heart: None,
         };
         engine.ready(off.into_iter().map(|(channel, error)| (channel, cause(error))).collect());
@@ -154,6 +158,9 @@ impl Engine {
             kernel.roots.notice();
             self.more = kernel.read(&clock, &mut self.traced);
             let gone = if self.more { Vec::new() } else { kernel.follow_roots()? };
+            if let Some(ear) = self.ear.as_mut().filter(|_| !gone.is_empty()) {
+                ear.look_now();
+            }
             self.reports.extend(gone.into_iter().map(|gone| Report::Loss {
                 channel: Channel::Ebpf,
                 reason: gone.reason,
@@ -344,7 +351,8 @@ impl Engine {
 /// What to say of a channel that is off in `ready`.
 fn cause(error: Error) -> String {
     match error {
-        Error::Channel { cause, .. } => cause,
+        Error::Channel { cause, next, .. } if next == OTHER_CHANNEL => cause,
+        Error::Channel { cause, next, .. } => format!("{cause}; {next}"),
         error => error.to_string(),
     }
 }

@@ -10,7 +10,7 @@ use hotr_common::record::{NO_ROOT, Record};
 
 use super::calls::Calls;
 use super::clock::Clock;
-use super::roots::{Gone, Place, Roots, channel_error, proc_error};
+use super::roots::{Gone, OTHER_CHANNEL, Place, Roots, channel_error, proc_error};
 use super::storms::{Storms, Trailing};
 use crate::error::Error;
 use crate::event::{Change, Op};
@@ -72,11 +72,7 @@ impl KernelSide {
     /// Loads and attaches; the roots are registered before anything is attached.
     pub(super) fn start(options: &TraceOptions) -> Result<Self, Error> {
         if let Some(missing) = missing_for_ebpf(&Facts::gather()) {
-            return Err(Error::Channel {
-                channel: "ebpf",
-                cause: missing,
-                next: "or run with --channels inotify".to_owned(),
-            });
+            return Err(Error::Channel { channel: "ebpf", cause: missing, next: OTHER_CHANNEL.to_owned() });
         }
         let window_ns = if options.raw { 0 } else { WINDOW_NS };
         let (mounts, table) = MountWatch::new().map_err(proc_error)?;
@@ -143,6 +139,16 @@ impl KernelSide {
             channel: "ebpf",
             cause: format!("the kernel refused every program: {cause}"),
             next: "see `hotr doctor`, or choose another --tier".to_owned(),
+        })
+    }
+
+    /// Why totals of storms are read by bpf(2), if they are, in one sentence; told when `ready` is, or when it comes to be.
+    pub(super) fn unasked(&self) -> Option<String> {
+        self.source.unasked().map(|why| {
+            format!(
+                "run the program `ask` to read totals: {why}; they are read by bpf(2), during which kprobe programs may \
+                 miss changes; let hotr call BPF_PROG_TEST_RUN, or choose --tier fentry"
+            )
         })
     }
 
@@ -269,16 +275,7 @@ impl KernelSide {
 
     /// Totals for the summary.
     pub(super) fn totals(&self) -> KernelTotals {
-        let counters = self.source.counters();
-        KernelTotals {
-            seen: counters.seen,
-            submitted: counters.submitted,
-            coalesced: counters.coalesced,
-            filtered: counters.filtered,
-            ring_full: counters.ring_full,
-            oversize: counters.oversize,
-            recursion_misses: self.source.skipped(),
-        }
+        KernelTotals { recursion_misses: self.source.skipped(), ..self.source.counters() }
     }
 }
 

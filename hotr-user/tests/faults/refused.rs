@@ -2,18 +2,20 @@
 //! kernel at hand refuses nothing of this, so a mount and a system call filter of the child's own stand in for it.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
+use serde_json::Value;
 
 use super::place::Scratch;
-use super::run::{Run, command, ebpf};
+use super::run::{Run, changes, command, ebpf};
 
 const BPF_PROG_LOAD: u32 = 5;
+const BPF_PROG_TEST_RUN: u32 = 10;
 
 /// A kernel as the child meets it.
 #[derive(Clone, Copy)]
@@ -22,6 +24,8 @@ enum Kernel {
     WithoutTypes,
     /// Loading a program ends with this error.
     Refusing(i32),
+    /// Programs may be attached, but not be run by hotr.
+    RefusingRuns,
 }
 
 impl Kernel {
@@ -29,7 +33,7 @@ impl Kernel {
     fn words(self) -> &'static str {
         match self {
             Self::WithoutTypes => "/sys/kernel/btf/vmlinux",
-            Self::Refusing(libc::EPERM) => "Operation not permitted",
+            Self::RefusingRuns | Self::Refusing(libc::EPERM) => "Operation not permitted",
             Self::Refusing(_) => "Permission denied",
         }
     }
@@ -37,7 +41,8 @@ impl Kernel {
     fn on(self, mut command: Command) -> Command {
         let prepare = move || match self {
             Self::WithoutTypes => hide_types(),
-            Self::Refusing(error) => refuse_programs(error),
+            Self::Refusing(error) => refuse(BPF_PROG_LOAD, error),
+            Self::RefusingRuns => refuse(BPF_PROG_TEST_RUN, libc::EPERM),
         };
         // SAFETY: between fork and exec it makes system calls only: it neither allocates nor takes a lock.
         unsafe { command.pre_exec(prepare) };
@@ -52,8 +57,8 @@ fn hide_types() -> io::Result<()> {
     Ok(mount(c"hotr-fault", c"/sys/kernel/btf", c"tmpfs", MountFlags::empty(), c"size=4k")?)
 }
 
-/// Installs a filter under which `bpf(BPF_PROG_LOAD)` fails.
-fn refuse_programs(error: i32) -> io::Result<()> {
+/// Installs a filter under which this command of `bpf` fails.
+fn refuse(bpf_command: u32, error: i32) -> io::Result<()> {
     const NUMBER: u32 = 0;
     const FIRST_ARGUMENT: u32 = 16;
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
@@ -69,7 +74,7 @@ fn refuse_programs(error: i32) -> io::Result<()> {
         statement(load, NUMBER),
         unless(libc::SYS_bpf as u32, 3),
         statement(load, FIRST_ARGUMENT),
-        unless(BPF_PROG_LOAD, 1),
+        unless(bpf_command, 1),
         statement(answer, libc::SECCOMP_RET_ERRNO | error.cast_unsigned()),
         statement(answer, libc::SECCOMP_RET_ALLOW),
     ];
@@ -122,4 +127,24 @@ fn demanded(kernel: Kernel, dir: &Path) -> (Option<i32>, String) {
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_kernel_that_runs_no_program_for_hotr_is_told_in_one_line_and_totals_are_still_exact() {
+    if !ebpf() {
+        return;
+    }
+    let scratch = Scratch::new("runs");
+    let run = Run::spawn(Kernel::RefusingRuns.on(command(&["--channels", "ebpf"], &scratch.0)));
+    let channel = run.ready()["channels"]["ebpf"].clone();
+    assert_eq!(channel["state"], "degraded", "{channel}");
+    let why = channel["why"].as_str().unwrap();
+    assert!(why.contains("`ask`") && why.contains(Kernel::RefusingRuns.words()), "{why}");
+    assert_eq!(why.lines().count(), 1, "{why}");
+    let mut file = fs::File::create(scratch.0.join("storm")).unwrap();
+    for _ in 0..1000 {
+        file.write_all(b"x").unwrap();
+    }
+    let written = |lines: &[Value]| changes(lines).filter_map(|line| line["writes"].as_u64()).sum::<u64>();
+    assert_eq!(written(&run.end()), 1000);
 }

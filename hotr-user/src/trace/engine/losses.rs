@@ -32,6 +32,12 @@ impl Engine {
     /// [`KernelSide::losses`](super::super::kernel::KernelSide::losses).
     pub(super) fn check_kernel(&mut self, all: bool) {
         let Some(kernel) = &mut self.kernel else { return };
+        if !self.unasked_told
+            && let Some(why) = kernel.unasked()
+        {
+            self.unasked_told = true;
+            self.reports.push(Report::Channel { channel: Channel::Ebpf, state: ChannelState::Degraded, why });
+        }
         let now = SystemTime::now();
         let mut lost_now = false;
         let losses = kernel.losses(all);
@@ -79,6 +85,7 @@ impl Engine {
                 Some(Became::Back(_)) => (None, None),
                 Some(Became::Gone(path)) => (Some(LostReason::RootGone), Some(path)),
                 Some(Became::Another(path)) => (Some(LostReason::RootMoved), Some(path)),
+                Some(Became::MountedOver(path)) => (Some(LostReason::MountedOver), Some(path)),
             };
             self.reports.extend(reason.map(|reason| Report::Loss {
                 channel: Channel::Inotify,

@@ -17,10 +17,13 @@ impl Engine {
         if let Some(kernel) = &self.kernel {
             let missing = kernel.missing();
             let names: Vec<&str> = missing.iter().map(|hook| hook.function).collect();
+            let missing = (!names.is_empty()).then(|| format!("not attached: {}", names.join(", ")));
+            let why: Vec<String> = missing.into_iter().chain(kernel.unasked()).collect();
+            self.unasked_told = kernel.unasked().is_some();
             channels.push(ChannelInfo {
-                state: if missing.is_empty() { ChannelState::Active } else { ChannelState::Degraded },
+                state: if why.is_empty() { ChannelState::Active } else { ChannelState::Degraded },
                 tier: Some(kernel.tier()),
-                why: (!names.is_empty()).then(|| format!("not attached: {}", names.join(", "))),
+                why: (!why.is_empty()).then(|| why.join("; ")),
                 ..channel(Channel::Ebpf)
             });
         }
