@@ -135,6 +135,14 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<Status> {
     put(&script)
 }
 
+/// What waits for channels, signals and children.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|source| {
+        let next = "raise the limit of open files (`ulimit -n`)";
+        anyhow::anyhow!("start the event loop: {source}; {next}")
+    })
+}
+
 fn put(bytes: &[u8]) -> anyhow::Result<Status> {
     let mut out = io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).context("write to stdout")?;

@@ -11,3 +11,4 @@ pub mod syscalls;
 pub mod sysno;
 pub mod table;
 pub mod tracepoints;
+pub mod types;

@@ -72,6 +72,30 @@ pub struct ChannelInfo {
     pub why: Option<String>,
 }
 
+/// What a reason of a [`Report::Loss`] means, and what comes of it, in one sentence for people.
+#[must_use]
+pub fn meaning_of_loss(channel: Channel, reason: &str) -> Option<&'static str> {
+    let meaning = match reason {
+        "root-gone" => "its path leads nowhere; it is watched again when something is there",
+        "root-deleted" => "it was deleted; its path is traced again when something is there",
+        "root-moved" if channel == Channel::Ebpf => {
+            "it was renamed and is traced on, by its old name; start hotr again to trace what comes to its path"
+        }
+        "root-moved" => "it was renamed, or its path leads to something else; what is there is watched",
+        "unmounted" => "its filesystem was unmounted; what its path leads to now is watched",
+        "mounted-over" => "something was mounted over it; that is watched until it is unmounted",
+        "ring-full" => "the ring buffer was full; changed files are looked for by their times",
+        "oversize" => "a path was too long for a record; changed files are looked for by their times",
+        "program-skipped" => "the kernel did not run a program; changed files are looked for by their times",
+        "unresolved" => "the path of a call led nowhere known; changed files are looked for by their times",
+        "queue-overflow" => "the kernel's queue was full; all watches are made anew",
+        "own-queue" => "hotr was too slow; all watches are made anew",
+        "unknown-watch" | "watch-removed" => "the kernel's watches are not those of hotr; all are made anew",
+        _ => return None,
+    };
+    Some(meaning)
+}
+
 /// Totals of the kernel side; `seen == submitted + coalesced + filtered + ring_full + oversize`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelTotals {

@@ -27,6 +27,9 @@ pub(crate) struct CheckArgs {
     /// Only what needs no compiler: format, folders, file sizes
     #[arg(long)]
     fast: bool,
+    /// Also known faults of the crates used, by a list that cargo-deny fetches with git
+    #[arg(long, conflicts_with = "fast")]
+    advisories: bool,
 }
 
 /// Entry point of the command: every check is made, whatever the others said.
@@ -44,7 +47,10 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     note("file sizes", sizes());
     if !args.fast {
         note("lints", lints());
-        note("licences", licences());
+        note("licences", deny(&["licenses", "bans", "sources"]));
+    }
+    if args.advisories {
+        note("known faults", deny(&["advisories"]));
     }
     if failed.is_empty() {
         return Ok(ExitCode::SUCCESS);
@@ -88,12 +94,23 @@ fn lints() -> Result<()> {
     cmd::must(&mut compiler, "check the kernel side with its own compiler")
 }
 
-fn licences() -> Result<()> {
+/// What `deny.toml` says, of both workspaces.
+fn deny(checks: &[&str]) -> Result<()> {
     if cmd::find("cargo-deny").is_none() {
-        say("check: licences: cargo-deny is not installed; `cargo install cargo-deny` to have them checked");
+        let what = checks.join(", ");
+        say(format!(
+            "check: {what}: cargo-deny is not installed; `cargo install cargo-deny --locked` to have it checked"
+        ));
         return Ok(());
     }
-    cmd::must(Command::new("cargo-deny").arg("check").current_dir(paths::root()), "check the licences")
+    for workspace in [paths::root().to_path_buf(), paths::ebpf_crate()] {
+        let mut command = Command::new("cargo-deny");
+        command.arg("--manifest-path").arg(workspace.join("Cargo.toml"));
+        command.arg("--config").arg(paths::root().join("deny.toml"));
+        command.args(["--log-level", "error", "check"]).args(checks);
+        cmd::must(&mut command, "check what deny.toml says")?;
+    }
+    Ok(())
 }
 
 fn folders() -> Result<()> {

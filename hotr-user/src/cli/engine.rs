@@ -23,8 +23,8 @@ pub(super) async fn trace(
 /// the programs are attached without any watched root, and gone again when this returns.
 pub(super) fn plan() -> Result<Vec<PlanRow>, String> {
     let options = EbpfOptions { tier: TierChoice::Auto, ring_bytes: RING_BYTES, window_ns: 0 };
-    let (mut source, btf, kernel) = EbpfSource::load(options).map_err(|error| error.to_string())?;
-    source.attach(&btf, &kernel, TierChoice::Auto);
+    let (mut source, kernel) = EbpfSource::load(options).map_err(|error| error.to_string())?;
+    source.attach(kernel, TierChoice::Auto).map_err(|error| error.to_string())?;
     Ok(source.plan().iter().map(row).collect())
 }
 

@@ -117,7 +117,7 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
         raw: args.raw,
         audited: false,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = super::runtime()?;
     runtime.block_on(async {
         let end = signals::End::new()?;
         engine::trace(options, printer.as_mut(), end.wait()).await?;

@@ -143,7 +143,7 @@ pub(super) fn run(mut args: WatchArgs) -> anyhow::Result<Status> {
         roots.notes.iter().for_each(|note| say(&format!("note: {note}")));
     }
     let watch = args.watch_options(roots.paths, reload.rollback.is_some())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = super::runtime()?;
     runtime.block_on(async {
         let end = signals::End::new()?;
         let mut usr1 = signal(SignalKind::user_defined1())?;

@@ -1,10 +1,16 @@
 //! Reads the kernel's own type information: where its fields are, and what its functions look like.
 //!
-//! In: the bytes of `/sys/kernel/btf/vmlinux`. Out: member offsets and prototypes, by name. One pass over the
-//! types and an index of the few names that are asked for: libraries that build every type take several times
-//! as long, and `ready` waits for this.
+//! In: the bytes of `/sys/kernel/btf/vmlinux`, and the names that will be asked for. Out: member offsets, prototypes
+//! and ids, by name. One pass over the types and an index of those names: libraries that build every type take several
+//! times as long, and `ready` waits for this.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ffi::c_void;
+use std::fs::File;
+use std::io::Read as _;
+use std::ptr::{NonNull, null_mut};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// BTF that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -63,15 +69,26 @@ impl Prototype {
     }
 }
 
+/// Names that will be asked for; the kernel has a hundred thousand others.
+#[derive(Default)]
+pub struct Wanted {
+    /// Structures.
+    pub structures: HashSet<&'static str>,
+    /// Functions.
+    pub functions: HashSet<&'static str>,
+    /// Tracepoints.
+    pub tracepoints: HashSet<&'static str>,
+}
+
 /// Type information, indexed.
 pub struct Btf {
-    data: Vec<u8>,
+    data: Bytes,
     strings: usize,
     /// Position of each type, by id; id 0 is `void`.
     types: Vec<u32>,
-    structures: HashMap<Box<str>, u32>,
-    functions: HashMap<Box<str>, u32>,
-    tracepoints: HashMap<Box<str>, u32>,
+    structures: HashMap<&'static str, u32>,
+    functions: HashMap<&'static str, u32>,
+    tracepoints: HashMap<&'static str, u32>,
 }
 
 impl Btf {
@@ -79,15 +96,11 @@ impl Btf {
     ///
     /// # Errors
     /// When the kernel offers none, or it is malformed.
-    pub fn from_kernel() -> Result<Self, BtfError> {
-        Self::parse(std::fs::read("/sys/kernel/btf/vmlinux").map_err(BtfError::Unavailable)?)
+    pub fn from_kernel(wanted: &Wanted) -> Result<Self, BtfError> {
+        Self::parse(Bytes::of_kernel().map_err(BtfError::Unavailable)?, wanted)
     }
 
-    /// Indexes raw BTF.
-    ///
-    /// # Errors
-    /// When it is malformed.
-    pub fn parse(data: Vec<u8>) -> Result<Self, BtfError> {
+    fn parse(data: Bytes, wanted: &Wanted) -> Result<Self, BtfError> {
         let malformed = BtfError::Malformed("header cut short");
         if data.len() < 24 || u16::from_le_bytes([data[0], data[1]]) != MAGIC {
             return Err(malformed);
@@ -112,11 +125,11 @@ impl Btf {
             functions: HashMap::new(),
             tracepoints: HashMap::new(),
         };
-        btf.index(start, end)?;
+        btf.index(start, end, wanted)?;
         Ok(btf)
     }
 
-    fn index(&mut self, start: usize, end: usize) -> Result<(), BtfError> {
+    fn index(&mut self, start: usize, end: usize, wanted: &Wanted) -> Result<(), BtfError> {
         let mut at = start;
         while at < end {
             let id = u32::try_from(self.types.len()).map_err(|_| BtfError::Malformed("too many types"))?;
@@ -132,23 +145,18 @@ impl Btf {
                 0..=19 => 0,
                 _ => return Err(BtfError::Malformed("unknown kind of type")),
             };
-            let name = self.name_at(at);
-            match kind {
-                KIND_STRUCT if is_wanted_structure(name) => {
-                    let name = name.into();
-                    self.structures.insert(name, id);
-                }
-                KIND_FUNC => {
-                    let name = name.into();
-                    self.functions.insert(name, id);
-                }
-                KIND_TYPEDEF => {
-                    if let Some(name) = name.strip_prefix("btf_trace_") {
-                        let name = name.into();
-                        self.tracepoints.insert(name, id);
-                    }
-                }
-                _ => {}
+            let found = match kind {
+                KIND_STRUCT => wanted.structures.get(self.name_at(at)).zip(Some(&mut self.structures)),
+                KIND_FUNC => wanted.functions.get(self.name_at(at)).zip(Some(&mut self.functions)),
+                KIND_TYPEDEF => self
+                    .name_at(at)
+                    .strip_prefix("btf_trace_")
+                    .and_then(|name| wanted.tracepoints.get(name))
+                    .zip(Some(&mut self.tracepoints)),
+                _ => None,
+            };
+            if let Some((name, ids)) = found {
+                ids.insert(name, id);
             }
             at += 12 + extra;
         }
@@ -160,6 +168,12 @@ impl Btf {
         let bytes = self.data.get(self.strings + offset as usize..).unwrap_or_default();
         let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(0);
         std::str::from_utf8(&bytes[..end]).unwrap_or("")
+    }
+
+    fn is_named(&self, position: usize, name: &str) -> bool {
+        let Some(offset) = word(&self.data, position) else { return false };
+        let rest = self.data.get(self.strings + offset as usize..).unwrap_or_default();
+        rest.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
     }
 
     /// Position, kind, number of members, and the `size/type` word of a type.
@@ -180,18 +194,6 @@ impl Btf {
             }
         }
         None
-    }
-
-    /// Whether the kernel has this structure.
-    #[must_use]
-    pub fn has_structure(&self, name: &str) -> bool {
-        self.structures.contains_key(name)
-    }
-
-    /// Size of a structure in bytes.
-    #[must_use]
-    pub fn size_of(&self, structure: &str) -> Option<u32> {
-        self.entry(*self.structures.get(structure)?).map(|(_, _, _, size)| size)
     }
 
     /// Byte offset of `path` (`f_path.dentry`) in a structure; members of anonymous structs and unions count as
@@ -218,7 +220,7 @@ impl Btf {
             }
             (0..count).find_map(|index| {
                 let at = position + 12 + 8 * index;
-                if self.name_at(at) == name { word(&self.data, at + 4) } else { None }
+                if self.is_named(at, name) { word(&self.data, at + 4) } else { None }
             })
         })
     }
@@ -241,11 +243,10 @@ impl Btf {
                 // With the kind flag the upper byte is a bit field's size.
                 bits &= 0x00ff_ffff;
             }
-            let member_name = self.name_at(at);
-            if member_name == name {
+            if self.is_named(at, name) {
                 return Some((bits, member_type));
             }
-            if member_name.is_empty()
+            if self.is_named(at, "")
                 && let Some((inner, found)) = self.member(member_type, name, depth + 1)
             {
                 return Some((bits + inner, found));
@@ -254,28 +255,24 @@ impl Btf {
         None
     }
 
-    /// A function's prototype; `None` when the kernel has no such function (or inlined it away).
+    /// A function's id and prototype; `None` when the kernel has no such function (or inlined it away).
     #[must_use]
-    pub fn function(&self, name: &str) -> Option<Prototype> {
-        let (_, _, _, proto) = self.entry(*self.functions.get(name)?)?;
-        self.prototype(proto)
+    pub fn function(&self, name: &str) -> Option<(u32, Prototype)> {
+        let id = *self.functions.get(name)?;
+        let (_, _, _, proto) = self.entry(id)?;
+        Some((id, self.prototype(proto)?))
     }
 
-    /// Whether the kernel has a tracepoint of this name.
+    /// A tracepoint's id, and its arguments as programs see them.
     #[must_use]
-    pub fn has_tracepoint(&self, name: &str) -> bool {
-        self.tracepoints.contains_key(name)
-    }
-
-    /// Arguments of a tracepoint, as programs see them.
-    #[must_use]
-    pub fn tracepoint(&self, name: &str) -> Option<Prototype> {
-        let (_, _, _, pointer) = self.entry(*self.tracepoints.get(name)?)?;
+    pub fn tracepoint(&self, name: &str) -> Option<(u32, Prototype)> {
+        let id = *self.tracepoints.get(name)?;
+        let (_, _, _, pointer) = self.entry(id)?;
         let (_, _, _, proto) = self.entry(pointer)?;
         let mut prototype = self.prototype(proto)?;
         // The first parameter is the tracepoint's private data.
-        prototype.parameters.remove(0);
-        Some(prototype)
+        prototype.parameters.drain(..1.min(prototype.parameters.len()));
+        Some((id, prototype))
     }
 
     fn prototype(&self, id: u32) -> Option<Prototype> {
@@ -305,6 +302,49 @@ impl Btf {
     }
 }
 
+/// The bytes of the kernel's type information.
+enum Bytes {
+    Mapped(NonNull<c_void>, usize),
+    Read(Vec<u8>),
+}
+
+impl Bytes {
+    /// Mapped where the kernel lets it be mapped: reading them goes page by page, and takes as long as the index.
+    fn of_kernel() -> std::io::Result<Self> {
+        let mut file = File::open("/sys/kernel/btf/vmlinux")?;
+        let size = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        // SAFETY: a new mapping at an address the kernel chooses. What is mapped is never written (kernel/bpf/sysfs_btf.c).
+        let mapped = unsafe { mmap(null_mut(), size, ProtFlags::READ, MapFlags::PRIVATE, &file, 0) };
+        if let Some(start) = mapped.ok().and_then(NonNull::new) {
+            return Ok(Self::Mapped(start, size));
+        }
+        let mut read = Vec::with_capacity(size + 1);
+        file.read_to_end(&mut read)?;
+        Ok(Self::Read(read))
+    }
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            // SAFETY: the mapping is of this size, stays until this value is dropped, and is never written.
+            Self::Mapped(start, size) => unsafe { std::slice::from_raw_parts(start.as_ptr().cast(), *size) },
+            Self::Read(read) => read,
+        }
+    }
+}
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        if let Self::Mapped(start, size) = self {
+            // SAFETY: the mapping made in `of_kernel`, which nothing refers to any more. It cannot fail then.
+            let _ = unsafe { munmap(start.as_ptr(), *size) };
+        }
+    }
+}
+
 fn word(data: &[u8], at: usize) -> Option<u32> {
     data.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)
 }
@@ -313,56 +353,32 @@ const fn kind_of(info: u32) -> u32 {
     (info >> 24) & 0x1f
 }
 
-/// Structures whose members are asked for; the kernel has ten thousand others.
-fn is_wanted_structure(name: &str) -> bool {
-    matches!(
-        name,
-        "file"
-            | "inode"
-            | "dentry"
-            | "super_block"
-            | "mount"
-            | "task_struct"
-            | "cred"
-            | "files_struct"
-            | "fdtable"
-            | "fs_struct"
-            | "iattr"
-            | "renamedata"
-            | "kiocb"
-            | "io_kiocb"
-            | "io_uring_task"
-            | "io_ring_ctx"
-            | "io_uring_cqe"
-            | "vm_fault"
-            | "vm_area_struct"
-            | "backing_file"
-            | "fsnotify_mark"
-            | "nsproxy"
-            | "mnt_namespace"
-            | "pt_regs"
-            | "trace_event_raw_sys_exit"
-            | "trace_event_raw_io_uring_complete"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn wanted() -> Wanted {
+        Wanted {
+            structures: HashSet::from(["file", "dentry"]),
+            functions: HashSet::from(["vfs_write"]),
+            tracepoints: HashSet::from(["sys_exit"]),
+        }
+    }
+
     #[test]
     fn the_running_kernels_types_are_found() {
-        let Ok(btf) = Btf::from_kernel() else {
+        let Ok(btf) = Btf::from_kernel(&wanted()) else {
             eprintln!("skipped: this kernel has no BTF");
             return;
         };
         assert!(btf.offset_of("file", "f_path.dentry").is_some());
         assert!(btf.offset_of("dentry", "d_name.name").is_some());
         assert!(btf.offset_of("dentry", "d_name.len").is_some());
-        let write = btf.function("vfs_write").expect("every kernel has vfs_write");
+        let (_, write) = btf.function("vfs_write").expect("every kernel has vfs_write");
         assert_eq!(write.pointer_to("file", 0), Some(0));
         assert!(!write.returns_pointer);
-        assert!(btf.has_tracepoint("sys_exit"));
+        let (_, exit) = btf.tracepoint("sys_exit").expect("every kernel has sys_exit");
+        assert_eq!(exit.pointer_to("pt_regs", 0), Some(0));
         assert_eq!(btf.offset_of("file", "no_such_member"), None);
         assert_eq!(btf.enumerator("PIDTYPE_TGID"), Some(1));
         assert_eq!(btf.enumerator("NO_SUCH_ENUMERATOR"), None);
@@ -370,10 +386,8 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_btf_are_refused() {
-        assert!(Btf::parse(Vec::new()).is_err());
-        assert!(
-            Btf::parse(vec![0x9f, 0xeb, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
-                .is_err()
-        );
+        assert!(Btf::parse(Bytes::Read(Vec::new()), &wanted()).is_err());
+        let beyond = [0x9f, 0xeb, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert!(Btf::parse(Bytes::Read(beyond.to_vec()), &wanted()).is_err());
     }
 }

@@ -78,6 +78,8 @@ pub struct Facts {
     pub euid: u32,
     /// Effective capabilities; inside a user namespace they count for nothing here.
     pub caps: Caps,
+    /// `/proc` is not mounted: of what follows nothing is known that is read there.
+    pub without_proc: bool,
     /// In the initial user namespace.
     pub initial_user_ns: bool,
     /// In the initial pid namespace: actor pids in records can be looked up in our `/proc`.
@@ -126,6 +128,7 @@ impl Facts {
             caps: Caps(
                 field(&status, "CapEff:").and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0),
             ),
+            without_proc: !exists("proc/self/status"),
             initial_user_ns: is_identity_map(&read("proc/self/uid_map")),
             seccomp_filter: field(&status, "Seccomp:") == Some("2"),
             lockdown: Lockdown::parse(&read("sys/kernel/security/lockdown")),
@@ -168,6 +171,9 @@ fn tracefs(table: &MountTable) -> Option<PathBuf> {
 /// trying.
 #[must_use]
 pub fn missing_for_ebpf(facts: &Facts) -> Option<String> {
+    if facts.without_proc {
+        return Some("/proc is not mounted; run `mount -t proc proc /proc`".to_owned());
+    }
     if !facts.initial_user_ns {
         return Some(
             "this is a user namespace, where capabilities do not reach the kernel's tracing; \

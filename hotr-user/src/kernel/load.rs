@@ -7,13 +7,14 @@ use std::os::fd::OwnedFd;
 
 use aya::programs::{Program, ProgramError, ProgramType};
 use aya::sys::is_program_supported;
-use aya::{Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfError};
 use hotr_common::hook::Hook;
 
-use super::btf::{Btf, BtfError};
-use super::offsets::{MissingField, offsets};
+use super::btf::BtfError;
+use super::offsets::MissingField;
 use super::table::{HELPERS, Programs, SITES, Site};
 use super::tracepoints::Manner;
+use super::types::{self, KernelTypes};
 use super::{preload, rules, tracepoints};
 use crate::options::TierChoice;
 
@@ -79,10 +80,10 @@ pub enum LoadError {
     #[error(transparent)]
     Field(#[from] MissingField),
     /// The object was refused.
-    #[error("load the eBPF object: {}; see `hotr doctor` for what this kernel allows", chain(.0))]
+    #[error("load the eBPF object: {}; {}", chain(.0), next_step(.0))]
     Object(#[source] EbpfError),
     /// A program was refused.
-    #[error("attach {program}: {}; see `hotr doctor` for what this kernel allows", chain(.error))]
+    #[error("attach {program}: {}; {}", chain(.error), next_step(.error))]
     Program {
         /// Its name.
         program: &'static str,
@@ -104,10 +105,12 @@ pub enum LoadError {
 }
 
 /// An error with its causes, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
-    // aya appends the verifier's words even when it never came to speak.
-    if let Some(short) = text.strip_suffix(". Verifier output: ") {
+    // aya appends the verifier's words even when it never came to speak, or had nothing against the program.
+    if let Some((short, words)) = text.split_once(". Verifier output: ")
+        && (words.is_empty() || !matches!(os_error(error), Some(libc::EACCES | libc::EINVAL | libc::E2BIG)))
+    {
         text = short.to_owned();
     }
     let mut next = error.source();
@@ -131,6 +134,21 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What can be done about an error of the kernel's.
+fn next_step(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    match os_error(error) {
+        Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (`ulimit -n`)",
+        Some(libc::ENOMEM) => "free memory, or raise the memory limit of the cgroup",
+        _ => "see `hotr doctor` for what this kernel allows",
+    }
+}
+
+/// The number the kernel answered with.
+fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    std::iter::successors(Some(error), |error| error.source())
+        .find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())
+}
+
 /// Raises the limit of locked memory, which kernels before 5.11 account maps to. Newer ones do not need it, and
 /// containers often refuse it.
 fn raise_memlock() {
@@ -152,22 +170,21 @@ pub fn possible_cpus() -> usize {
 ///
 /// # Errors
 /// When the kernel has no BTF, lacks a field, or refuses the maps.
-pub fn load(btf: &Btf, kernel: Option<&AyaBtf>, ring_bytes: u32) -> Result<Ebpf, LoadError> {
+pub fn load(kernel: &KernelTypes, ring_bytes: u32) -> Result<Ebpf, LoadError> {
     raise_memlock();
     // Asked with the smallest program there is: a refusal of all would come out as a defect of the object.
     is_program_supported(ProgramType::RawTracePoint)
         .map_err(|error| LoadError::Program { program: "any program", error })?;
-    let mut offsets = offsets(btf)?;
+    let mut offsets = kernel.offsets;
     for site in SITES.iter().rev() {
         // The preferred site of a hook comes first in the table, so it is set last.
-        if let Some(arguments) = btf.function(site.function).and_then(|found| site.arguments(&found)) {
+        if let Some(arguments) = kernel.function(site.function).and_then(|found| site.arguments(found)) {
             offsets.arguments[site.hook as usize] = arguments;
         }
     }
-    tracepoints::set_arguments(btf, &mut offsets);
+    tracepoints::set_arguments(kernel, &mut offsets);
     let offsets = OffsetsPod(offsets);
-    EbpfLoader::new()
-        .btf(kernel)
+    types::loader()
         .override_global("OFF", &offsets, true)
         .map_max_entries("RECORDS", ring_bytes)
         .map_max_entries("COUNTERS", u32::try_from(possible_cpus()).unwrap_or(u32::MAX))
@@ -191,7 +208,7 @@ pub struct Attached {
 }
 
 /// Attaches every hook. `manner` is how this kernel runs programs on tracepoints.
-pub fn attach(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice, manner: Manner) -> Attached {
+pub fn attach(ebpf: &mut Ebpf, kernel: &KernelTypes, choice: TierChoice, manner: Manner) -> Attached {
     let tiers: &[Tier] = match choice {
         TierChoice::Auto => &[Tier::Fentry, Tier::Kprobe],
         TierChoice::Fentry => &[Tier::Fentry],
@@ -204,14 +221,14 @@ pub fn attach(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice, m
         // Asked before any program is verified in vain.
         refused.kprobe = Some("this kernel has no kprobes".to_owned());
     }
-    preload_tiers(ebpf, btf, kernel, choice, manner, &mut refused);
+    preload_tiers(ebpf, kernel, choice, manner, &mut refused);
     let mut plan = Vec::new();
     for hook in Hook::ALL {
         let sites: Vec<&Site> = SITES.iter().filter(|site| site.hook == hook).collect();
         if sites.is_empty() {
             continue;
         }
-        plan.push(attach_hook(ebpf, btf, kernel, hook, &sites, tiers, &mut refused));
+        plan.push(attach_hook(ebpf, kernel, hook, &sites, tiers, &mut refused));
     }
     let best = plan.iter().filter_map(|hook| hook.tier).min();
     if let Some(tier) = best {
@@ -223,7 +240,7 @@ pub fn attach(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice, m
     let mut events = Vec::new();
     if matches!(choice, TierChoice::Auto | TierChoice::Tracepoint) {
         // A hook that the kernel merely lacks, because another one tells the same there, gets none.
-        events = tracepoints::attach(ebpf, btf, kernel, manner, &mut plan);
+        events = tracepoints::attach(ebpf, kernel, manner, &mut plan);
     }
     Attached { plan, events }
 }
@@ -231,8 +248,7 @@ pub fn attach(ebpf: &mut Ebpf, btf: &Btf, kernel: &AyaBtf, choice: TierChoice, m
 /// Loads the programs that will be attached: of the first tier that the kernel does not refuse altogether.
 fn preload_tiers(
     ebpf: &mut Ebpf,
-    btf: &Btf,
-    kernel: &AyaBtf,
+    kernel: &KernelTypes,
     choice: TierChoice,
     manner: Manner,
     refused: &mut Refused,
@@ -243,17 +259,17 @@ fn preload_tiers(
         let answer = ebpf.program_mut(name).map(|program| preload::load(program, function, kernel));
         match answer {
             Some(Err(error)) if is_refusal(&error) => refused.fentry = Some(chain(&error)),
-            _ => wanted = programs_of(btf, Tier::Fentry),
+            _ => wanted = programs_of(kernel, Tier::Fentry),
         }
     }
     if wanted.is_empty()
         && matches!(choice, TierChoice::Auto | TierChoice::Kprobe)
         && refused.kprobe.is_none()
     {
-        wanted = programs_of(btf, Tier::Kprobe);
+        wanted = programs_of(kernel, Tier::Kprobe);
     }
     if wanted.is_empty() && matches!(choice, TierChoice::Auto | TierChoice::Tracepoint) {
-        wanted = tracepoints::programs(btf, manner);
+        wanted = tracepoints::programs(kernel, manner);
     }
     preload::preload(ebpf, kernel, &wanted);
 }
@@ -262,12 +278,12 @@ fn preload_tiers(
 const PROBE: (&str, &str) = ("fexit_write", "vfs_write");
 
 /// Names of a tier's programs, each with the function it will be attached to.
-fn programs_of(btf: &Btf, tier: Tier) -> HashMap<&'static str, &'static str> {
+fn programs_of(kernel: &KernelTypes, tier: Tier) -> HashMap<&'static str, &'static str> {
     let mut wanted = HashMap::new();
     let sites = SITES
         .iter()
-        .filter(|site| btf.function(site.function).is_some_and(|it| site.arguments(&it).is_some()));
-    let helpers = HELPERS.iter().filter(|(function, _)| btf.function(function).is_some());
+        .filter(|site| kernel.function(site.function).is_some_and(|it| site.arguments(it).is_some()));
+    let helpers = HELPERS.iter().filter(|(function, _)| kernel.function(function).is_some());
     let all = sites
         .map(|site| (site.function, &site.programs))
         .chain(helpers.map(|(function, them)| (*function, them)));
@@ -293,8 +309,7 @@ struct Refused {
 
 fn attach_hook(
     ebpf: &mut Ebpf,
-    btf: &Btf,
-    kernel: &AyaBtf,
+    kernel: &KernelTypes,
     hook: Hook,
     sites: &[&Site],
     tiers: &[Tier],
@@ -308,7 +323,7 @@ fn attach_hook(
             continue;
         }
         for site in sites {
-            if btf.function(site.function).and_then(|found| site.arguments(&found)).is_none() {
+            if kernel.function(site.function).and_then(|found| site.arguments(found)).is_none() {
                 why.push(format!("{}: this kernel has no {}", tier.as_str(), site.function));
                 continue;
             }
@@ -338,20 +353,13 @@ fn attach_hook(
 
 /// Whether the error is about permission for, or the presence of, the whole tier.
 fn is_refusal(error: &ProgramError) -> bool {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = next {
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            return matches!(io.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP));
-        }
-        next = cause.source();
-    }
-    false
+    matches!(os_error(error), Some(libc::EPERM | libc::EOPNOTSUPP))
 }
 
 /// Attaches all programs of a site, or none.
 fn attach_site(
     ebpf: &mut Ebpf,
-    kernel: &AyaBtf,
+    kernel: &KernelTypes,
     function: &str,
     programs: &Programs,
     tier: Tier,
@@ -369,7 +377,12 @@ fn attach_site(
     Ok(())
 }
 
-fn attach_program(ebpf: &mut Ebpf, kernel: &AyaBtf, function: &str, name: &str) -> Result<(), ProgramError> {
+fn attach_program(
+    ebpf: &mut Ebpf,
+    kernel: &KernelTypes,
+    function: &str,
+    name: &str,
+) -> Result<(), ProgramError> {
     let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
     preload::load(program, function, kernel)?;
     match program {

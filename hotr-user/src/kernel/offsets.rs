@@ -5,6 +5,41 @@ use hotr_common::offsets::{ABSENT, Arguments, Offsets};
 
 use super::btf::Btf;
 
+/// Structures whose members are asked for.
+pub(super) const STRUCTURES: &[&str] = &[
+    "file",
+    "inode",
+    "dentry",
+    "super_block",
+    "mount",
+    "task_struct",
+    "cred",
+    "files_struct",
+    "fdtable",
+    "fs_struct",
+    "iattr",
+    "renamedata",
+    "kiocb",
+    "io_kiocb",
+    "io_uring_task",
+    "io_ring_ctx",
+    "io_uring_cqe",
+    "vm_fault",
+    "vm_area_struct",
+    "backing_file",
+    "fsnotify_mark",
+    "nsproxy",
+    "mnt_namespace",
+    "pt_regs",
+    "trace_event_raw_sys_exit",
+    "trace_event_raw_io_uring_complete",
+];
+
+/// A function of the kernel for programs alone, which is there when `current` can be had with its type.
+pub(super) const TYPED_TASK: &str = "bpf_get_current_task_btf";
+/// The same for the user's registers of a task.
+pub(super) const TYPED_REGISTERS: &str = "bpf_task_pt_regs";
+
 /// A field without which no program can work.
 #[derive(Debug, thiserror::Error)]
 #[error("find {structure}.{member} in the kernel's BTF: not there; please report this kernel")]
@@ -108,8 +143,8 @@ pub fn offsets(btf: &Btf) -> Result<Offsets, MissingField> {
         mark_group: need("fsnotify_mark", "group")?,
         regs_sysno: need("pt_regs", registers.1)?,
         dirty_pages: btf.enumerator("I_DIRTY_PAGES").unwrap_or(DIRTY_PAGES),
-        has_typed_task: u32::from(btf.function("bpf_get_current_task_btf").is_some()),
-        has_typed_registers: u32::from(btf.function("bpf_task_pt_regs").is_some()),
+        has_typed_task: u32::from(btf.function(TYPED_TASK).is_some()),
+        has_typed_registers: u32::from(btf.function(TYPED_REGISTERS).is_some()),
         task_min_flt: need("task_struct", "min_flt")?,
         task_maj_flt: need("task_struct", "maj_flt")?,
         task_migration_disabled: optional("task_struct", "migration_disabled"),

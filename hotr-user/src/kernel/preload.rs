@@ -7,14 +7,16 @@ use std::collections::HashMap;
 use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
 
+use aya::Ebpf;
 use aya::programs::{Program, ProgramError};
-use aya::{Btf as AyaBtf, Ebpf};
+
+use super::types::KernelTypes;
 
 /// No machine gets faster by more.
 const MAX_WORKERS: usize = 16;
 
 /// Loads the programs whose name is in `wanted`, each for the function or tracepoint that stands there.
-pub(super) fn preload(ebpf: &mut Ebpf, kernel: &AyaBtf, wanted: &HashMap<&str, &str>) {
+pub(super) fn preload(ebpf: &mut Ebpf, kernel: &KernelTypes, wanted: &HashMap<&str, &str>) {
     let programs = ebpf.programs_mut().filter_map(|(name, program)| Some((program, *wanted.get(name)?)));
     let waiting: Mutex<Vec<(&mut Program, &str)>> = Mutex::new(programs.collect());
     let work = || {
@@ -40,14 +42,14 @@ fn next<T>(waiting: &Mutex<Vec<T>>) -> Option<T> {
 ///
 /// # Errors
 /// When the kernel refuses it.
-pub(super) fn load(program: &mut Program, function: &str, kernel: &AyaBtf) -> Result<(), ProgramError> {
+pub(super) fn load(program: &mut Program, function: &str, kernel: &KernelTypes) -> Result<(), ProgramError> {
     if program.fd().is_ok() {
         return Ok(());
     }
     match program {
-        Program::FEntry(program) => program.load(function, kernel),
-        Program::FExit(program) => program.load(function, kernel),
-        Program::BtfTracePoint(program) => program.load(function, kernel),
+        Program::FEntry(program) => program.load(function, kernel.for_aya()),
+        Program::FExit(program) => program.load(function, kernel.for_aya()),
+        Program::BtfTracePoint(program) => program.load(function, kernel.for_aya()),
         Program::KProbe(program) => program.load(),
         Program::TracePoint(program) => program.load(),
         _ => Err(ProgramError::NotLoaded),

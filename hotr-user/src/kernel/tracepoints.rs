@@ -4,19 +4,18 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 
+use aya::Ebpf;
 use aya::maps::{MapData, ProgramArray};
 use aya::programs::{BtfTracePoint, ProgramError, ProgramFd};
-use aya::{Btf as AyaBtf, Ebpf};
 use hotr_common::hook::Hook;
-use hotr_common::offsets::{Arguments, NO_ARG, Offsets};
+use hotr_common::offsets::{ABSENT, Arguments, NO_ARG, Offsets};
 use hotr_common::rules::Class;
 
-use super::btf::Btf;
 use super::load::{PlannedHook, Tier, chain};
-use super::offsets::offsets;
-use super::perf::{self, Events};
+use super::perf::Events;
 use super::syscalls;
 use super::table::is_optional;
+use super::types::KernelTypes;
 use super::{preload, rules};
 
 /// The program that wakes userspace after the one on `sys_exit`.
@@ -41,8 +40,8 @@ enum Completion {
     UserData,
 }
 
-fn completion(btf: &Btf) -> Option<Completion> {
-    let complete = btf.tracepoint("io_uring_complete")?;
+fn completion(kernel: &KernelTypes) -> Option<Completion> {
+    let complete = kernel.tracepoint("io_uring_complete")?;
     let request =
         |second, ret_pointer| Completion::Request(Arguments { subject: 1, second, ret: NO_ARG, ret_pointer });
     if complete.parameters.get(2).is_some_and(|name| name.as_deref() == Some("io_uring_cqe")) {
@@ -52,13 +51,13 @@ fn completion(btf: &Btf) -> Option<Completion> {
         return Some(request(3, 0));
     }
     // (ctx, req, opcode, user_data, …); before it named the request, it had five parameters.
-    let submit = btf.tracepoint("io_uring_submit_sqe")?;
+    let submit = kernel.tracepoint("io_uring_submit_sqe")?;
     (submit.parameters.len() > 5).then_some(Completion::UserData)
 }
 
 /// Positions of the io_uring tracepoint's arguments, for the frozen offsets.
-pub fn set_arguments(btf: &Btf, offsets: &mut Offsets) {
-    if let Some(Completion::Request(arguments)) = completion(btf) {
+pub fn set_arguments(kernel: &KernelTypes, offsets: &mut Offsets) {
+    if let Some(Completion::Request(arguments)) = completion(kernel) {
         offsets.arguments[Hook::UringTrace as usize] = arguments;
     }
 }
@@ -78,15 +77,12 @@ fn stand_in(hook: Hook) -> Option<Hook> {
 /// in the way. Returns the perf events that programs hang on.
 pub fn attach(
     ebpf: &mut Ebpf,
-    btf: &Btf,
-    kernel: &AyaBtf,
+    kernel: &KernelTypes,
     manner: Manner,
     plan: &mut [PlannedHook],
 ) -> Vec<OwnedFd> {
-    let ruled = offsets(btf)
-        .map_err(|error| error.to_string())
-        .and_then(|offsets| rules::write(ebpf, &offsets, plan).map_err(|error| chain(&error)));
-    if let Err(why) = ruled {
+    if let Err(error) = rules::write(ebpf, &kernel.offsets, plan) {
+        let why = chain(&error);
         for row in plan.iter_mut().filter(|row| row.tier.is_none()) {
             row.why = format!("{}; tracepoint: {why}", row.why);
         }
@@ -102,8 +98,8 @@ pub fn attach(
         }
         let (function, outcome): (&'static str, _) = match traced {
             Hook::Dirty => (DIRTY, attach_programs(ebpf, kernel, &with_copies(DIRTY_PROGRAMS, manner))),
-            Hook::UringTrace => (URING, attach_uring(ebpf, btf, kernel, manner, &mut events)),
-            _ => (SYS_EXIT, attach_exit(ebpf, btf, kernel, manner, &mut events)),
+            Hook::UringTrace => (URING, attach_uring(ebpf, kernel, manner, &mut events)),
+            _ => (SYS_EXIT, attach_exit(ebpf, kernel, manner, &mut events)),
         };
         for row in &mut waiting {
             match &outcome {
@@ -132,12 +128,11 @@ pub fn attach(
 /// The programs on `sys_exit`: where they could be preempted by way of perf, unless that cannot be had.
 fn attach_exit(
     ebpf: &mut Ebpf,
-    btf: &Btf,
-    kernel: &AyaBtf,
+    kernel: &KernelTypes,
     manner: Manner,
     events: &mut Vec<OwnedFd>,
 ) -> Result<(), String> {
-    if goes_by_perf(btf, manner)
+    if goes_by_perf(kernel, manner)
         && let Ok(event) = attach_exit_by_perf(ebpf, kernel)
     {
         events.push(event);
@@ -147,43 +142,53 @@ fn attach_exit(
     attach_programs(ebpf, kernel, EXIT_PROGRAMS)
 }
 
-fn attach_exit_by_perf(ebpf: &mut Ebpf, kernel: &AyaBtf) -> Result<OwnedFd, String> {
+fn attach_exit_by_perf(ebpf: &mut Ebpf, kernel: &KernelTypes) -> Result<OwnedFd, String> {
     load_classes(ebpf, kernel, "PERF_CLASSES", PERF_CLASS_PROGRAMS)?;
     attach_by_perf(ebpf, kernel, PERF_EXIT, "raw_syscalls/sys_exit")
 }
 
 fn attach_uring(
     ebpf: &mut Ebpf,
-    btf: &Btf,
-    kernel: &AyaBtf,
+    kernel: &KernelTypes,
     manner: Manner,
     events: &mut Vec<OwnedFd>,
 ) -> Result<(), String> {
-    if goes_by_perf(btf, manner)
-        && tells_request(btf)
+    if goes_by_perf(kernel, manner)
+        && tells_request(kernel)
         && let Ok(event) = attach_by_perf(ebpf, kernel, PERF_URING, "io_uring/io_uring_complete")
     {
         events.push(event);
         return Ok(());
     }
-    attach_programs(ebpf, kernel, uring_programs(btf))
+    attach_programs(ebpf, kernel, uring_programs(kernel))
 }
 
-fn attach_by_perf(ebpf: &mut Ebpf, kernel: &AyaBtf, name: &str, event: &str) -> Result<OwnedFd, String> {
+fn attach_by_perf(ebpf: &mut Ebpf, kernel: &KernelTypes, name: &str, event: &str) -> Result<OwnedFd, String> {
     let descriptor = loaded(ebpf, kernel, name, "").map_err(|error| chain(&error))?;
     let events = Events::open().map_err(|error| format!("open tracefs: {error}"))?;
     events.attach(event, descriptor.as_fd()).map_err(|error| error.to_string())
 }
 
 /// Whether programs on `sys_exit` and `io_uring_complete` go by way of perf, which costs more where it is not needed.
-fn goes_by_perf(btf: &Btf, manner: Manner) -> bool {
-    manner.preemptible && perf::knows_exit(btf)
+fn goes_by_perf(kernel: &KernelTypes, manner: Manner) -> bool {
+    manner.preemptible && kernel.knows_exit
 }
 
 /// Whether perf's record of an io_uring completion has the request and the result.
-fn tells_request(btf: &Btf) -> bool {
-    ["req", "res"].iter().all(|member| btf.offset_of("trace_event_raw_io_uring_complete", member).is_some())
+fn tells_request(kernel: &KernelTypes) -> bool {
+    kernel.offsets.trace_uring_req != ABSENT && kernel.offsets.trace_uring_res != ABSENT
 }
+
+/// Every tracepoint that is asked for.
+pub(super) const ALL: &[&str] = &[
+    SYS_EXIT,
+    "writeback_mark_inode_dirty",
+    "ctime_ns_xchg",
+    "ctime_xchg_skip",
+    "inode_set_ctime_to_ts",
+    "io_uring_complete",
+    "io_uring_submit_sqe",
+];
 
 const SYS_EXIT: &str = "sys_exit";
 const DIRTY: &str = "writeback_mark_inode_dirty";
@@ -217,22 +222,22 @@ pub fn copies() -> impl Iterator<Item = &'static [&'static str]> {
 }
 
 /// Names of this tier's programs on this kernel, each with its tracepoint.
-pub(super) fn programs(btf: &Btf, manner: Manner) -> HashMap<&'static str, &'static str> {
+pub(super) fn programs(kernel: &KernelTypes, manner: Manner) -> HashMap<&'static str, &'static str> {
     let mut all = with_copies(DIRTY_PROGRAMS, manner);
     all.extend(with_copies(VICTIM_PROGRAMS, manner));
-    let classes = if goes_by_perf(btf, manner) {
+    let classes = if goes_by_perf(kernel, manner) {
         all.push((PERF_EXIT, SYS_EXIT));
-        if tells_request(btf) {
+        if tells_request(kernel) {
             all.push((PERF_URING, URING));
         }
         PERF_CLASS_PROGRAMS
     } else {
         all.extend(EXIT_PROGRAMS);
-        all.extend(uring_programs(btf));
+        all.extend(uring_programs(kernel));
         CLASS_PROGRAMS
     };
     all.extend(classes.iter().map(|(_, name)| (*name, SYS_EXIT)));
-    all.retain(|(_, tracepoint)| btf.tracepoint(tracepoint).is_some());
+    all.retain(|(_, tracepoint)| kernel.tracepoint(tracepoint).is_some());
     all.into_iter().collect()
 }
 
@@ -266,7 +271,7 @@ const PERF_CLASS_PROGRAMS: &[(Class, &str)] = &[
 
 fn load_classes(
     ebpf: &mut Ebpf,
-    kernel: &AyaBtf,
+    kernel: &KernelTypes,
     map: &str,
     programs: &[(Class, &str)],
 ) -> Result<(), String> {
@@ -280,15 +285,20 @@ fn load_classes(
 }
 
 /// A program, loaded for a tracepoint unless it has been.
-fn loaded(ebpf: &mut Ebpf, kernel: &AyaBtf, name: &str, tracepoint: &str) -> Result<ProgramFd, ProgramError> {
+fn loaded(
+    ebpf: &mut Ebpf,
+    kernel: &KernelTypes,
+    name: &str,
+    tracepoint: &str,
+) -> Result<ProgramFd, ProgramError> {
     let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
     preload::load(program, tracepoint, kernel)?;
     Ok(program.fd()?.try_clone()?)
 }
 
 /// The programs that see io_uring's completions on this kernel, and their tracepoints.
-fn uring_programs(btf: &Btf) -> &'static [(&'static str, &'static str)] {
-    match completion(btf) {
+fn uring_programs(kernel: &KernelTypes) -> &'static [(&'static str, &'static str)] {
+    match completion(kernel) {
         Some(Completion::Request(_)) => &[("uring_complete", "io_uring_complete")],
         Some(Completion::UserData) => {
             &[("uring_submit", "io_uring_submit_sqe"), ("uring_complete_by_data", "io_uring_complete")]
@@ -297,7 +307,7 @@ fn uring_programs(btf: &Btf) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-fn attach_programs(ebpf: &mut Ebpf, kernel: &AyaBtf, programs: &[(&str, &str)]) -> Result<(), String> {
+fn attach_programs(ebpf: &mut Ebpf, kernel: &KernelTypes, programs: &[(&str, &str)]) -> Result<(), String> {
     if programs.is_empty() {
         return Err("this kernel's tracepoint does not tell which request ended".to_owned());
     }
@@ -309,7 +319,7 @@ fn attach_programs(ebpf: &mut Ebpf, kernel: &AyaBtf, programs: &[(&str, &str)]) 
 
 fn attach_program(
     ebpf: &mut Ebpf,
-    kernel: &AyaBtf,
+    kernel: &KernelTypes,
     name: &str,
     tracepoint: &str,
 ) -> Result<(), ProgramError> {

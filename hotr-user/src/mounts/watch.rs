@@ -31,20 +31,11 @@ impl MountWatch {
         let open = || File::open("/proc/thread-self/mountinfo");
         let mut watch = Self { file: open()?, news: open()?, text: Vec::new() };
         // Polled once before the first read: a change after this point is news.
-        watch.changed()?;
+        has_news(&watch.file)?;
         has_news(&watch.news)?;
         watch.text = watch.read()?;
         let table = MountTable::parse(&watch.text);
         Ok((watch, table))
-    }
-
-    /// Whether something changed since the last poll of this descriptor, by whomever. In an epoll loop the event
-    /// itself is that answer: call [`refresh`](Self::refresh) there.
-    ///
-    /// # Errors
-    /// Whatever poll(2) says.
-    pub fn changed(&self) -> io::Result<bool> {
-        has_news(&self.file)
     }
 
     /// The table, when it is another one than at the last call. Costs one system call when it is not.

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use super::text::{push_clock, push_padded, push_visible, unix_time};
 use super::{Buffered, Printer};
 use crate::event::{Actor, Change};
-use crate::report::{ChannelInfo, KernelTotals, Raw, Report, Root};
+use crate::report::{ChannelInfo, KernelTotals, Raw, Report, Root, meaning_of_loss};
 
 mod clock;
 mod reload;
@@ -164,6 +164,10 @@ impl<W: Write> Printer for HumanPrinter<W> {
                 if let Some(path) = path {
                     self.out.bytes.extend_from_slice(b"  ");
                     push_visible(&mut self.out.bytes, path.as_os_str().as_encoded_bytes());
+                }
+                if let Some(why) = meaning_of_loss(*channel, reason) {
+                    self.out.bytes.extend_from_slice(b"  ");
+                    self.out.bytes.extend_from_slice(why.as_bytes());
                 }
             }
             Report::Channel { channel, state, why } => {

@@ -9,7 +9,7 @@ use super::object::{Object, quote_word};
 use super::{Buffered, Printer, mask};
 use crate::event::{Actor, Change, Missed};
 use crate::pipeline::confirm::Confirmed;
-use crate::report::{ChannelInfo, KernelTotals, Raw, Reload, ReloadState, Report, Root};
+use crate::report::{ChannelInfo, KernelTotals, Raw, Reload, ReloadState, Report, Root, meaning_of_loss};
 
 /// Prints JSON Lines; `seq` counts the change lines from 1.
 #[derive(Debug)]
@@ -43,6 +43,7 @@ impl<W: Write> Printer for JsonPrinter<W> {
                 line.word("reason", reason);
                 line.number("count", *count);
                 line.maybe(path.as_deref(), |line, path| line.path("path", "path_b64", path));
+                line.maybe(meaning_of_loss(*channel, reason), |line, why| line.text("why", why.as_bytes()));
             }
             Report::Channel { channel, state, why } => {
                 line.word("type", "channel");

@@ -6,22 +6,23 @@ mod storms;
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use aya::maps::{Array, HashMap, MapData, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
 use aya::programs::RawTracePoint;
-use aya::{Btf as AyaBtf, Ebpf, Pod};
+use aya::{Ebpf, Pod};
 use hotr_common::config::{
     Live, MAX_ROOTS, MAX_SUPERBLOCKS, ROOT_LAYER, Registered, RootSlot, STORMS, Storm,
 };
 use hotr_common::counters::Counters;
 use hotr_common::record::Record;
 
-use crate::kernel::btf::Btf;
 use crate::kernel::load::{self, Attached, LoadError, PlannedHook};
 use crate::kernel::tracepoints::Manner;
+use crate::kernel::types::KernelTypes;
 use crate::options::TierChoice;
+use crate::report::KernelTotals;
 use shared::Shared;
 use skipped::Skipped;
 use storms::StormTable;
@@ -58,7 +59,10 @@ pub struct EbpfOptions {
 
 /// The running channel.
 pub struct EbpfSource {
-    ring: RingBuf<MapData>,
+    /// Mapped when everything is attached: it is large, and what is needed until then is given back before.
+    ring: Option<RingBuf<MapData>>,
+    /// Of the ring buffer's map: readable when there are records.
+    wake: OwnedFd,
     live: Array<MapData, LivePod>,
     roots: HashMap<MapData, u64, u32>,
     slots: Array<MapData, SlotPod>,
@@ -79,17 +83,10 @@ impl EbpfSource {
     ///
     /// # Errors
     /// When the kernel refuses the object, or lacks what every tier needs.
-    pub fn load(options: EbpfOptions) -> Result<(Self, Btf, AyaBtf), LoadError> {
-        // Two readers, for they want different things of it, at the same time: both take long.
-        let (btf, kernel) = std::thread::scope(|scope| {
-            let kernel = scope.spawn(AyaBtf::from_sys_fs);
-            (Btf::from_kernel(), kernel.join())
-        });
-        let btf = btf?;
-        let kernel = kernel.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let kernel = kernel.map_err(|error| LoadError::Object(error.into()))?;
+    pub fn load(options: EbpfOptions) -> Result<(Self, KernelTypes), LoadError> {
+        let kernel = KernelTypes::read()?;
         let cpus = load::possible_cpus();
-        let mut ebpf = load::load(&btf, Some(&kernel), options.ring_bytes)?;
+        let mut ebpf = load::load(&kernel, options.ring_bytes)?;
         let settings = Live {
             lowest: u64::MAX,
             highest: 0,
@@ -103,7 +100,8 @@ impl EbpfSource {
             epoch: 0,
         };
         let mut source = Self {
-            ring: take(&mut ebpf, "RECORDS")?,
+            ring: None,
+            wake: descriptor(&ebpf, RECORDS)?,
             live: take(&mut ebpf, ".bss")?,
             roots: take(&mut ebpf, "ROOTS")?,
             slots: take(&mut ebpf, "ROOT_SLOTS")?,
@@ -118,14 +116,20 @@ impl EbpfSource {
             ebpf,
         };
         source.publish()?;
-        Ok((source, btf, kernel))
+        Ok((source, kernel))
     }
 
     /// Attaches every hook at the best tier. Roots should be registered before.
-    pub fn attach(&mut self, btf: &Btf, kernel: &AyaBtf, choice: TierChoice) {
+    ///
+    /// # Errors
+    /// When the ring buffer cannot be mapped.
+    pub fn attach(&mut self, kernel: KernelTypes, choice: TierChoice) -> Result<(), LoadError> {
         let manner = self.manner();
-        self.attached = load::attach(&mut self.ebpf, btf, kernel, choice, manner);
+        self.attached = load::attach(&mut self.ebpf, &kernel, choice, manner);
         self.skipped = Skipped::of(&self.ebpf);
+        drop(kernel);
+        self.ring = Some(take(&mut self.ebpf, RECORDS)?);
+        Ok(())
     }
 
     /// What each hook got.
@@ -137,7 +141,7 @@ impl EbpfSource {
     /// How this kernel runs programs on tracepoints, which the registering one tells. When it cannot be asked, the plan
     /// will say why.
     fn manner(&mut self) -> Manner {
-        let Ok(own) = self.ring.as_fd().try_clone_to_owned() else { return Manner::default() };
+        let Ok(own) = self.wake.try_clone() else { return Manner::default() };
         let found = self.register(&[own.as_fd()]).ok().and_then(|found| found.into_iter().next());
         Manner { preemptible: found.is_some_and(|found| found.preemptible != 0) }
     }
@@ -283,8 +287,9 @@ impl EbpfSource {
     /// Returns how many there were.
     pub fn drain(&mut self, limit: usize, mut each: impl FnMut(&Record, &[u8], &[u8])) -> usize {
         let mut read = 0;
+        let Some(ring) = &mut self.ring else { return 0 };
         while read < limit {
-            let Some(item) = self.ring.next() else { break };
+            let Some(item) = ring.next() else { break };
             read += 1;
             let bytes: &[u8] = &item;
             let Some(header) = bytes.first_chunk::<{ size_of::<Record>() }>() else { continue };
@@ -316,10 +321,10 @@ impl EbpfSource {
         self.skipped.count()
     }
 
-    /// Counters of all CPUs together.
+    /// Counters of all CPUs together; without [`Self::skipped`], which takes longer to read.
     #[must_use]
-    pub fn counters(&self) -> Counters {
-        let mut sum = Counters::default();
+    pub fn counters(&self) -> KernelTotals {
+        let mut sum = KernelTotals::default();
         for CountersPod(cpu) in self.counters.values() {
             sum.seen += cpu.seen + cpu.outside + cpu.coalesced;
             sum.submitted += cpu.submitted;
@@ -337,15 +342,23 @@ const REGISTER_ATTEMPTS: u32 = 200;
 
 /// Name of the program that resolves descriptors.
 const REGISTER: &str = "register";
+/// Name of the ring buffer.
+const RECORDS: &str = "RECORDS";
 
 impl AsFd for EbpfSource {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
+        self.wake.as_fd()
     }
 }
 
-fn take<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError> {
+fn take<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError> {
     ebpf.take_map(name).and_then(|map| T::try_from(map).ok()).ok_or(LoadError::Map(name))
+}
+
+/// Another descriptor of a ring buffer's map.
+fn descriptor(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
+    let Some(Map::RingBuf(map)) = ebpf.map(name) else { return Err(LoadError::Map(name)) };
+    map.fd().as_fd().try_clone_to_owned().map_err(|_| LoadError::Map(name))
 }
 
 /// Maps an array that the programs share with hotr.

@@ -22,8 +22,7 @@ pub(super) struct Ear {
     correlator: Correlator<InotifyEvent>,
     /// The state to compare with after a loss; only where no other channel tells what was missed.
     baseline: Option<Snapshot>,
-    /// Looks after the roots; only where no other channel does.
-    presence: Option<Presence>,
+    presence: Presence,
     /// Events were lost, and the watches are not rebuilt yet.
     pub(super) overflowed: bool,
 }
@@ -53,7 +52,7 @@ impl Ear {
             events: Vec::new(),
             correlator: Correlator::default(),
             baseline: None,
-            presence: None,
+            presence: Presence::new(&options.paths, crate::source::mono_ns()),
             overflowed: false,
         })
     }
@@ -68,7 +67,6 @@ impl Ear {
     /// Looks at all files, for no other channel will tell what was missed.
     pub(super) fn keep_baseline(&mut self, options: &TraceOptions) -> Result<(), Error> {
         self.baseline = Some(scan(options)?);
-        self.presence = Some(Presence::new(&options.paths, crate::source::mono_ns()));
         Ok(())
     }
 
@@ -156,13 +154,18 @@ impl Ear {
 
     /// When something will be due, `CLOCK_MONOTONIC`.
     pub(super) fn next_deadline(&self) -> Option<u64> {
-        let look = self.presence.as_ref().map(Presence::next_deadline);
+        let look = Some(self.presence.next_deadline());
         [self.hearing.next_deadline(), self.correlator.next_deadline(), look].into_iter().flatten().min()
     }
 
     /// What became of a root that no event tells, if it is time to look.
     pub(super) fn look_at_roots(&mut self, now_ns: u64) -> Option<Became> {
-        self.presence.as_mut()?.look(now_ns)
+        self.presence.look(now_ns)
+    }
+
+    /// The other channel was told of a root: [`Self::look_at_roots`] looks at once.
+    pub(super) fn look_now(&mut self) {
+        self.presence.look_now();
     }
 
     /// What was lost, if anything; nothing can be proven until [`Self::repair`].
@@ -174,9 +177,7 @@ impl Ear {
 
     /// Rebuilds the watches, and tells what the trees say was missed.
     pub(super) fn repair(&mut self) -> Result<Repaired, Error> {
-        if let Some(presence) = &mut self.presence {
-            presence.renew();
-        }
+        self.presence.renew();
         let absent = self.source.rebuild()?;
         self.correlator.clear();
         self.events.clear();

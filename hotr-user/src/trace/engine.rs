@@ -15,6 +15,7 @@ use super::ear::Ear;
 use super::judge::{self, Context};
 use super::kernel::{KernelSide, Traced};
 use super::rescan::Ledger;
+use super::roots::OTHER_CHANNEL;
 use super::storms::Trailing;
 use crate::error::Error;
 use crate::event::{Change, Channel, FileType, Missed, Op};
@@ -343,7 +344,8 @@ impl Engine {
 /// What to say of a channel that is off in `ready`.
 fn cause(error: Error) -> String {
     match error {
-        Error::Channel { cause, .. } => cause,
+        Error::Channel { cause, next, .. } if next == OTHER_CHANNEL => cause,
+        Error::Channel { cause, next, .. } => format!("{cause}; {next}"),
         error => error.to_string(),
     }
 }

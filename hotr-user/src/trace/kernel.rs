@@ -9,7 +9,7 @@ use hotr_common::record::{NO_ROOT, Record};
 
 use super::calls::Calls;
 use super::clock::Clock;
-use super::roots::{Gone, Place, Roots, channel_error, proc_error};
+use super::roots::{Gone, OTHER_CHANNEL, Place, Roots, channel_error, proc_error};
 use super::storms::{Storms, Trailing};
 use crate::error::Error;
 use crate::event::{Change, Op};
@@ -77,11 +77,7 @@ impl KernelSide {
     /// Loads and attaches; the roots are registered before anything is attached.
     pub(super) fn start(options: &TraceOptions) -> Result<Self, Error> {
         if let Some(missing) = missing_for_ebpf(&Facts::gather()) {
-            return Err(Error::Channel {
-                channel: "ebpf",
-                cause: missing,
-                next: "or run with --channels inotify".to_owned(),
-            });
+            return Err(Error::Channel { channel: "ebpf", cause: missing, next: OTHER_CHANNEL.to_owned() });
         }
         let window_ns = if options.raw { 0 } else { WINDOW_NS };
         let (mounts, table) = MountWatch::new().map_err(proc_error)?;
@@ -89,9 +85,9 @@ impl KernelSide {
         let ring_bytes = if options.raw { RAW_RING_BYTES } else { RING_BYTES };
         let ebpf = EbpfOptions { tier: options.tier, ring_bytes, window_ns };
         let start = |roots: &mut Roots| {
-            let (mut source, btf, kernel) = EbpfSource::load(ebpf)?;
+            let (mut source, kernel) = EbpfSource::load(ebpf)?;
             roots.plan(&mut source)?;
-            source.attach(&btf, &kernel, options.tier);
+            source.attach(kernel, options.tier)?;
             Ok(source)
         };
         let source = start(&mut roots).map_err(|error| channel_error(&error))?;
@@ -279,16 +275,7 @@ impl KernelSide {
 
     /// Totals for the summary.
     pub(super) fn totals(&self) -> KernelTotals {
-        let counters = self.source.counters();
-        KernelTotals {
-            seen: counters.seen,
-            submitted: counters.submitted,
-            coalesced: counters.coalesced,
-            filtered: counters.filtered,
-            ring_full: counters.ring_full,
-            oversize: counters.oversize,
-            recursion_misses: self.source.skipped(),
-        }
+        KernelTotals { recursion_misses: self.source.skipped(), ..self.source.counters() }
     }
 }
 

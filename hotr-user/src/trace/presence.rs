@@ -1,7 +1,7 @@
-//! Whether the roots are what they were: for inotify as the only channel, which is not told when a directory above a
-//! root is renamed or something is mounted over it, nor when a root that had gone is there again.
+//! Whether the roots are what they were: inotify is not told when a directory above a root is renamed or something is
+//! mounted over it, nor when a root that had gone is there again.
 //!
-//! In: the roots. Out: what became of one, found by looking once a second.
+//! In: the roots. Out: what became of one, found by looking once a second, and when the eBPF channel tells of one.
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,8 @@ pub(super) enum Became {
     Gone(PathBuf),
     /// Its path leads to another directory or file.
     Another(PathBuf),
+    /// Its path leads to another filesystem.
+    MountedOver(PathBuf),
     /// Its path had led nowhere.
     Back(PathBuf),
 }
@@ -60,10 +62,16 @@ impl Presence {
             match (before, now) {
                 (Some(_), None) => Some(Became::Gone(path.clone())),
                 (None, Some(_)) => Some(Became::Back(path.clone())),
+                (Some((old, _)), Some((new, _))) if old != new => Some(Became::MountedOver(path.clone())),
                 (before, now) if before != now => Some(Became::Another(path.clone())),
                 _ => None,
             }
         })
+    }
+
+    /// Something happened to a root: looks at the next opportunity.
+    pub(super) fn look_now(&mut self) {
+        self.next_ns = 0;
     }
 
     /// The watches were just made anew: what is there now is what is watched.

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::event::Layer;
-use crate::kernel::load::{LoadError, chain};
+use crate::kernel::load::LoadError;
 use crate::mounts::{AliasRoot, MountTable, aliases, join, mount_id};
 use crate::pipeline::callpath::{CallRoot, RootRef};
 use crate::report::{Alias, Root};
@@ -156,16 +156,26 @@ impl Roots {
             .map(|(slot, _)| *slot)
             .collect();
         for slot in stale {
-            // The mount table tells an unmount before the superblock goes, and with it the inode.
-            let unmounted = self.places.get(&slot).filter(|place| self.table.by_id(place.mount_id).is_none());
-            self.gone
-                .extend(unmounted.map(|place| Gone { path: place.visible.clone(), reason: "unmounted" }));
+            let told = self.places.get(&slot).and_then(|place| self.became(place));
+            self.gone.extend(told);
             self.forget(slot, source)?;
         }
         wanted.retain(|(root, dir, ..)| {
             !self.places.values().any(|place| place.root == *root && place.dir == *dir)
         });
         self.register(wanted, source)
+    }
+
+    /// What became of a place that is to be forgotten. The mount table tells an unmount before the superblock goes, and
+    /// with it the inode. What is mounted over an alias takes nothing from the root.
+    fn became(&self, place: &Place) -> Option<Gone> {
+        let is_root = place.dir == self.watched[place.root].dir;
+        let reason = match self.table.by_id(place.mount_id) {
+            None => "unmounted",
+            Some(_) if is_root && self.is_covered(place) => "mounted-over",
+            Some(_) => return None,
+        };
+        Some(Gone { path: place.visible.clone(), reason })
     }
 
     /// Whether something else was mounted over a place: its path then leads to another inode.
@@ -335,12 +345,16 @@ fn read_all(pins: &OwnedFd) -> Vec<(i32, ReadFlags)> {
     }
 }
 
+/// The next step after the one that the cause names. It goes without saying where inotify is tried anyway.
+pub(super) const OTHER_CHANNEL: &str = "or run with --channels inotify";
+
 /// A load error as the end of the eBPF channel.
 pub(super) fn channel_error(error: &LoadError) -> Error {
     Error::Channel {
         channel: "ebpf",
-        cause: chain(error),
-        next: "see `hotr doctor`, or run with --channels inotify".to_owned(),
+        // It has the next step at its end.
+        cause: error.to_string(),
+        next: OTHER_CHANNEL.to_owned(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Little privilege and few watches.
+//! Little privilege, few watches, few descriptors, no `/proc`.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::place::Scratch;
-use super::run::{HOTR, Run, root};
+use super::run::{HOTR, Run, command, ebpf, root};
 
 const NOBODY: u32 = 65534;
 
@@ -55,6 +57,70 @@ fn without_privileges_ebpf_cannot_be_demanded() {
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(said.starts_with("hotr: ") && said.contains("ebpf"), "{said}");
+}
+
+/// Starts where no more than this many descriptors may be open.
+fn with_descriptors(count: u64, mut command: Command) -> Command {
+    let limit = move || {
+        let few = Rlimit { current: Some(count), maximum: Some(count) };
+        Ok(setrlimit(Resource::Nofile, few)?)
+    };
+    // SAFETY: between fork and exec it makes one system call: it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(limit) };
+    command
+}
+
+#[test]
+fn with_few_descriptors_inotify_goes_on() {
+    if !ebpf() {
+        return;
+    }
+    let scratch = Scratch::new("few");
+    let mut run = Run::spawn(with_descriptors(20, command(&[], &scratch.0)));
+    let channels = run.ready()["channels"].clone();
+    assert_eq!(channels["ebpf"]["state"], "off", "{channels}");
+    let why = channels["ebpf"]["why"].as_str().unwrap();
+    assert!(why.contains("Too many open files") && why.contains("; raise the limit"), "{why}");
+    fs::write(scratch.0.join("f"), "x").unwrap();
+    run.change("create", &scratch.0.join("f"));
+    run.end();
+}
+
+#[test]
+fn with_too_few_descriptors_it_is_one_line_and_status_1() {
+    let scratch = Scratch::new("too-few");
+    for (count, args) in [(8, ["--channels", "inotify"]), (20, ["--channels", "ebpf"])] {
+        if args[1] == "ebpf" && !ebpf() {
+            continue;
+        }
+        let output =
+            with_descriptors(count, command(&args, &scratch.0)).stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains("Too many open files") && said.contains("; raise the limit"), "{said}");
+    }
+}
+
+#[test]
+fn without_proc_ebpf_says_so() {
+    if !ebpf() {
+        return;
+    }
+    let scratch = Scratch::new("without-proc");
+    let mut command = command(&["--channels", "ebpf"], &scratch.0);
+    let cover = || {
+        // SAFETY: the child has one thread, and no descriptor is shared by it.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNS)? };
+        mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        Ok(mount(c"hotr-fault", c"/proc", c"tmpfs", MountFlags::empty(), c"size=4k")?)
+    };
+    // SAFETY: between fork and exec it makes system calls only: it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(cover) };
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.starts_with("hotr: start channel ebpf: /proc is not mounted; "), "{said}");
 }
 
 /// In a user namespace of its own, where one watch is allowed: nobody else is concerned.

@@ -83,7 +83,7 @@ fn every_write_of_a_raw_storm_that_nobody_reads_is_printed_or_counted() {
         file.write_all(b"x").unwrap();
     }
     let mut run = Run::read(child, stdout, vec![ready]);
-    run.loss("ring-full");
+    run.wait("ring-full", |line| line["type"] == "loss" && line["reason"] == "ring-full");
     peak(&run);
     let lines = run.end();
     let is_write = |line: &&Value| line["type"] == "raw" && line["op"] == "write" && path_of(line) == path;

@@ -37,7 +37,7 @@ impl Kernel {
     fn on(self, mut command: Command) -> Command {
         let prepare = move || match self {
             Self::WithoutTypes => hide_types(),
-            Self::Refusing(error) => refuse_programs(error),
+            Self::Refusing(error) => refuse(BPF_PROG_LOAD, error),
         };
         // SAFETY: between fork and exec it makes system calls only: it neither allocates nor takes a lock.
         unsafe { command.pre_exec(prepare) };
@@ -52,8 +52,8 @@ fn hide_types() -> io::Result<()> {
     Ok(mount(c"hotr-fault", c"/sys/kernel/btf", c"tmpfs", MountFlags::empty(), c"size=4k")?)
 }
 
-/// Installs a filter under which `bpf(BPF_PROG_LOAD)` fails.
-fn refuse_programs(error: i32) -> io::Result<()> {
+/// Installs a filter under which this command of `bpf` fails.
+fn refuse(bpf_command: u32, error: i32) -> io::Result<()> {
     const NUMBER: u32 = 0;
     const FIRST_ARGUMENT: u32 = 16;
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
@@ -69,7 +69,7 @@ fn refuse_programs(error: i32) -> io::Result<()> {
         statement(load, NUMBER),
         unless(libc::SYS_bpf as u32, 3),
         statement(load, FIRST_ARGUMENT),
-        unless(BPF_PROG_LOAD, 1),
+        unless(bpf_command, 1),
         statement(answer, libc::SECCOMP_RET_ERRNO | error.cast_unsigned()),
         statement(answer, libc::SECCOMP_RET_ALLOW),
     ];

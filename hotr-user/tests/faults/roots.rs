@@ -9,6 +9,45 @@ use serde_json::Value;
 use super::place::{Scratch, Tmpfs};
 use super::run::{Run, changes, channels, ebpf, path_of, root};
 
+/// Each channel by itself that can run here, and all together as they are without `--channels`.
+fn ways() -> Vec<&'static str> {
+    channels().into_iter().chain(["auto"]).collect()
+}
+
+/// The channel that tells of roots: eBPF where it runs.
+fn teller(way: &str) -> &'static str {
+    if way == "inotify" || channels() == ["inotify"] { "inotify" } else { "ebpf" }
+}
+
+/// Waits for the line on a root, which says what is done about it.
+fn told(run: &mut Run, root: &Path, channel: &str, reason: &str) {
+    let line = run.wait(&format!("{channel}: {reason}"), |line| {
+        line["type"] == "loss" && line["channel"] == channel && line["reason"] == reason
+    });
+    assert_eq!(path_of(&line), root, "{line}");
+    let why = line["why"].as_str().unwrap_or_default();
+    assert!(why.contains("watched") || why.contains("traced"), "{line}");
+}
+
+/// Makes files below a root until one is heard by every channel of `way`.
+fn heard_by_all(run: &mut Run, dir: &Path, way: &str) {
+    let mut number = 0;
+    loop {
+        let line = run.until_heard(|_| {
+            number += 1;
+            created(dir, number)
+        });
+        let deaf = ["ebpf", "inotify"].into_iter().filter(|channel| {
+            (way == "auto" || way == *channel)
+                && channels().contains(channel)
+                && !line["seen_by"].as_array().unwrap().iter().any(|seen| seen == channel)
+        });
+        if deaf.count() == 0 {
+            return;
+        }
+    }
+}
+
 fn losses<'a>(lines: &'a [Value], channel: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line["type"] == "loss" && line["channel"] == channel).collect()
 }
@@ -22,19 +61,25 @@ fn a_root_that_is_moved_is_told_once_and_traced_on() {
     if !ebpf() {
         return;
     }
-    let scratch = Scratch::new("moved");
-    let (old, new) = (scratch.dir("root"), scratch.0.join("moved"));
-    let mut run = Run::start(&["--channels", "ebpf"], &old);
-    fs::rename(&old, &new).unwrap();
-    let loss = run.loss("root-moved");
-    assert_eq!(path_of(&loss), old);
-    fs::write(new.join("after"), "x").unwrap();
-    run.wait("after, in the moved root", |line| named(line, "after"));
-    fs::create_dir(new.join("sub")).unwrap();
-    run.wait("sub, in the moved root", |line| named(line, "sub"));
-    fs::write(new.join("sub/below"), "x").unwrap();
-    run.wait("below, in the moved root", |line| named(line, "below"));
-    assert_eq!(losses(&run.end(), "ebpf").len(), 1);
+    for way in ["ebpf", "auto"] {
+        let scratch = Scratch::new("moved");
+        let (old, new) = (scratch.dir("root"), scratch.0.join("moved"));
+        let mut run = Run::start(&["--channels", way], &old);
+        fs::rename(&old, &new).unwrap();
+        told(&mut run, &old, "ebpf", "root-moved");
+        if way == "auto" {
+            told(&mut run, &old, "inotify", "root-moved");
+        }
+        fs::write(new.join("after"), "x").unwrap();
+        run.wait("after, in the moved root", |line| named(line, "after"));
+        fs::create_dir(new.join("sub")).unwrap();
+        run.wait("sub, in the moved root", |line| named(line, "sub"));
+        fs::write(new.join("sub/below"), "x").unwrap();
+        run.wait("below, in the moved root", |line| named(line, "below"));
+        let lines = run.end();
+        assert_eq!(losses(&lines, "ebpf").len(), 1, "{way}");
+        assert_eq!(losses(&lines, "inotify").len(), usize::from(way == "auto"), "{way}");
+    }
 }
 
 #[test]
@@ -43,36 +88,39 @@ fn inotify_tells_that_a_root_was_moved() {
     let old = scratch.dir("root");
     let mut run = Run::start(&["--channels", "inotify"], &old);
     fs::rename(&old, scratch.0.join("moved")).unwrap();
-    assert_eq!(path_of(&run.loss("root-moved")), old);
+    told(&mut run, &old, "inotify", "root-moved");
     assert_eq!(losses(&run.end(), "inotify").len(), 1);
 }
 
 #[test]
 fn a_deleted_root_is_told() {
-    for channel in channels() {
+    for way in ways() {
         let scratch = Scratch::new("deleted");
         let dir = scratch.dir("root");
         fs::create_dir_all(dir.join("a/b")).unwrap();
         fs::write(dir.join("a/b/f"), "x").unwrap();
-        let mut run = Run::start(&["--channels", channel], &dir);
+        let mut run = Run::start(&["--channels", way], &dir);
         fs::remove_dir_all(&dir).unwrap();
         run.change("remove", &dir.join("a/b/f"));
-        let reason = if channel == "ebpf" { "root-deleted" } else { "root-gone" };
-        assert_eq!(path_of(&run.loss(reason)), dir);
-        assert_eq!(losses(&run.end(), channel).len(), 1, "{channel}");
+        told(&mut run, &dir, teller(way), deleted(way));
+        assert_eq!(losses(&run.end(), teller(way)).len(), 1, "{way}");
     }
+}
+
+fn deleted(way: &str) -> &'static str {
+    if teller(way) == "ebpf" { "root-deleted" } else { "root-gone" }
 }
 
 #[test]
 fn a_root_that_is_created_again_is_traced_again() {
-    for channel in channels() {
+    for way in ways() {
         let scratch = Scratch::new("again");
         let dir = scratch.dir("root");
-        let mut run = Run::start(&["--channels", channel], &dir);
+        let mut run = Run::start(&["--channels", way], &dir);
         fs::remove_dir(&dir).unwrap();
-        run.loss(if channel == "ebpf" { "root-deleted" } else { "root-gone" });
+        told(&mut run, &dir, teller(way), deleted(way));
         fs::create_dir(&dir).unwrap();
-        run.until_heard(|number| created(&dir, number));
+        heard_by_all(&mut run, &dir, way);
         run.end();
     }
 }
@@ -88,38 +136,43 @@ fn an_unmount_is_not_hindered_and_told_and_a_new_mount_is_traced() {
     if !root() {
         return;
     }
-    for channel in channels() {
+    for way in ways() {
         let scratch = Scratch::new("unmounted");
         let dir = scratch.dir("mnt");
         let tmpfs = Tmpfs::on(&dir);
         fs::create_dir(dir.join("sub")).unwrap();
-        let mut run = Run::start(&["--channels", channel], &dir);
+        let mut run = Run::start(&["--channels", way], &dir);
         assert_eq!(run.ready()["roots"][0]["fs"], "tmpfs");
         fs::write(dir.join("sub/f"), "x").unwrap();
         run.change("create", &dir.join("sub/f"));
-        assert_eq!(tmpfs.unmount(), Ok(()), "{channel} holds the filesystem");
-        run.loss("unmounted");
+        assert_eq!(tmpfs.unmount(), Ok(()), "{way} holds the filesystem");
+        told(&mut run, &dir, teller(way), "unmounted");
         let again = Tmpfs::on(&dir);
-        run.until_heard(|number| created(&dir, number));
+        heard_by_all(&mut run, &dir, way);
         run.end();
         drop(again);
     }
 }
 
 #[test]
-fn what_is_mounted_over_a_root_is_traced_and_then_the_root_again() {
+fn what_is_mounted_over_a_root_is_told_and_traced_and_then_the_root_again() {
     if !root() {
         return;
     }
-    for channel in channels() {
+    for way in ways() {
         let scratch = Scratch::new("over");
         let dir = scratch.dir("root");
         fs::write(dir.join("under"), "x").unwrap();
-        let mut run = Run::start(&["--channels", channel], &dir);
+        let mut run = Run::start(&["--channels", way], &dir);
         let over = Tmpfs::on(&dir);
-        run.until_heard(|number| created(&dir, number));
-        assert_eq!(over.unmount(), Ok(()), "{channel} holds the filesystem");
-        run.until_heard(|number| created(&dir, 100 + number));
+        told(&mut run, &dir, teller(way), "mounted-over");
+        if way == "auto" {
+            told(&mut run, &dir, "inotify", "mounted-over");
+        }
+        heard_by_all(&mut run, &dir, way);
+        assert_eq!(over.unmount(), Ok(()), "{way} holds the filesystem");
+        told(&mut run, &dir, teller(way), "unmounted");
+        heard_by_all(&mut run, &dir, way);
         run.end();
     }
 }

@@ -171,11 +171,6 @@ impl Run {
         self.wait(&format!("{op} {}", path.display()), |line| line["op"] == op && path_of(line) == path)
     }
 
-    /// Waits for a loss with this reason.
-    pub(crate) fn loss(&mut self, reason: &str) -> Value {
-        self.wait(reason, |line| line["type"] == "loss" && line["reason"] == reason)
-    }
-
     /// Does `change` with 0, 1, … until a line of one of them is there: for what hotr notices at its own time.
     pub(crate) fn until_heard(&mut self, mut change: impl FnMut(u32) -> PathBuf) -> Value {
         let over = Instant::now() + DEADLINE;

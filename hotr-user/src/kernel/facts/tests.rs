@@ -38,6 +38,7 @@ fn the_first_thing_missing_is_named() {
             Some("; add them to the container"),
         ),
         (Facts { initial_user_ns: false, ..able() }, Some("user namespace")),
+        (Facts { without_proc: true, ..Facts::default() }, Some("/proc is not mounted; ")),
         (
             Facts { lockdown: Some(Lockdown::Confidentiality), ..able() },
             Some("lockdown mode confidentiality"),
@@ -99,7 +100,8 @@ fn files_of_a_machine_become_facts() {
 
 #[test]
 fn an_unknown_machine_has_nothing() {
-    assert_eq!(Facts::from_texts(Path::new("/nonexistent")), Facts::default());
+    let nothing = Facts { without_proc: true, ..Facts::default() };
+    assert_eq!(Facts::from_texts(Path::new("/nonexistent")), nothing);
 }
 
 #[test]

@@ -102,8 +102,14 @@ fn ready_loss_channel_and_summary() {
         count: 1,
         path: Some(PathBuf::from("/srv")),
     };
-    assert_eq!(plain(&loss), "loss  inotify  queue-overflow ×1  /srv\n");
-    assert_eq!(text(true, || None, &loss), "\x1b[31mloss  inotify  queue-overflow ×1\x1b[0m  /srv\n");
+    assert_eq!(
+        plain(&loss),
+        "loss  inotify  queue-overflow ×1  /srv  the kernel's queue was full; all watches are made anew\n"
+    );
+    assert_eq!(
+        text(true, || None, &loss),
+        "\x1b[31mloss  inotify  queue-overflow ×1\x1b[0m  /srv  the kernel's queue was full; all watches are made anew\n"
+    );
     let channel =
         Report::Channel { channel: Channel::Ebpf, state: ChannelState::Off, why: "no BTF".to_owned() };
     assert_eq!(plain(&channel), "channel  ebpf off  no BTF\n");

@@ -110,7 +110,10 @@ fn ready() {
 #[test]
 fn loss_channel_and_summary() {
     let loss = Report::Loss { channel: Channel::Inotify, reason: "queue-overflow", count: 1, path: None };
-    assert_eq!(line(&loss), r#"{"type":"loss","channel":"inotify","reason":"queue-overflow","count":1}"#);
+    assert_eq!(
+        line(&loss),
+        r#"{"type":"loss","channel":"inotify","reason":"queue-overflow","count":1,"why":"the kernel's queue was full; all watches are made anew"}"#
+    );
     let loss = Report::Loss {
         channel: Channel::Ebpf,
         reason: "unmounted",
@@ -119,7 +122,7 @@ fn loss_channel_and_summary() {
     };
     assert_eq!(
         line(&loss),
-        r#"{"type":"loss","channel":"ebpf","reason":"unmounted","count":1,"path":"/srv"}"#
+        r#"{"type":"loss","channel":"ebpf","reason":"unmounted","count":1,"path":"/srv","why":"its filesystem was unmounted; what its path leads to now is watched"}"#
     );
     let channel = Report::Channel {
         channel: Channel::Ebpf,

@@ -106,6 +106,8 @@ pub enum LostReason {
     RootGone,
     /// A root was renamed: its path leads elsewhere or nowhere.
     RootMoved,
+    /// Something was mounted over a root.
+    MountedOver,
 }
 
 impl LostReason {
@@ -119,6 +121,7 @@ impl LostReason {
             Self::OwnQueue => "own-queue",
             Self::RootGone => "root-gone",
             Self::RootMoved => "root-moved",
+            Self::MountedOver => "mounted-over",
         }
     }
 }

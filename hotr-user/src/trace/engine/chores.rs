@@ -53,7 +53,11 @@ impl Engine {
         if let Some(kernel) = &mut self.kernel {
             if !self.more && (self.roots_news || kernel.lacks_roots()) {
                 self.roots_news = false;
-                self.reports.extend(kernel.follow_roots()?.into_iter().map(|gone| Report::Loss {
+                let gone = kernel.follow_roots()?;
+                if let Some(ear) = self.ear.as_mut().filter(|_| !gone.is_empty()) {
+                    ear.look_now();
+                }
+                self.reports.extend(gone.into_iter().map(|gone| Report::Loss {
                     channel: Channel::Ebpf,
                     reason: gone.reason,
                     count: 1,

@@ -73,6 +73,7 @@ impl Engine {
                 Some(Became::Back(_)) => (None, None),
                 Some(Became::Gone(path)) => (Some(LostReason::RootGone), Some(path)),
                 Some(Became::Another(path)) => (Some(LostReason::RootMoved), Some(path)),
+                Some(Became::MountedOver(path)) => (Some(LostReason::MountedOver), Some(path)),
             };
             self.reports.extend(reason.map(|reason| Report::Loss {
                 channel: Channel::Inotify,

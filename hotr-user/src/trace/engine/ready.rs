@@ -17,10 +17,11 @@ impl Engine {
         if let Some(kernel) = &self.kernel {
             let missing = kernel.missing();
             let names: Vec<&str> = missing.iter().map(|hook| hook.function).collect();
+            let missing = (!names.is_empty()).then(|| format!("not attached: {}", names.join(", ")));
             channels.push(ChannelInfo {
-                state: if missing.is_empty() { ChannelState::Active } else { ChannelState::Degraded },
+                state: if missing.is_none() { ChannelState::Active } else { ChannelState::Degraded },
                 tier: Some(kernel.tier()),
-                why: (!names.is_empty()).then(|| format!("not attached: {}", names.join(", "))),
+                why: missing,
                 ..channel(Channel::Ebpf)
             });
         }
