@@ -13,7 +13,7 @@ use sha2::Digest as _;
 
 use super::{ConfirmOptions, Evidence, Kind};
 use crate::event::FileType;
-use crate::source::snapshot::nanos;
+use crate::source::difference::nanos;
 use crate::source::{device, inode_clock_ns};
 
 /// A digest of a file's content.
