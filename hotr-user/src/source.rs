@@ -2,12 +2,13 @@
 
 mod arena;
 mod clock;
+pub mod difference;
 pub mod ebpf;
 mod fsinfo;
 pub mod heart;
 pub mod inotify;
 pub mod poll;
-pub mod snapshot;
+pub mod since;
 mod walk;
 
 pub(crate) use clock::{inode_clock_ns, mono_ns};

@@ -6,12 +6,14 @@
 
 mod arbiter;
 mod builder;
+mod content;
 mod feed;
 pub mod filter;
 mod guard;
 mod hold;
 mod ledger;
 mod links;
+mod pending;
 mod poller;
 mod revive;
 mod rollback;
@@ -35,7 +37,6 @@ use crate::pipeline::confirm::ConfirmOptions;
 use crate::report::{Report, Trigger};
 use feed::{Fed, Feed};
 use filter::FilterOptions;
-use rollback::Rollback;
 use worker::{News, Order, Worker};
 
 /// What to watch, and what counts as a change.
@@ -110,8 +111,12 @@ pub async fn run(
     asks: &mut UnboundedReceiver<Ask>,
     outlet: &mut Outlet<'_>,
 ) -> Result<(), Error> {
-    let mut feed = Feed::start(watch.clone()).await?;
-    let mut rollback = Rollback::start(&reload, &watch, &feed.confirmer, outlet.say);
+    let mut asked = false;
+    let mut feed = tokio::select! {
+        feed = Feed::start(watch, reload.rollback.clone()) => feed?,
+        // Nothing was told yet, nor begun.
+        () = ended(asks, &mut asked) => return Ok(()),
+    };
     let (orders, inbox) = unbounded_channel();
     let (outbox, mut news) = unbounded_channel();
     let at_start = reload.at_start;
@@ -121,8 +126,10 @@ pub async fn run(
         .run_until(async {
             if at_start {
                 let _ = orders.send(Order { trigger: Trigger::Start, changes: Vec::new() });
+            } else if asked {
+                let _ = orders.send(Order { trigger: Trigger::Request, changes: Vec::new() });
             }
-            turn(&mut feed, &mut rollback, &orders, &mut news, asks, outlet).await
+            turn(&mut feed, &orders, &mut news, asks, outlet).await
         })
         .await;
     // Without orders the worker ends what it runs.
@@ -139,7 +146,6 @@ pub async fn run(
             News::Good(_) | News::Bad { .. } => {}
         }
     }
-    drop(rollback);
     let tail = feed.finish()?;
     result?;
     tail.into_iter().try_for_each(|report| relay(report, outlet))
@@ -147,7 +153,6 @@ pub async fn run(
 
 async fn turn(
     feed: &mut Feed,
-    rollback: &mut Rollback,
     orders: &UnboundedSender<Order>,
     news: &mut UnboundedReceiver<News>,
     asks: &mut UnboundedReceiver<Ask>,
@@ -165,10 +170,8 @@ async fn turn(
             },
             fed = feed.next() => match fed? {
                 Fed::Report(report) => relay(report, outlet)?,
-                Fed::Batch(changes) => {
-                    rollback.stage(&changes, outlet.say);
-                    order(Trigger::Change, changes);
-                }
+                Fed::Batch(changes) => order(Trigger::Change, changes),
+                Fed::Restored(changes) => order(Trigger::Rollback, changes),
                 Fed::Nothing(paths) if outlet.verbose => {
                     let first = paths.first().map(|path| path.display().to_string()).unwrap_or_default();
                     (outlet.say)(&format!("no reload: {} files touched, none changed ({first} …)", paths.len()));
@@ -182,17 +185,26 @@ async fn turn(
             Some(one) = news.recv() => match one {
                 News::Report(reload) => print(Report::Reload(reload), outlet)?,
                 News::Say(text) => (outlet.say)(&text),
-                News::Good(changes) => rollback.good(changes),
-                News::Bad { changes, roll_back } => {
-                    rollback.bad(changes);
-                    let restored = if roll_back { rollback.restore(&mut feed.confirmer, outlet.say) } else { Vec::new() };
-                    feed.own_changes(&restored);
-                    if !restored.is_empty() {
-                        order(Trigger::Rollback, restored);
-                    }
-                }
+                News::Good(changes) => feed.good(changes),
+                News::Bad { changes, roll_back } => feed.bad(changes, roll_back),
             },
         }
+    }
+}
+
+/// Waits until a run is asked to end; notes that it was asked for a reload.
+async fn ended(asks: &mut UnboundedReceiver<Ask>, asked: &mut bool) {
+    while let Some(Ask::Reload) = asks.recv().await {
+        *asked = true;
+    }
+}
+
+fn no_thread(source: std::io::Error) -> Error {
+    Error::Os {
+        operation: "start",
+        object: "a thread of the watch".to_owned(),
+        source,
+        next: "raise the limits of threads and memory",
     }
 }
 

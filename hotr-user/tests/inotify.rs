@@ -9,12 +9,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use hotr_user::event::Op;
 use hotr_user::pipeline::heard::Hearing;
+use hotr_user::source::difference::Kind;
 use hotr_user::source::inotify::{InotifyEvent, InotifyOptions, LostReason, mask};
-use hotr_user::source::snapshot::{Kind, ScanOptions, Snapshot};
+use hotr_user::source::poll::{PollOptions, Poller, Progress};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use support::{Scratch, drain, drain_until, heard, inode_clock, is_watched, source, told};
@@ -91,7 +93,13 @@ fn a_full_queue_is_told_and_a_rescan_finds_the_real_differences_only() {
     fs::write(&one, "").unwrap();
     fs::write(&two, "").unwrap();
     let mut source = source(&scratch.0, InotifyOptions::default());
-    let mut snapshot = Snapshot::scan(std::slice::from_ref(&scratch.0), ScanOptions::default()).unwrap();
+    let options = PollOptions { budget: None, ..PollOptions::default() };
+    let mut poller = Poller::new(std::slice::from_ref(&scratch.0), options).unwrap();
+    let mut differences = || {
+        let audit = poller.audit(&AtomicBool::new(false), &Progress::default()).unwrap();
+        let plain = audit.differences.into_iter().map(|difference| (difference.kind, difference.path));
+        plain.collect::<Vec<_>>()
+    };
     // Two names in turn: equal events that follow each other would be merged.
     for _ in 0..=limit / 2 {
         fs::hard_link(&one, scratch.0.join("link")).unwrap();
@@ -105,10 +113,8 @@ fn a_full_queue_is_told_and_a_rescan_finds_the_real_differences_only() {
     assert!(!is_watched(&source, &late), "the queue had no room to tell of it");
 
     assert!(source.rebuild().unwrap().is_empty());
-    let differences: Vec<_> =
-        snapshot.diff().unwrap().into_iter().map(|difference| (difference.kind, difference.path)).collect();
     assert_eq!(
-        differences,
+        differences(),
         [
             (Kind::Created, scratch.0.join("late")),
             (Kind::Created, late.clone()),
@@ -119,7 +125,7 @@ fn a_full_queue_is_told_and_a_rescan_finds_the_real_differences_only() {
         ]
     );
     assert!(is_watched(&source, &late));
-    assert_eq!(snapshot.diff().unwrap(), []);
+    assert_eq!(differences(), []);
     fs::write(late.join("f"), "more").unwrap();
     assert!(told(&mut source).iter().any(|(_, path, _)| *path == late.join("f")));
 }

@@ -5,8 +5,15 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use hotr_user::source::difference::{Difference, Kind};
 use hotr_user::source::poll::{Audit, PollOptions, Poller, Progress};
-use hotr_user::source::snapshot::{Difference, Kind, ScanOptions, Snapshot};
+
+#[path = "poll/cases.rs"]
+mod cases;
+#[path = "poll/naive.rs"]
+mod naive;
+
+use naive::Naive;
 
 struct Scratch(PathBuf);
 
@@ -101,19 +108,20 @@ fn random_operations(folder: &Path, seed: u64) {
     let mut dice = Dice(seed);
     (0..60).for_each(|_| dice.operation(root));
     next_tick(root);
-    let mut naive = Snapshot::scan(std::slice::from_ref(root), ScanOptions::default())
-        .expect("a readable scratch directory");
+    let mut before = Naive::read(root);
     let mut poller = poller(root);
     for round in 0..12 {
         let count = dice.roll(12);
         (0..count).for_each(|_| dice.operation(root));
         next_tick(root);
-        let expected = plain(naive.diff().expect("a readable scratch directory"), root);
+        let now = Naive::read(root);
+        let expected = now.differences(&before, root);
         let found = audit(&mut poller);
         assert!(found.is_complete && found.unreadable.is_empty());
         assert_eq!(plain(found.differences, root), expected, "seed {seed}, round {round}");
-        assert_eq!(found.files, naive.len() as u64, "seed {seed}, round {round}");
+        assert_eq!(found.files, now.len() as u64, "seed {seed}, round {round}");
         assert_eq!(found.files, poller.files());
+        before = now;
     }
 }
 

@@ -15,6 +15,8 @@ mod faults;
 mod inject;
 #[path = "watch/kept.rs"]
 mod kept;
+#[path = "watch/large.rs"]
+mod large;
 #[path = "watch/links.rs"]
 mod links;
 #[path = "watch/nothing.rs"]

@@ -13,9 +13,11 @@ mod place;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
     CWD, RenameFlags, Timespec, Timestamps, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fsetxattr,
@@ -25,6 +27,9 @@ use rustix::io::Errno;
 
 use crate::pipeline::confirm::{ConfirmOptions, State};
 
+/// Bytes that are copied in one go.
+const PIECE: u64 = 16 << 20;
+
 /// The kept contents; the directory is removed with it.
 #[derive(Debug)]
 pub struct Vault {
@@ -32,6 +37,8 @@ pub struct Vault {
     /// Says that the directory is in use.
     _lock: File,
     options: ConfirmOptions,
+    /// Ends what only keeps content.
+    stop: Arc<AtomicBool>,
     next: u64,
     kept: HashMap<PathBuf, Kept>,
     /// Confirmed, and not known to be good yet.
@@ -58,16 +65,17 @@ pub enum Restored {
 
 impl Vault {
     /// Makes the directory, inside `parent`, so that contents can be shared with the files below it. What a killed
-    /// hotr left there is removed first.
+    /// hotr left there is removed first. Once `stop` is set, nothing more is kept.
     ///
     /// # Errors
     /// A sentence.
-    pub fn new(parent: &Path, options: ConfirmOptions) -> Result<Self, String> {
+    pub fn new(parent: &Path, options: ConfirmOptions, stop: Arc<AtomicBool>) -> Result<Self, String> {
         place::remove_left(parent);
         let (dir, lock) = place::make(parent).map_err(|error| {
             format!("make a directory in {}: {error}; name another place with --backup-dir", parent.display())
         })?;
-        Ok(Self { dir, _lock: lock, options, next: 0, kept: HashMap::new(), staged: HashMap::new() })
+        let (kept, staged) = (HashMap::new(), HashMap::new());
+        Ok(Self { dir, _lock: lock, options, stop, next: 0, kept, staged })
     }
 
     /// Copies a path whose state was just confirmed, in case it turns out to be good.
@@ -86,10 +94,10 @@ impl Vault {
             State::File(_) => {
                 let to = self.dir.join(self.next.to_string());
                 self.next += 1;
-                copy_whole(path, &to).map_err(|error| {
+                copy_whole(path, &to, Some(&self.stop)).map_err(|error| {
                     format!("keep {}: {error}; reloads go on, and it cannot be rolled back", path.display())
                 })?;
-                if State::of(&to, None, self.options) != *state {
+                if State::look(&to, None, self.options, &self.stop) != *state {
                     // It is changing at this moment, and will be confirmed again.
                     let _ = fs::remove_file(&to);
                     return Ok(());
@@ -111,6 +119,22 @@ impl Vault {
         let Some(staged) = self.staged.remove(path) else { return };
         if let Some(old) = self.kept.insert(path.to_owned(), staged).and_then(|kept| kept.file) {
             let _ = fs::remove_file(old);
+        }
+    }
+
+    /// All that was staged turned out to be good.
+    pub fn promote_all(&mut self) {
+        let states: Vec<_> =
+            self.staged.iter().map(|(path, kept)| (path.clone(), kept.state.clone())).collect();
+        states.iter().for_each(|(path, state)| self.promote(path, state));
+    }
+
+    /// Forgets everything: the paths lead to other files now.
+    pub fn clear(&mut self) {
+        for kept in self.kept.drain().chain(self.staged.drain()) {
+            if let Some(file) = kept.1.file {
+                let _ = fs::remove_file(file);
+            }
         }
     }
 
@@ -150,7 +174,7 @@ impl Vault {
         };
         let temporary = self.temporary(path);
         match (&kept.state, &kept.file) {
-            (State::File(_), Some(file)) => copy_whole(file, &temporary),
+            (State::File(_), Some(file)) => copy_whole(file, &temporary, None),
             (State::Link(target), _) => std::os::unix::fs::symlink(target, &temporary),
             (State::Absent, _) => return self.take_away(path, &temporary, bad).map_err(explain),
             _ => return Ok(Restored::Unknown),
@@ -223,21 +247,25 @@ impl Drop for Vault {
 }
 
 /// A new file with the content, owner, mode, times and extended attributes of another.
-fn copy_whole(from: &Path, to: &Path) -> io::Result<()> {
+fn copy_whole(from: &Path, to: &Path, stop: Option<&AtomicBool>) -> io::Result<()> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let mut source = File::options().read(true).custom_flags(flags).open(from)?;
     let mut target = File::options().read(true).write(true).create_new(true).mode(0o600).open(to)?;
-    let copied = copy_open(&mut source, &mut target);
+    let copied = copy_open(&mut source, &mut target, stop);
     if copied.is_err() {
         let _ = fs::remove_file(to);
     }
     copied
 }
 
-fn copy_open(source: &mut File, target: &mut File) -> io::Result<()> {
+fn copy_open(source: &mut File, target: &mut File, stop: Option<&AtomicBool>) -> io::Result<()> {
     let data = source.metadata()?;
     if ioctl_ficlone(&*target, &*source).is_err() {
-        io::copy(source, target)?;
+        while io::copy(&mut source.take(PIECE), target)? == PIECE {
+            if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                return Err(Errno::CANCELED.into());
+            }
+        }
     }
     // Without privileges the owner is ours already, or cannot be given.
     let owner = (rustix::fs::Uid::from_raw(data.uid()), rustix::fs::Gid::from_raw(data.gid()));

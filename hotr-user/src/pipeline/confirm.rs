@@ -15,6 +15,7 @@ pub mod writers;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use lru::LruCache;
 
@@ -154,11 +155,13 @@ impl Confirmer {
         self.known.peek(path)
     }
 
-    /// Takes a state from before the first change; what was confirmed since counts more.
-    pub fn learn(&mut self, path: PathBuf, state: State) {
-        if !self.known.contains(&path) && self.known.len() < self.options.entries.get() {
+    /// Takes a state from before the first change, and says whether it did: what was confirmed since counts more.
+    pub fn learn(&mut self, path: PathBuf, state: State) -> bool {
+        let is_news = !self.known.contains(&path) && self.known.len() < self.options.entries.get();
+        if is_news {
             self.known.put(path, state);
         }
+        is_news
     }
 
     /// From now on a path that is not known was absent; holds until one is forgotten.
@@ -191,12 +194,24 @@ impl Confirmer {
         self.known.iter().map(|(path, state)| (path.as_path(), state))
     }
 
-    /// Looks at a path now. `None`: nothing has changed since it was last confirmed. `born`: a channel told that the
-    /// name appeared, so an unknown path was absent before.
+    /// Looks at a path now, and decides at once. `None`: nothing has changed since it was last confirmed. `born`: a
+    /// channel told that the name appeared, so an unknown path was absent before.
     pub fn confirm(&mut self, path: &Path, born: bool, seen_by: &[Channel]) -> Option<Confirmed> {
-        let before = self.known.get(path);
-        let now = State::of(path, before, self.options);
-        let verdict = match before {
+        let now = self.look(path, false, None, &AtomicBool::new(false));
+        self.decide(path, now, born, seen_by)
+    }
+
+    /// The state of a path now; for [`Self::decide`]. `named`: by the user, so a link is followed. `earlier` is what a
+    /// look gave that was not decided about.
+    pub fn look(&mut self, path: &Path, named: bool, earlier: Option<&State>, stop: &AtomicBool) -> State {
+        let before = earlier.or_else(|| self.known.get(path));
+        let look = if named { State::look_named } else { State::look };
+        look(path, before, self.options, stop)
+    }
+
+    /// Takes a state as the present one, and says what that changed; arguments as for [`Self::confirm`].
+    pub fn decide(&mut self, path: &Path, now: State, born: bool, seen_by: &[Channel]) -> Option<Confirmed> {
+        let verdict = match self.known.get(path) {
             Some(before) => before.differs(&now),
             None if (born || self.complete) && !now.is_file_or_link() => None,
             None if born || self.complete => Some((Kind::Created, Evidence::Name)),

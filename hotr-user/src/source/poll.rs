@@ -25,7 +25,7 @@ use self::attr::Attr;
 use self::moves::Findings;
 use self::scan::Task;
 use self::tree::{Base, Body, Dir, NONE, TOP, Tree};
-use crate::source::snapshot::Difference;
+use crate::source::difference::Difference;
 
 pub use pace::Progress;
 
@@ -64,7 +64,8 @@ pub struct Unreadable {
 /// What one round found.
 #[derive(Debug)]
 pub struct Audit {
-    /// In the order told by [`crate::source::snapshot::Snapshot::diff`].
+    /// Removals first (deepest first), then renames, creations (a directory before what it holds), changes of content,
+    /// changes of attributes.
     pub differences: Vec<Difference>,
     /// Files and directories known now, roots included.
     pub files: u64,

@@ -1,6 +1,7 @@
 //! The inotify half of a trace: what was heard, for proof beside eBPF or as the only channel.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use super::clock::Clock;
@@ -12,7 +13,7 @@ use crate::pipeline::correlate::{Correlator, Told};
 use crate::pipeline::heard::{Heard, Hearing};
 use crate::report::Raw;
 use crate::source::inotify::{InotifyEvent, InotifyOptions, InotifySource, Lost, mask};
-use crate::source::snapshot::{ScanOptions, Snapshot};
+use crate::source::poll::{PollOptions, Poller, Progress};
 
 /// The running channel.
 pub(super) struct Ear {
@@ -21,7 +22,7 @@ pub(super) struct Ear {
     events: Vec<InotifyEvent>,
     correlator: Correlator<InotifyEvent>,
     /// The state to compare with after a loss; only where no other channel tells what was missed.
-    baseline: Option<Snapshot>,
+    baseline: Option<Poller>,
     presence: Presence,
     /// Events were lost, and the watches are not rebuilt yet.
     pub(super) overflowed: bool,
@@ -183,17 +184,26 @@ impl Ear {
         self.events.clear();
         self.overflowed = false;
         let Some(baseline) = &mut self.baseline else { return Ok(Repaired { found: Vec::new(), absent }) };
-        let differences = baseline.diff().map_err(scan_error)?;
+        let audit = baseline.audit(&AtomicBool::new(false), &Progress::default()).map_err(scan_error)?;
         let now = SystemTime::now();
-        let found =
-            differences.into_iter().map(|difference| difference.into_change(Channel::Poll, now)).collect();
+        let found = audit
+            .differences
+            .into_iter()
+            .map(|difference| difference.into_change(Channel::Poll, now))
+            .collect();
         Ok(Repaired { found, absent })
     }
 }
 
-fn scan(options: &TraceOptions) -> Result<Snapshot, Error> {
-    let scan = ScanOptions { recursive: options.recursive, exclude: options.exclude.clone() };
-    Snapshot::scan(&options.paths, scan).map_err(scan_error)
+fn scan(options: &TraceOptions) -> Result<Poller, Error> {
+    let scan = PollOptions {
+        recursive: options.recursive,
+        exclude: options.exclude.clone(),
+        budget: None,
+        idle: false,
+        ..PollOptions::default()
+    };
+    Poller::new(&options.paths, scan).map_err(scan_error)
 }
 
 fn scan_error(source: std::io::Error) -> Error {

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::event::{Change, Channel, FileId, FileType, Missed, Op};
 use crate::options::TraceOptions;
-use crate::source::snapshot::{Changed, ScanOptions, changed_since};
+use crate::source::since::{Changed, SearchOptions, changed_since};
 
 /// Inode times advance with the timer tick, at the slowest 100 times a second.
 const TICK_NS: i64 = 10_000_000;
@@ -80,7 +80,7 @@ impl Ledger {
     /// Looks for what was lost; afterwards nothing is.
     pub(super) fn rescan(&mut self, options: &TraceOptions) -> Vec<Change> {
         let started = SystemTime::now();
-        let scan = ScanOptions { recursive: options.recursive, exclude: options.exclude.clone() };
+        let scan = SearchOptions { recursive: options.recursive, exclude: options.exclude.clone() };
         let mut found = Vec::new();
         for root in &options.paths {
             // A root that has gone is told of by its own loss.

@@ -12,10 +12,10 @@ use futures_core::Stream;
 use globset::GlobSet;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::WatchOptions;
 use super::feed::{Fed, Feed};
 use super::filter::FilterOptions;
 use super::poller::Polling;
+use super::{WatchOptions, no_thread};
 use crate::error::Error;
 use crate::options::{Channels, TierChoice, TraceOptions};
 use crate::pipeline::confirm::{ConfirmOptions, Confirmed, HashKind};
@@ -130,7 +130,7 @@ impl Builder {
                 Err(source) => return drop(started.send(Err(no_thread(source)))),
             };
             runtime.block_on(async {
-                match Feed::start(self.options).await {
+                match Feed::start(self.options, None).await {
                     Ok(feed) => {
                         let _ = started.send(Ok(()));
                         serve(feed, &batches).await;
@@ -146,15 +146,6 @@ impl Builder {
 
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-fn no_thread(source: std::io::Error) -> Error {
-    Error::Os {
-        operation: "start",
-        object: "the watching thread".to_owned(),
-        source,
-        next: "raise the limits",
-    }
 }
 
 async fn serve(mut feed: Feed, batches: &Sender<Result<Batch, Error>>) {

@@ -1,33 +1,27 @@
 //! From reports to batches of confirmed changes: what one save touched comes out as one batch.
 //!
 //! In: the reports of a [`Session`], what audits found (`guard`), and the links on the way to the watched paths. Out:
-//! [`Fed`]. A batch is looked at when nothing came for the debounce time and nothing holds it ([`Hold`]); it is held for
-//! `settle_max` at most.
+//! [`Fed`]. A batch is looked at when nothing came for the debounce time, by a thread of its own (`content`), which may
+//! give it back to wait; after `settle_max` it is taken as it is.
 
-use std::collections::BTreeMap;
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
 use super::WatchOptions;
+use super::content::{Answer, Content, Job};
 use super::filter::PathFilter;
 use super::guard::Guard;
-use super::hold::Hold;
 use super::links::Links;
+use super::pending::Pending;
 use crate::error::Error;
-use crate::event::{Change, Channel, FileType, Op};
-use crate::pipeline::confirm::baseline::Baseline;
-use crate::pipeline::confirm::{Confirmed, Confirmer, Evidence, Kind, State};
+use crate::event::{Change, FileType, Op};
+use crate::pipeline::confirm::Confirmed;
 use crate::report::Report;
 use crate::source::inode_clock_ns;
 use crate::trace::Session;
-
-/// How long the start waits for the baseline.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// How often what holds a batch is looked at.
-const HOLD_LOOK: Duration = Duration::from_millis(20);
 
 /// What a feed gives.
 #[derive(Debug)]
@@ -38,19 +32,12 @@ pub(super) enum Fed {
     Batch(Vec<Confirmed>),
     /// These changes were looked at and changed nothing.
     Nothing(Vec<PathBuf>),
+    /// Good content was put back at these paths, at least one.
+    Restored(Vec<Confirmed>),
     /// The state before the first change is known of this many files, and of all that will be.
     Known(usize),
     /// A sentence for stderr.
     Say(String),
-}
-
-/// What is known of a path of the batch.
-#[derive(Debug, Default)]
-struct Touched {
-    /// The first that was told is that the name appeared.
-    born: bool,
-    old: Option<PathBuf>,
-    seen_by: Vec<Channel>,
 }
 
 /// See the module.
@@ -60,20 +47,22 @@ pub(super) struct Feed {
     guard: Guard,
     links: Links,
     filter: PathFilter,
-    pub(super) confirmer: Confirmer,
-    baseline: Option<Baseline>,
-    touched: BTreeMap<PathBuf, Touched>,
-    /// Directories that appeared, went or got another name.
-    dirs: Vec<PathBuf>,
-    relinked: Vec<PathBuf>,
-    first: Option<Instant>,
+    content: Content,
+    pending: Pending,
+    /// The thread looks at a batch.
+    looking: bool,
+    /// The rules in `.gitignore` files have changed since the last look.
+    forget_rules: bool,
     due: Option<Instant>,
     out: VecDeque<Fed>,
 }
 
 impl Feed {
-    /// Starts the channels, then takes the baseline.
-    pub(super) async fn start(mut options: WatchOptions) -> Result<Self, Error> {
+    /// Starts the channels, then takes the baseline. `rollback`: keep good content, in this directory if one is named.
+    pub(super) async fn start(
+        mut options: WatchOptions,
+        rollback: Option<Option<PathBuf>>,
+    ) -> Result<Self, Error> {
         options.trace.audited = options.polling.enabled;
         let links = Links::new(options.trace.paths.clone());
         let mut session = Session::start(options.trace.clone())?;
@@ -81,44 +70,39 @@ impl Feed {
         // `ready` yet.
         let since_ns = inode_clock_ns();
         let mut reports = session.pending();
+        let filter = PathFilter::new(options.filter.clone(), options.trace.paths.clone());
+        let content = Content::start(&options, filter.clone(), rollback).map_err(super::no_thread)?;
+        content.order(Job::Begin { since_ns });
         let guard = Guard::start(&mut session, &options.trace, &options.polling, &mut reports).await;
         let mut feed = Self {
-            filter: PathFilter::new(options.filter.clone(), options.trace.paths.clone()),
-            confirmer: Confirmer::new(options.confirm),
+            filter,
             options,
             session,
             guard,
             links,
-            baseline: None,
-            touched: BTreeMap::new(),
-            dirs: Vec::new(),
-            relinked: Vec::new(),
-            first: None,
+            content,
+            pending: Pending::default(),
+            looking: false,
+            forget_rules: false,
             due: None,
             out: VecDeque::new(),
         };
-        feed.take_baseline(since_ns).await;
+        feed.begin(&mut reports).await?;
         feed.absorb(reports);
         Ok(feed)
     }
 
-    async fn take_baseline(&mut self, since_ns: i64) {
-        let mut filter = self.filter.clone();
-        let recursive = self.options.trace.recursive;
-        let roots = self.options.trace.paths.clone();
-        let wanted = move |path: &Path, is_dir: bool| (recursive || !is_dir) && filter.wants(path, is_dir);
-        let mut baseline = Baseline::start(roots, since_ns, self.options.confirm, wanted);
-        let patience = if self.options.whole_baseline { Duration::MAX } else { PATIENCE };
-        let ended = baseline.settle(&mut self.confirmer, patience).await;
-        self.baseline = Some(baseline);
-        if ended {
-            self.baseline_ended();
+    /// Waits for the baseline, or for as long as a start waits for it; the channels are read meanwhile.
+    async fn begin(&mut self, reports: &mut Vec<Report>) -> Result<(), Error> {
+        loop {
+            tokio::select! {
+                answer = self.content.next() => match answer {
+                    Some(Answer::Begun) => return Ok(()),
+                    answer => self.answered(answer)?,
+                },
+                more = self.session.next() => reports.extend(more?),
+            }
         }
-    }
-
-    fn baseline_ended(&mut self) {
-        self.baseline = None;
-        self.out.push_back(Fed::Known(self.confirmer.len()));
     }
 
     /// The next of what there is; may be dropped and called again.
@@ -131,20 +115,53 @@ impl Feed {
             tokio::select! {
                 // What is due comes first: a storm of changes must hold neither batches nor audits back.
                 biased;
-                () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => self.settle()?,
+                () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() && !self.looking => {
+                    self.settle()?;
+                }
                 () = self.guard.wait() => self.look_around()?,
                 reports = self.session.next() => {
                     let reports = reports?;
                     self.absorb(reports);
                 }
-                () = self.links.changed() => self.follow_links().await?,
-                more = step(&mut self.baseline, &mut self.confirmer) => if !more { self.baseline_ended() },
+                answer = self.content.next() => self.answered(answer)?,
+                () = self.links.changed() => self.follow_links(),
             }
         }
     }
 
+    fn answered(&mut self, answer: Option<Answer>) -> Result<(), Error> {
+        match answer {
+            Some(Answer::Begun) => {}
+            Some(Answer::Known(files)) => self.out.push_back(Fed::Known(files)),
+            Some(Answer::Say(text)) => self.out.push_back(Fed::Say(text)),
+            Some(Answer::Held { pending, again }) => {
+                self.looking = false;
+                self.pending.put_before(pending);
+                self.wait(again);
+            }
+            Some(Answer::Judged { batch, nothing }) => {
+                self.looking = false;
+                if !batch.is_empty() {
+                    self.out.push_back(Fed::Batch(batch));
+                } else if !nothing.is_empty() {
+                    self.out.push_back(Fed::Nothing(nothing));
+                }
+            }
+            Some(Answer::Restored(changes)) => {
+                // No audit need tell them.
+                self.guard.own_changes(changes.iter().map(|change| change.path.clone()));
+                if !changes.is_empty() {
+                    self.out.push_back(Fed::Restored(changes));
+                }
+            }
+            None => return Err(super::no_thread(std::io::ErrorKind::BrokenPipe.into())),
+        }
+        Ok(())
+    }
+
     /// The last reports.
     pub(super) fn finish(&mut self) -> Result<Vec<Report>, Error> {
+        self.content.end();
         let mut reports = self.session.finish()?;
         if let Some(Report::Summary { changes, .. }) = reports.last_mut() {
             *changes += self.guard.found();
@@ -152,9 +169,14 @@ impl Feed {
         Ok(reports)
     }
 
-    /// hotr itself put these files back: no audit need tell it.
-    pub(super) fn own_changes(&mut self, changes: &[Confirmed]) {
-        self.guard.own_changes(changes.iter().map(|change| change.path.clone()));
+    /// The reload for these changes went well.
+    pub(super) fn good(&self, changes: Vec<Confirmed>) {
+        self.content.order(Job::Good(changes));
+    }
+
+    /// It did not.
+    pub(super) fn bad(&self, changes: Vec<Confirmed>, roll_back: bool) {
+        self.content.order(Job::Bad { changes, roll_back });
     }
 
     /// Heartbeats, and what audits found: told or not, it is looked at like any other change.
@@ -191,49 +213,40 @@ impl Feed {
         for (i, path) in paths.into_iter().flatten().enumerate() {
             if path.file_name().is_some_and(|name| name == ".gitignore") {
                 self.filter.forget_rules();
+                self.forget_rules = true;
             }
             if !self.filter.wants(path, is_dir) {
                 continue;
             }
             any = true;
             if is_dir && change.op != Op::Attrib {
-                self.dirs.push(path.clone());
+                self.pending.dirs.push(path.clone());
             }
-            let is_new = !self.touched.contains_key(path);
-            let touched = self.touched.entry(path.clone()).or_default();
-            touched.born |= is_new && i == 0 && change.op == Op::Create;
-            touched.old = change.old_path.clone().filter(|_| i == 0 && change.op == Op::Rename);
-            touched.seen_by.extend(
-                change
-                    .seen_by
-                    .iter()
-                    .filter(|one| !touched.seen_by.contains(one))
-                    .copied()
-                    .collect::<Vec<_>>(),
-            );
+            self.pending.touch(path, change, i == 0);
         }
         if any {
-            self.wait_for_quiet();
+            self.wait(self.options.debounce);
         }
     }
 
     /// After a loss anything may have changed, and no audit can tell what: what is known is looked at again, and what is new is looked for.
     fn touch_all(&mut self) {
-        self.dirs.extend(self.options.trace.paths.iter().cloned());
-        self.wait_for_quiet();
+        self.pending.dirs.extend(self.options.trace.paths.iter().cloned());
+        self.wait(self.options.debounce);
     }
 
-    fn wait_for_quiet(&mut self) {
+    /// The batch is due after this time, or when it may be held no longer.
+    fn wait(&mut self, time: Duration) {
         let now = Instant::now();
-        let first = *self.first.get_or_insert(now);
+        let first = *self.pending.first.get_or_insert(now);
         let latest = first + self.options.settle_max.max(self.options.debounce);
-        self.due = Some((now + self.options.debounce).min(latest.max(now)));
+        self.due = Some((now + time).min(latest.max(now)));
     }
 
-    async fn follow_links(&mut self) -> Result<(), Error> {
+    fn follow_links(&mut self) {
         let moved = self.links.resolve();
         if moved.is_empty() {
-            return Ok(());
+            return;
         }
         // The channels are on what the links led to before. `finish` is not asked: its summary would be the run's.
         match Session::start(self.options.trace.clone()) {
@@ -241,20 +254,17 @@ impl Feed {
             Err(error) => {
                 // It leads nowhere again already: the next change of the link will tell.
                 self.out.push_back(Fed::Say(format!("follow a changed link: {error}")));
-                return Ok(());
+                return;
             }
         }
         self.out.push_back(Fed::Say(format!("{} leads elsewhere now: watching that", moved[0].display())));
         self.session.pending();
-        self.relinked.extend(moved);
-        self.touched.clear();
-        self.dirs.clear();
-        self.filter.forget_rules();
-        self.confirmer.clear();
         // What changed before this moment is covered by the reload for the link.
-        self.take_baseline(inode_clock_ns()).await;
-        self.wait_for_quiet();
-        Ok(())
+        let relinked = std::mem::take(&mut self.pending.relinked).into_iter().chain(moved).collect();
+        self.pending = Pending { relinked, ..Pending::default() };
+        self.filter.forget_rules();
+        self.content.order(Job::Begin { since_ns: inode_clock_ns() });
+        self.wait(self.options.debounce);
     }
 
     /// The time of the batch has come. On a busy machine that may be noticed before what was queued meanwhile was
@@ -262,100 +272,15 @@ impl Feed {
     fn settle(&mut self) -> Result<(), Error> {
         let reports = self.session.turn()?;
         self.absorb(reports);
-        if self.due.is_some_and(|due| due <= Instant::now()) {
-            self.judge();
+        let now = Instant::now();
+        if self.due.is_some_and(|due| due <= now) {
+            self.due = None;
+            self.looking = true;
+            let pending = std::mem::take(&mut self.pending);
+            let overdue = pending.first.is_some_and(|first| now >= first + self.options.settle_max);
+            let forget_rules = std::mem::take(&mut self.forget_rules);
+            self.content.order(Job::Look { pending, overdue, forget_rules });
         }
         Ok(())
-    }
-
-    /// The batch is due: looks at its paths, unless something holds it.
-    fn judge(&mut self) {
-        self.expand_dirs();
-        let now = Instant::now();
-        let waited = self.first.is_some_and(|first| now >= first + self.options.settle_max);
-        if let Some(hold) = Hold::of(self.touched.keys().map(PathBuf::as_path)) {
-            if !waited {
-                self.due = Some(now + HOLD_LOOK);
-                return;
-            }
-            let limit = humantime::format_duration(self.options.settle_max);
-            self.out.push_back(Fed::Say(hold.overdue(&limit.to_string())));
-        }
-        self.first = None;
-        self.due = None;
-        let touched = std::mem::take(&mut self.touched);
-        let mut batch: Vec<Confirmed> = self.relinked.drain(..).map(relinked).collect();
-        let mut nothing = Vec::new();
-        for (path, Touched { born, seen_by, .. }) in &touched {
-            match self.confirmer.confirm(path, *born, seen_by) {
-                Some(change) => batch.push(change),
-                None => nothing.push(path.clone()),
-            }
-        }
-        name_renames(&mut batch, &touched);
-        if !batch.is_empty() {
-            self.out.push_back(Fed::Batch(batch));
-        } else if !nothing.is_empty() {
-            self.out.push_back(Fed::Nothing(nothing));
-        }
-    }
-
-    /// A directory that came or went brought or took its files, of which nobody told.
-    fn expand_dirs(&mut self) {
-        let mut dirs = std::mem::take(&mut self.dirs);
-        dirs.sort_unstable();
-        dirs.dedup_by(|below, above| below.starts_with(above));
-        for dir in dirs {
-            let known: Vec<PathBuf> = self.confirmer.below(&dir).map(Path::to_owned).collect();
-            let mut pending = vec![dir];
-            let mut found = known;
-            while let Some(dir) = pending.pop() {
-                let Ok(entries) = std::fs::read_dir(&dir) else { continue };
-                for entry in entries.flatten() {
-                    let (path, is_dir) = (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir()));
-                    if !self.filter.wants(&path, is_dir) {
-                        continue;
-                    }
-                    if is_dir { pending.push(path) } else { found.push(path) }
-                }
-            }
-            for path in found {
-                self.touched.entry(path).or_default();
-            }
-        }
-    }
-}
-
-async fn step(baseline: &mut Option<Baseline>, confirmer: &mut Confirmer) -> bool {
-    match baseline {
-        Some(baseline) => baseline.step(confirmer).await,
-        None => std::future::pending().await,
-    }
-}
-
-fn relinked(path: PathBuf) -> Confirmed {
-    let target = path.canonicalize().unwrap_or_default();
-    Confirmed {
-        kind: Kind::Link,
-        path,
-        by: Evidence::Target,
-        size: None,
-        seen_by: vec![Channel::Inotify],
-        state: State::Link(target),
-    }
-}
-
-/// A new name is a rename when its old name has gone in the same batch.
-fn name_renames(batch: &mut [Confirmed], touched: &BTreeMap<PathBuf, Touched>) {
-    let gone: Vec<PathBuf> = batch
-        .iter()
-        .filter(|change| change.kind == Kind::Removed)
-        .map(|change| change.path.clone())
-        .collect();
-    for change in batch.iter_mut().filter(|change| change.kind == Kind::Created) {
-        let old = touched.get(&change.path).and_then(|touched| touched.old.as_ref());
-        if old.is_some_and(|old| gone.contains(old)) {
-            change.kind = Kind::Renamed;
-        }
     }
 }

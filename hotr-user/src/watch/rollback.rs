@@ -5,59 +5,101 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use super::{ReloadOptions, WatchOptions};
 use crate::action::backup::{Restored, Vault};
-use crate::pipeline::confirm::{Confirmed, Confirmer, Evidence, Kind, State};
+use crate::pipeline::confirm::{ConfirmOptions, Confirmed, Confirmer, Evidence, Kind, State};
 
 /// See the module; does nothing when no rollback was asked for.
+#[derive(Debug, Default)]
 pub(super) struct Rollback {
     vault: Option<Vault>,
+    roots: Vec<PathBuf>,
+    /// What the trees held at their begin is good. After a link led elsewhere it has to prove itself first.
+    is_base_good: bool,
+    has_begun: bool,
     /// Paths that are not good, and their state.
     bad: BTreeMap<PathBuf, State>,
 }
 
 impl Rollback {
-    /// Keeps what is there now.
+    /// Makes room, in `place` or beside the first of the roots.
     pub(super) fn start(
-        reload: &ReloadOptions,
-        watch: &WatchOptions,
-        confirmer: &Confirmer,
+        place: Option<PathBuf>,
+        roots: Vec<PathBuf>,
+        options: ConfirmOptions,
+        stop: &Arc<AtomicBool>,
         say: &dyn Fn(&str),
     ) -> Self {
-        let mut rollback = Self { vault: None, bad: BTreeMap::new() };
-        let Some(place) = &reload.rollback else { return rollback };
-        let root = watch.trace.paths.first().map(PathBuf::as_path).unwrap_or(Path::new("."));
+        let root = roots.first().map(PathBuf::as_path).unwrap_or(Path::new("."));
         let beside = if root.is_dir() { root } else { root.parent().unwrap_or(root) };
-        match Vault::new(place.as_deref().unwrap_or(beside), confirmer.options()) {
-            Ok(vault) => rollback.vault = Some(vault),
-            Err(why) => say(&format!("no rollback: {why}")),
+        let vault = Vault::new(place.as_deref().unwrap_or(beside), options, Arc::clone(stop));
+        let vault = vault.map_err(|why| say(&format!("no rollback: {why}"))).ok();
+        Self { vault, roots, ..Self::default() }
+    }
+
+    /// Whether content is kept.
+    pub(super) const fn is_on(&self) -> bool {
+        self.vault.is_some()
+    }
+
+    /// The trees are read; if not for the first time, they are other ones, and nothing of the former is put there.
+    pub(super) fn begin(&mut self) {
+        self.is_base_good = !self.has_begun;
+        self.has_begun = true;
+        self.bad.clear();
+        if let Some(vault) = &mut self.vault {
+            vault.clear();
         }
-        if let Some(vault) = &mut rollback.vault {
-            for (path, state) in confirmer.states() {
-                vault.stage(path, state).unwrap_or_else(|why| say(&why));
-                vault.promote(path, state);
-            }
+    }
+
+    /// The file behind a path: what the user named may be a link, which stays as it is.
+    fn file_of(roots: &[PathBuf], path: &Path, state: &State) -> PathBuf {
+        let is_behind = !matches!(state, State::Link(_)) && roots.iter().any(|root| root == path);
+        is_behind.then(|| path.canonicalize().ok()).flatten().unwrap_or_else(|| path.to_owned())
+    }
+
+    /// The state of a path before the first change.
+    ///
+    /// # Errors
+    /// A sentence: the path cannot be rolled back to this state.
+    pub(super) fn learn(&mut self, path: &Path, state: &State) -> Result<(), String> {
+        let Some(vault) = &mut self.vault else { return Ok(()) };
+        let file = Self::file_of(&self.roots, path, state);
+        vault.stage(&file, state)?;
+        if self.is_base_good {
+            vault.promote(&file, state);
         }
-        rollback
+        Ok(())
     }
 
     /// Changes were confirmed: their content may be gone by the time it is known to be good.
     pub(super) fn stage(&mut self, changes: &[Confirmed], say: &dyn Fn(&str)) {
         let Some(vault) = &mut self.vault else { return };
         for change in changes {
-            vault.stage(&change.path, &change.state).unwrap_or_else(|why| say(&why));
+            let file = Self::file_of(&self.roots, &change.path, &change.state);
+            vault.stage(&file, &change.state).unwrap_or_else(|why| say(&why));
         }
     }
 
     /// A reload went well: these are good, and so is what was bad before and is still there.
     pub(super) fn good(&mut self, changes: Vec<Confirmed>) {
         let Some(vault) = &mut self.vault else { return };
+        let is_of_now = |change: &Confirmed| {
+            change.kind == Kind::Link
+                && self.roots.contains(&change.path)
+                && change.path.canonicalize().is_ok_and(|target| change.state == State::Link(target))
+        };
+        if !self.is_base_good && changes.iter().any(is_of_now) {
+            self.is_base_good = true;
+            vault.promote_all();
+        }
         let before = std::mem::take(&mut self.bad);
         let now = changes.into_iter().map(|change| (change.path, change.state));
         let all: BTreeMap<PathBuf, State> = before.into_iter().chain(now).collect();
         for (path, state) in all {
-            vault.promote(&path, &state);
+            vault.promote(&Self::file_of(&self.roots, &path, &state), &state);
         }
     }
 
@@ -66,7 +108,7 @@ impl Rollback {
         let Some(vault) = &mut self.vault else { return };
         for change in changes {
             if matches!(change.kind, Kind::Created | Kind::Renamed) {
-                vault.keep_absent(&change.path);
+                vault.keep_absent(&Self::file_of(&self.roots, &change.path, &change.state));
             }
             self.bad.insert(change.path, change.state);
         }
@@ -77,7 +119,7 @@ impl Rollback {
         let Some(vault) = &mut self.vault else { return Vec::new() };
         let mut restored = Vec::new();
         for (path, bad) in std::mem::take(&mut self.bad) {
-            match vault.restore(&path, &bad) {
+            match vault.restore(&Self::file_of(&self.roots, &path, &bad), &bad) {
                 Ok(Restored::Good(state)) => {
                     // Its events find it confirmed.
                     confirmer.put(path.clone(), state.clone());

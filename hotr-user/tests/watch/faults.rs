@@ -207,7 +207,9 @@ fn full_queues_of_a_stopped_process_lose_nothing() {
     watch.wait("the loss", |line| line["type"] == "loss" && line["reason"] == "queue-overflow");
     let (_, took) = reloaded(&mut watch, &[&victim], begin);
     eprintln!("full queues: the removal was reloaded for after {took:?}");
-    assert!(watch.heard.iter().any(channel("poll", "active", "lost changes")), "{:#?}", watch.heard.last());
+    // The first of several reasons is told: on a slow machine, that hotr did not run for so long.
+    let looks = channel("poll", "active", "all files are looked at now");
+    assert!(watch.heard.iter().any(looks), "{:#?}", watch.heard.last());
     watch.end();
 }
 

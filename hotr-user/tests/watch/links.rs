@@ -65,6 +65,34 @@ fn a_file_behind_a_swapped_link_reloads_twice() {
 }
 
 #[test]
+fn a_file_that_is_named_by_a_link_is_read_behind_it() {
+    let scratch = Scratch::new("named-link");
+    let file = scratch.file("conf", "1");
+    let link = scratch.0.join("link");
+    symlink("w/conf", &link).unwrap();
+    let mut watch = Watch::start(&["-p"], &link, &["true"]);
+    fs::write(&file, "2").unwrap();
+    let line = watch.reload("started");
+    assert_eq!((watch.names(&line), &line["changes"][0]["by"]), (vec![String::new()], &"digest".into()));
+    watch.reload("done");
+    fs::write(&file, "2").unwrap();
+    watch.until_said("none changed");
+    // Now the link leads to another file.
+    let other = scratch.file("other", "2");
+    symlink("w/other", scratch.0.join("next")).unwrap();
+    fs::rename(scratch.0.join("next"), &link).unwrap();
+    let line = watch.reload("started");
+    assert_eq!((watch.names(&line), &line["changes"][0]["kind"]), (vec![String::new()], &"link".into()));
+    watch.reload("done");
+    fs::write(&file, "of no interest").unwrap();
+    fs::write(&other, "3").unwrap();
+    let line = watch.reload("started");
+    assert_eq!((&line["changes"][0]["kind"], &line["changes"][0]["size"]), (&"written".into(), &1.into()));
+    watch.reload("done");
+    watch.end();
+}
+
+#[test]
 fn a_release_is_switched_by_rename_or_exchange() {
     let scratch = Scratch::new("release");
     for release in ["1", "2"] {

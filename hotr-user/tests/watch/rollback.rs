@@ -3,7 +3,8 @@
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
 
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -70,6 +71,33 @@ fn what_changed_since_is_left_alone() {
     watch.reload("unhealthy");
     watch.until_said("it has changed since; left alone");
     assert_eq!(fs::read_to_string(&conf).unwrap(), "repaired\n");
+    watch.end();
+}
+
+fn goes_back(watch: &mut Watch, file: &Path, good: &str) {
+    fs::write(file, "bad").unwrap();
+    watch.wait("a rollback", |line| line["trigger"] == "rollback" && line["state"] == "done");
+    assert_eq!(fs::read_to_string(file).unwrap(), good);
+}
+
+#[test]
+fn behind_a_named_link_the_file_goes_back_and_the_link_stays() {
+    let scratch = Scratch::new("back-link");
+    let (one, two) = (scratch.file("one", "good 1"), scratch.file("two", "good 2"));
+    let link = scratch.0.join("link");
+    symlink("w/one", &link).unwrap();
+    let health = scratch.script("health", &format!("! grep -qs bad {}", link.display()));
+    let args = ["-p", "--health", &health, "--health-timeout", "20ms", "--rollback"];
+    let mut watch = Watch::start(&args, &link, &["true"]);
+    goes_back(&mut watch, &one, "good 1");
+    // It leads to another file: what the former one held is not put there.
+    symlink("w/two", scratch.0.join("next")).unwrap();
+    fs::rename(scratch.0.join("next"), &link).unwrap();
+    watch.wait("the link", |line| line["changes"][0]["kind"] == "link");
+    watch.reload("done");
+    goes_back(&mut watch, &two, "good 2");
+    assert_eq!(fs::read_to_string(&one).unwrap(), "good 1");
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("w/two"));
     watch.end();
 }
 

@@ -1,6 +1,6 @@
 //! The states of all files before the first change, read by a thread while events are already heard.
 //!
-//! In: trees and the moment since which every change is told. Out: states, handed to the [`Confirmer`]. A file that
+//! In: trees and the moment since which every change is told. Out: states, for [`super::Confirmer`]. A file that
 //! was changed at or after that moment is left out: its content may be the new one, and its change is yet to come.
 //! The start waits a little for the thread; from then on it runs at idle priority.
 
@@ -8,11 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::{ConfirmOptions, Confirmer, State};
+use super::{ConfirmOptions, State};
 
 /// States in one message, and messages that wait to be taken.
 const CHUNK: usize = 256;
@@ -73,30 +72,20 @@ impl Baseline {
         Self { messages, idle, stop }
     }
 
-    /// Waits for the whole baseline, at most for `patience`; then the thread goes on at idle priority. Returns
-    /// whether it has ended.
-    pub async fn settle(&mut self, confirmer: &mut Confirmer, patience: Duration) -> bool {
-        let all = async { while self.step(confirmer).await {} };
-        let ended = tokio::time::timeout(patience, all).await.is_ok();
+    /// From now on the thread runs at idle priority.
+    pub fn relax(&self) {
         self.idle.store(true, Ordering::Relaxed);
-        ended
     }
 
-    /// Waits for the next states and hands them over; `false` at the end.
-    pub async fn step(&mut self, confirmer: &mut Confirmer) -> bool {
-        match self.messages.recv().await {
-            Some(Message::States(states)) => {
-                states.into_iter().for_each(|(path, state)| confirmer.learn(path, state));
-                true
-            }
-            Some(Message::End { complete }) => {
-                if complete {
-                    confirmer.baseline_complete();
-                }
-                false
-            }
-            None => false,
-        }
+    /// The next message; may be dropped and called again.
+    pub async fn next(&mut self) -> Message {
+        // A thread that ended without a word has not told all.
+        self.messages.recv().await.unwrap_or(Message::End { complete: false })
+    }
+
+    /// The next message, if there is one already.
+    pub fn next_now(&mut self) -> Option<Message> {
+        self.messages.try_recv().ok()
     }
 }
 
@@ -105,6 +94,9 @@ impl Drop for Baseline {
         self.stop.store(true, Ordering::Relaxed);
     }
 }
+
+/// Looks at one path.
+type Look = fn(&Path, Option<&State>, ConfirmOptions, &AtomicBool) -> State;
 
 /// Says which paths matter; the second argument tells whether it is a directory.
 type Wanted = dyn FnMut(&Path, bool) -> bool + Send;
@@ -130,7 +122,7 @@ impl Reader {
         if root.is_dir() {
             pending.push(root)
         } else {
-            return self.tell(root);
+            return self.tell(root, State::look_named);
         }
         while let Some(dir) = pending.pop() {
             let Ok(entries) = std::fs::read_dir(&dir) else {
@@ -150,7 +142,7 @@ impl Reader {
                 }
                 if is_dir {
                     pending.push(path);
-                } else if !self.tell(path) {
+                } else if !self.tell(path, State::look) {
                     return false;
                 }
             }
@@ -158,7 +150,7 @@ impl Reader {
         true
     }
 
-    fn tell(&mut self, path: PathBuf) -> bool {
+    fn tell(&mut self, path: PathBuf, look: Look) -> bool {
         if self.stop.load(Ordering::Relaxed) {
             return false;
         }
@@ -170,7 +162,10 @@ impl Reader {
             self.complete = false;
             return true;
         }
-        let state = State::of(&path, None, self.options);
+        let state = look(&path, None, self.options, &self.stop);
+        if self.stop.load(Ordering::Relaxed) {
+            return false;
+        }
         let is_old = match &state {
             State::File(file) => file.ctime_ns() < self.since_ns,
             State::Link(_) => changed_ns(&path).is_some_and(|changed| changed < self.since_ns),

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, openat, readlinkat, statx};
 use rustix::io::Errno;
@@ -12,7 +13,7 @@ use sha2::Digest as _;
 
 use super::{ConfirmOptions, Evidence, Kind};
 use crate::event::FileType;
-use crate::source::snapshot::nanos;
+use crate::source::difference::nanos;
 use crate::source::{device, inode_clock_ns};
 
 /// A digest of a file's content.
@@ -45,6 +46,8 @@ pub struct FileState {
     ctime_ns: i64,
     /// A later change would show in the times.
     settled: bool,
+    /// It was changed while it was read: of an unknown moment in between.
+    torn: bool,
 }
 
 /// What a path leads to.
@@ -92,6 +95,12 @@ impl State {
     /// Looks at a path; its content is not read when `before` says that nothing was done to it.
     #[must_use]
     pub fn of(path: &Path, before: Option<&Self>, options: ConfirmOptions) -> Self {
+        Self::look(path, before, options, &AtomicBool::new(false))
+    }
+
+    /// As [`Self::of`]; does not read a file to its end when `stop` is set meanwhile.
+    #[must_use]
+    pub fn look(path: &Path, before: Option<&Self>, options: ConfirmOptions, stop: &AtomicBool) -> Self {
         let wanted = StatxFlags::BASIC_STATS;
         let stat = match statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, wanted) {
             Ok(stat) => stat,
@@ -106,15 +115,36 @@ impl State {
             },
             Some(FileType::File) => {
                 let before = if let Some(Self::File(file)) = before { Some(file) } else { None };
-                Self::File(file(path, &stat, before, options))
+                Self::File(file(path, &stat, before, options, stop))
             }
             _ => Self::Other,
+        }
+    }
+
+    /// As [`Self::look`], of a path that the user named: what counts is what it leads to. That it leads elsewhere is a
+    /// change of another kind.
+    #[must_use]
+    pub fn look_named(
+        path: &Path,
+        before: Option<&Self>,
+        options: ConfirmOptions,
+        stop: &AtomicBool,
+    ) -> Self {
+        match path.canonicalize() {
+            Ok(path) => Self::look(&path, before, options, stop),
+            Err(_) => Self::Absent,
         }
     }
 
     /// Whether it is something whose appearance matters.
     pub(super) const fn is_file_or_link(&self) -> bool {
         matches!(self, Self::File(_) | Self::Link(_))
+    }
+
+    /// Whether its content was changed while it was read.
+    #[must_use]
+    pub const fn is_torn(&self) -> bool {
+        matches!(self, Self::File(FileState { torn: true, .. }))
     }
 
     /// What a change from this state to `now` is; `None` when there is none.
@@ -153,10 +183,17 @@ fn bare(stat: &Statx, read_at: i64) -> FileState {
         ino: stat.stx_ino,
         ctime_ns,
         settled: ctime_ns.saturating_add(RACY_NS) < read_at,
+        torn: false,
     }
 }
 
-fn file(path: &Path, stat: &Statx, before: Option<&FileState>, options: ConfirmOptions) -> FileState {
+fn file(
+    path: &Path,
+    stat: &Statx,
+    before: Option<&FileState>,
+    options: ConfirmOptions,
+    stop: &AtomicBool,
+) -> FileState {
     let listed = bare(stat, inode_clock_ns());
     if let Some(before) = before.filter(|before| before.is_untouched(&listed)) {
         return before.clone();
@@ -165,10 +202,10 @@ fn file(path: &Path, stat: &Statx, before: Option<&FileState>, options: ConfirmO
         return listed;
     }
     // What is read is described by its own descriptor: the name may lead to another file by now.
-    read(path, options).unwrap_or(listed)
+    read(path, options, stop).unwrap_or(listed)
 }
 
-fn read(path: &Path, options: ConfirmOptions) -> io::Result<FileState> {
+fn read(path: &Path, options: ConfirmOptions, stop: &AtomicBool) -> io::Result<FileState> {
     let fd = open(path)?;
     let read_at = inode_clock_ns();
     let stat = statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
@@ -181,6 +218,9 @@ fn read(path: &Path, options: ConfirmOptions) -> io::Result<FileState> {
     let mut buffer = vec![0; 64 * 1024];
     let mut length = 0_u64;
     loop {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Errno::CANCELED.into());
+        }
         match content.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => {
@@ -193,8 +233,7 @@ fn read(path: &Path, options: ConfirmOptions) -> io::Result<FileState> {
     }
     let stat = statx(content.get_ref(), c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
     if nanos(stat.stx_ctime) != state.ctime_ns {
-        // Changed while it was read: of an unknown moment in between.
-        state = FileState { settled: false, ..bare(&stat, read_at) };
+        state = FileState { settled: false, torn: true, ..bare(&stat, read_at) };
     }
     if length <= options.hash_limit {
         state.size = length;

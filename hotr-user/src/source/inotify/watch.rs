@@ -134,7 +134,7 @@ impl<'a> Watching<'a> {
             Mode::New => true,
             Mode::Again { top } => parent != top,
             Mode::MovedIn { since } => stat_at(dir, entry.name, StatxFlags::CTIME)
-                .is_ok_and(|stat| crate::source::snapshot::nanos(stat.stx_ctime) >= since),
+                .is_ok_and(|stat| crate::source::difference::nanos(stat.stx_ctime) >= since),
         };
         let Some(sink) = self.sink.as_deref_mut().filter(|_| is_told) else { return };
         let Some(wd) = self.source.tree.wd(parent) else { return };

@@ -12,8 +12,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat, openat2}
 use rustix::io::{Errno, Result};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::source::difference::nanos;
 use crate::source::fsinfo::device;
-use crate::source::snapshot::nanos;
 
 /// What a scan asks for. Synchronisation with a server is left to the filesystem, as it is for `stat`.
 pub(super) const WANTED: StatxFlags = StatxFlags::TYPE

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::attr::{Attr, Source};
 use super::tree::{NONE, Tree, join};
 use crate::event::FileType;
-use crate::source::snapshot::{Difference, Kind};
+use crate::source::difference::{Difference, Kind};
 
 /// A name that was not there before, or leads to another file.
 pub(super) struct Came {

@@ -20,8 +20,8 @@ use super::attr::{self, Attr, Source, WANTED};
 use super::moves::{Came, Findings, Gone, Touched};
 use super::pace::Pace;
 use super::tree::{Base, Body, Device, Facts, NONE, TOP, Tree};
+use crate::source::difference::Kind;
 use crate::source::fsinfo::Fs;
-use crate::source::snapshot::Kind;
 use crate::source::walk::{open_dir, stat_at, stat_fd};
 
 /// Bytes of directory entries read at a time.

@@ -8,18 +8,30 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, open, statx};
+use globset::GlobSet;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, open, statx};
 use rustix::io::Errno;
 
-use super::scan::WANTED;
-use super::{ScanOptions, nanos};
 use crate::event::FileType;
+use crate::source::difference::nanos;
 use crate::source::fsinfo::{Fs, device};
 use crate::source::walk::{Descend, Entry, Visitor, stat_at, walk};
 
 /// The clock of inode times advances with the timer tick, at the slowest 100 times a second: a change may carry
 /// a time that is this much before it was made.
 const TICK_NS: i64 = 10_000_000;
+
+/// What is asked of each file.
+const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+/// What a search takes in.
+#[derive(Clone, Debug)]
+pub struct SearchOptions {
+    /// Whole trees, not just the root directories.
+    pub recursive: bool,
+    /// Directories and files left out, by path relative to their root.
+    pub exclude: GlobSet,
+}
 
 /// A file that has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +63,7 @@ pub struct Changed {
 /// When the root itself cannot be opened.
 pub fn changed_since(
     root: &Path,
-    options: &ScanOptions,
+    options: &SearchOptions,
     since_ns: i64,
     is_known: impl FnMut(u64, u64, i64) -> bool,
     found: impl FnMut(Changed),
@@ -80,7 +92,7 @@ pub fn changed_since(
 
 struct Search<'a, K, F> {
     root: &'a Path,
-    options: &'a ScanOptions,
+    options: &'a SearchOptions,
     since_ns: i64,
     is_known: K,
     found: F,
@@ -97,7 +109,7 @@ impl<K: FnMut(u64, u64, i64) -> bool, F: FnMut(Changed)> Search<'_, K, F> {
         if ctime_ns < self.since_ns || (self.is_known)(device, stat.stx_ino, ctime_ns) {
             return;
         }
-        let has_birth = stat.stx_mask & rustix::fs::StatxFlags::BTIME.bits() != 0;
+        let has_birth = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
         let changed = Changed {
             path: path(self),
             dev: device,
@@ -136,7 +148,7 @@ impl<K: FnMut(u64, u64, i64) -> bool, F: FnMut(Changed)> Visitor for Search<'_, 
     type Key = u32;
 
     fn open(&mut self, _: u32, dir: BorrowedFd<'_>) -> Descend {
-        let Ok(stat) = crate::source::walk::stat_fd(dir, rustix::fs::StatxFlags::TYPE) else {
+        let Ok(stat) = crate::source::walk::stat_fd(dir, StatxFlags::TYPE) else {
             return Descend::Nothing;
         };
         let device = device(&stat);

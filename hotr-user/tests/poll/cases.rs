@@ -1,29 +1,12 @@
-//! Snapshots against real directories: only real differences, each under its one name.
+//! Single changes of a tree, and the poller's differences for each, in their order.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
-use hotr_user::source::snapshot::{Kind, ScanOptions, Snapshot, changed_since};
+use hotr_user::source::difference::Kind;
 
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("hotr-snapshot-{}-{number}", std::process::id()));
-        fs::create_dir(&path).expect("a scratch directory");
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use super::{Scratch, audit, poller};
 
 /// What a case does to a directory, and the differences it makes, by paths below the root.
 struct Case {
@@ -148,11 +131,10 @@ fn every_case_has_its_differences_and_then_no_more() {
         let scratch = Scratch::new();
         let root = &scratch.0;
         (case.before)(root);
-        let mut snapshot = Snapshot::scan(std::slice::from_ref(root), ScanOptions::default()).unwrap();
+        let mut poller = poller(root);
         (case.change)(root);
-        let found: Vec<(String, String)> = snapshot
-            .diff()
-            .unwrap()
+        let found: Vec<(String, String)> = audit(&mut poller)
+            .differences
             .into_iter()
             .filter(|difference| difference.path != *root)
             .map(|difference| {
@@ -175,38 +157,6 @@ fn every_case_has_its_differences_and_then_no_more() {
             expected.sort();
         }
         assert_eq!(sorted, expected, "{}", case.name);
-        assert_eq!(snapshot.diff().unwrap(), [], "{}: again", case.name);
+        assert_eq!(audit(&mut poller).differences, [], "{}: again", case.name);
     }
-}
-
-#[test]
-fn a_search_by_time_finds_what_changed_and_passes_over_what_is_known() {
-    let scratch = Scratch::new();
-    let root = &scratch.0;
-    write(root, "old/f", "x");
-    let time = |path: &str| {
-        let meta = fs::metadata(root.join(path)).unwrap();
-        meta.ctime() * 1_000_000_000 + meta.ctime_nsec()
-    };
-    // Further than the coarseness that the search allows for.
-    let since = time("old/f") + 20_000_000;
-    loop {
-        write(root, "new", "x");
-        if time("new") > since {
-            break;
-        }
-    }
-    write(root, "old/g", "x");
-    let search = |known: Option<u64>| {
-        let mut found = Vec::new();
-        let is_known = |_, ino, _| Some(ino) == known;
-        let options = ScanOptions::default();
-        changed_since(root, &options, since, is_known, |changed| found.push(changed.path)).unwrap();
-        found.retain(|path| path != root);
-        found.sort();
-        found
-    };
-    assert_eq!(search(None), [root.join("new"), root.join("old"), root.join("old/g")]);
-    let known = fs::metadata(root.join("old/g")).unwrap().ino();
-    assert_eq!(search(Some(known)), [root.join("new"), root.join("old")]);
 }

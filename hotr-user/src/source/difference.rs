@@ -1,81 +1,11 @@
-//! A baseline of whole trees, and what has changed since: for the inotify channel after a loss, and for finding
-//! what a full ring buffer did not tell.
-//!
-//! In: root paths. Out: [`Difference`]s between two scans ([`Snapshot::diff`]), or, without a baseline, all that
-//! changed since a point in time ([`changed_since`]). A file takes 56 bytes and its name, about 75 in all.
+//! What is different in a tree: between two rounds of the poller, as a change for everybody else.
 
-mod compare;
-mod nodes;
-mod scan;
-mod since;
-
-use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use globset::GlobSet;
 use rustix::fs::StatxTimestamp;
 
-pub use since::{Changed, changed_since};
-
 use crate::event::{Change, Channel, FileId, FileType, Op};
-use nodes::Nodes;
-
-/// What a scan takes in.
-#[derive(Clone, Debug)]
-pub struct ScanOptions {
-    /// Whole trees, not just the root directories.
-    pub recursive: bool,
-    /// Directories and files left out, by path relative to their root.
-    pub exclude: GlobSet,
-}
-
-impl Default for ScanOptions {
-    fn default() -> Self {
-        Self { recursive: true, exclude: GlobSet::empty() }
-    }
-}
-
-/// The state of the roots at the last scan.
-#[derive(Debug)]
-pub struct Snapshot {
-    roots: Vec<PathBuf>,
-    options: ScanOptions,
-    nodes: Nodes,
-}
-
-impl Snapshot {
-    /// Reads the roots. A root that does not exist is empty; directories that cannot be read are as well.
-    ///
-    /// # Errors
-    /// `OutOfMemory` when there are more names than a snapshot can hold (16 GiB of them, or 4 billion).
-    pub fn scan(roots: &[PathBuf], options: ScanOptions) -> io::Result<Self> {
-        let nodes = scan::read(roots, &options)?;
-        Ok(Self { roots: roots.to_vec(), options, nodes })
-    }
-
-    /// Reads the roots again and tells the differences: removals first (deepest first), then renames, creations
-    /// (a directory before what it holds), changes of content, changes of attributes.
-    ///
-    /// # Errors
-    /// As [`Self::scan`]; the snapshot is then as before.
-    pub fn diff(&mut self) -> io::Result<Vec<Difference>> {
-        let nodes = scan::read(&self.roots, &self.options)?;
-        let differences = compare::compare(&self.nodes, &nodes);
-        self.nodes = nodes;
-        Ok(differences)
-    }
-
-    /// Number of files and directories.
-    pub fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
-    /// Whether nothing is there.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
 
 /// What is different.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +25,7 @@ pub enum Kind {
     Attrib,
 }
 
-/// One difference between two scans.
+/// One difference between two rounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// What.
