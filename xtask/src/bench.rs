@@ -124,7 +124,8 @@ fn one(bench: Bench, args: &BenchArgs, report: &mut Report) -> Result<()> {
             let hotr = build::hotr(Flavour::Release)?;
             let count = if args.quick { "30" } else { "500" };
             let options = ["--count", count, "--watchexec"].map(OsStr::new);
-            let figures = native::measure(&name(bench), &hotr, &[&options, &[watchexec.as_os_str()][..]].concat())?;
+            let figures =
+                native::measure(&name(bench), &hotr, &[&options, &[watchexec.as_os_str()][..]].concat())?;
             report.rows.extend(bars::reload(&figures));
             report.tables.push(tables::reload(&figures));
         }

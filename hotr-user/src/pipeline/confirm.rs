@@ -155,7 +155,9 @@ impl Confirmer {
     }
 
     /// Takes a state from before the first change; what was confirmed since counts more.
-    pub fn learn(&mut self, path: PathBuf, state: State) {
+    pub fn learn(&mut self, mut path: PathBuf, state: State) {
+        // Put together from a directory and a name, it has room to spare.
+        path.shrink_to_fit();
         if !self.known.contains(&path) && self.known.len() < self.options.entries.get() {
             self.known.put(path, state);
         }

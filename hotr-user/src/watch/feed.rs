@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::WatchOptions;
+use super::alarm::Alarm;
 use super::filter::PathFilter;
 use super::guard::Guard;
 use super::hold::Hold;
@@ -26,7 +27,8 @@ use crate::trace::Session;
 
 /// How long the start waits for the baseline.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How often what holds a batch is looked at.
+/// When what holds a batch is looked at again: most writers close their file at once. The time doubles up to the last.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
 const HOLD_LOOK: Duration = Duration::from_millis(20);
 
 /// What a feed gives.
@@ -68,6 +70,9 @@ pub(super) struct Feed {
     relinked: Vec<PathBuf>,
     first: Option<Instant>,
     due: Option<Instant>,
+    alarm: Alarm,
+    /// Until the next look at what holds a batch.
+    look: Duration,
     out: VecDeque<Fed>,
 }
 
@@ -95,6 +100,8 @@ impl Feed {
             relinked: Vec::new(),
             first: None,
             due: None,
+            alarm: Alarm::new(),
+            look: FIRST_LOOK,
             out: VecDeque::new(),
         };
         feed.take_baseline(since_ns).await;
@@ -131,7 +138,7 @@ impl Feed {
             tokio::select! {
                 // What is due comes first: a storm of changes must hold neither batches nor audits back.
                 biased;
-                () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => self.settle()?,
+                () = self.alarm.wait(due.unwrap_or_else(Instant::now)), if due.is_some() => self.settle()?,
                 () = self.guard.wait() => self.look_around()?,
                 reports = self.session.next() => {
                     let reports = reports?;
@@ -213,21 +220,22 @@ impl Feed {
             );
         }
         if any {
-            self.wait_for_quiet();
+            self.wait_for_quiet(age(change));
         }
     }
 
     /// After a loss anything may have changed, and no audit can tell what: what is known is looked at again, and what is new is looked for.
     fn touch_all(&mut self) {
         self.dirs.extend(self.options.trace.paths.iter().cloned());
-        self.wait_for_quiet();
+        self.wait_for_quiet(Duration::ZERO);
     }
 
-    fn wait_for_quiet(&mut self) {
+    /// `age`: how long ago the change was made. It was quiet since then, as far as has been read.
+    fn wait_for_quiet(&mut self, age: Duration) {
         let now = Instant::now();
         let first = *self.first.get_or_insert(now);
         let latest = first + self.options.settle_max.max(self.options.debounce);
-        self.due = Some((now + self.options.debounce).min(latest.max(now)));
+        self.due = Some((now + self.options.debounce.saturating_sub(age)).min(latest.max(now)));
     }
 
     async fn follow_links(&mut self) -> Result<(), Error> {
@@ -253,7 +261,7 @@ impl Feed {
         self.confirmer.clear();
         // What changed before this moment is covered by the reload for the link.
         self.take_baseline(inode_clock_ns()).await;
-        self.wait_for_quiet();
+        self.wait_for_quiet(Duration::ZERO);
         Ok(())
     }
 
@@ -275,7 +283,8 @@ impl Feed {
         let waited = self.first.is_some_and(|first| now >= first + self.options.settle_max);
         if let Some(hold) = Hold::of(self.touched.keys().map(PathBuf::as_path)) {
             if !waited {
-                self.due = Some(now + HOLD_LOOK);
+                self.due = Some(now + self.look);
+                self.look = (self.look * 2).min(HOLD_LOOK);
                 return;
             }
             let limit = humantime::format_duration(self.options.settle_max);
@@ -283,6 +292,7 @@ impl Feed {
         }
         self.first = None;
         self.due = None;
+        self.look = FIRST_LOOK;
         let touched = std::mem::take(&mut self.touched);
         let mut batch: Vec<Confirmed> = self.relinked.drain(..).map(relinked).collect();
         let mut nothing = Vec::new();
@@ -331,6 +341,14 @@ async fn step(baseline: &mut Option<Baseline>, confirmer: &mut Confirmer) -> boo
         Some(baseline) => baseline.step(confirmer).await,
         None => std::future::pending().await,
     }
+}
+
+/// Time since a change; none where a report stands for several, or nobody knows when the kernel made it.
+fn age(change: &Change) -> Duration {
+    if change.writes > 1 || !change.seen_by.contains(&Channel::Ebpf) {
+        return Duration::ZERO;
+    }
+    SystemTime::now().duration_since(change.time).unwrap_or_default()
 }
 
 fn relinked(path: PathBuf) -> Confirmed {

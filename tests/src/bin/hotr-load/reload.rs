@@ -135,7 +135,15 @@ impl Subject {
             // entr reads which files it watches.
             writeln!(list, "{}", file.display()).context("name the file to entr")?;
         }
-        Ok(Self { name: name.to_owned(), file, socket, tool: child, microseconds: Vec::new(), extra: 0, missed: 0 })
+        Ok(Self {
+            name: name.to_owned(),
+            file,
+            socket,
+            tool: child,
+            microseconds: Vec::new(),
+            extra: 0,
+            missed: 0,
+        })
     }
 
     /// Changes the file until the tool has started the command for it: none of them says when it listens.
