@@ -80,6 +80,7 @@ impl Feed {
     /// Starts the channels, then takes the baseline.
     pub(super) async fn start(mut options: WatchOptions) -> Result<Self, Error> {
         options.trace.audited = options.polling.enabled;
+        options.trace.at_once = true;
         let links = Links::new(options.trace.paths.clone());
         let mut session = Session::start(options.trace.clone())?;
         // Not before: what was changed while the channels started is part of the baseline, and nobody was told
