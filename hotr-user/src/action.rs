@@ -8,6 +8,7 @@ pub mod backup;
 pub mod check;
 pub mod emit;
 pub mod group;
+mod spawn;
 pub mod target;
 
 use std::ffi::OsString;

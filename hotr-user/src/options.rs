@@ -54,6 +54,8 @@ pub struct TraceOptions {
     pub exclude: GlobSet,
     /// Every record by itself.
     pub raw: bool,
+    /// Repeats of a write are told one by one: whoever reads the reports merges them, and must not wait for the last.
+    pub at_once: bool,
     /// A poller looks for what is lost: inotify, as the only channel, keeps no state to compare with.
     pub audited: bool,
 }

@@ -1,4 +1,4 @@
-//! The scheduling policy of the thread that reads the channels, and of the commands it starts.
+//! The scheduling policy of the thread that reads the channels, and of the commands it starts; and its signals.
 //!
 //! A thread of the kernel's normal policy becomes one that preempts nobody, where it would preempt a kernel program.
 //! That has its price: on a busy machine it waits for its turn, and so do its reports. A child inherits the policy; what
@@ -53,6 +53,30 @@ fn set(policy: libc::c_int) -> io::Result<()> {
     match unsafe { libc::sched_setscheduler(0, policy, &raw const priority) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Signals of this thread are blocked while this lives.
+pub(crate) struct Blocked(libc::sigset_t);
+
+impl Blocked {
+    /// Until the drop.
+    pub(crate) fn all() -> Self {
+        // SAFETY: plain numbers, filled by the calls; both pointers are to live sets.
+        unsafe {
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+            Self(before)
+        }
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // SAFETY: a pointer to a live set.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
     }
 }
 

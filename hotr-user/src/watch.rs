@@ -4,6 +4,7 @@
 //! confirmed changes; `worker` runs the action for each; [`run`] stands between them. [`Builder`] gives the same
 //! changes to a program as a stream.
 
+mod alarm;
 mod arbiter;
 mod builder;
 mod content;

@@ -12,7 +12,7 @@ mod native;
 mod report;
 mod tables;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{ffi::OsStr, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
@@ -62,6 +62,10 @@ enum Bench {
     Verifier,
     /// An audit of a million files, beside find and notify's PollWatcher
     Poll,
+    /// From a change to the start of the command, beside watchexec and entr
+    Reload,
+    /// Processor time and memory of an idle watch on a million files
+    WatchIdle,
     /// Size of the program, memory of an idle trace
     Idle,
 }
@@ -110,9 +114,25 @@ fn one(bench: Bench, args: &BenchArgs, report: &mut Report) -> Result<()> {
             let (files, rounds) = if args.quick { ("20000", "3") } else { ("1000000", "5") };
             report.rows.extend(bars::poll(&native::audit(files, rounds)?, files));
         }
+        Bench::WatchIdle => {
+            let (files, seconds) = if args.quick { ("20000", "40") } else { ("1000000", "300") };
+            let hotr = build::hotr(Flavour::Release)?;
+            report.rows.extend(bars::watch_idle(&native::watch_idle(&hotr, files, seconds)?));
+        }
+        Bench::Reload => {
+            let watchexec = setup::watchexec()?;
+            let hotr = build::hotr(Flavour::Release)?;
+            let count = if args.quick { "30" } else { "500" };
+            let options = ["--count", count, "--watchexec"].map(OsStr::new);
+            let figures =
+                native::measure(&name(bench), &hotr, &[&options, &[watchexec.as_os_str()][..]].concat())?;
+            report.rows.extend(bars::reload(&figures));
+            report.tables.push(tables::reload(&figures));
+        }
         _ => {
             let hotr = build::hotr(Flavour::Release)?;
-            let figures = native::measure(&name(bench), &hotr, load_options(bench, args.quick))?;
+            let options: Vec<&OsStr> = load_options(bench, args.quick).iter().map(OsStr::new).collect();
+            let figures = native::measure(&name(bench), &hotr, &options)?;
             judge(bench, &figures, report);
         }
     }
@@ -136,7 +156,7 @@ fn judge(bench: Bench, figures: &Figures, report: &mut Report) {
         }
         Bench::Creates => report.rows.push(bars::creates(figures)),
         Bench::Idle => report.tables.push(tables::idle(figures)),
-        Bench::Pwrite | Bench::Verifier | Bench::Poll => {}
+        Bench::Pwrite | Bench::Verifier | Bench::Poll | Bench::Reload | Bench::WatchIdle => {}
     }
 }
 

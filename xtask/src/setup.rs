@@ -2,12 +2,15 @@
 //!
 //! In: what is wanted (build, tests, benchmarks). Out: a machine that has it, or one line that says what to do.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::Args;
 
 use crate::{
     apt,
     cmd::{self, say},
+    paths,
     toolchain::{self, EbpfRust},
 };
 
@@ -62,7 +65,11 @@ pub(crate) const TESTS: &[Need] = &[
 pub(crate) const BENCHES: &[Need] = &[
     need("bpftrace", "bpftrace", "is measured beside hotr"),
     need("fatrace", "fatrace", "is measured beside hotr"),
+    need("entr", "entr", "is measured beside hotr watch"),
 ];
+
+/// Debian does not have it. A fixed version: figures are compared between runs.
+const WATCHEXEC: &str = "2.8.0";
 
 /// Entry point of the command.
 pub(crate) fn run(args: &SetupArgs) -> Result<()> {
@@ -80,6 +87,27 @@ pub(crate) fn build() -> Result<EbpfRust> {
     let rust = EbpfRust::ensure()?;
     toolchain::ensure_linker(&rust)?;
     Ok(rust)
+}
+
+/// watchexec, which is measured beside hotr watch; built into the cache when it is not there.
+pub(crate) fn watchexec() -> Result<PathBuf> {
+    let root = paths::cache()?.join(format!("watchexec-{WATCHEXEC}"));
+    let program = root.join("bin/watchexec");
+    if cmd::is_executable(&program) {
+        return Ok(program);
+    }
+    say(format!(
+        "setup: installing watchexec {WATCHEXEC}: is measured beside hotr watch (cargo install, some minutes)"
+    ));
+    let mut command = cmd::cargo();
+    command.args(["install", "watchexec-cli", "--version", WATCHEXEC, "--locked", "--root"]).arg(&root);
+    cmd::must_quietly(&mut command, "install watchexec")?;
+    Ok(program)
+}
+
+/// The version of watchexec that the benchmarks use, for their notes.
+pub(crate) const fn watchexec_version() -> &'static str {
+    WATCHEXEC
 }
 
 /// Installs those of `needs` that are missing, and says what for.

@@ -2,12 +2,11 @@
 //!
 //! In: a command and a time limit. Out: good, or why not. A command that hangs is killed with everything it started.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::group::{self, Group};
+use super::group::{self, Group, Stdin};
 use super::{CommandSpec, StopSpec};
 use rustix::process::Signal;
 
@@ -64,7 +63,7 @@ impl Check {
         env: &[(std::ffi::OsString, std::ffi::OsString)],
         over: Instant,
     ) -> Result<(), Failure> {
-        let mut group = Group::start(&self.command, Stdio::null(), env)
+        let mut group = Group::start(&self.command, Stdin::Empty, env)
             .map_err(|error| Failure { status: None, why: group::explain(&self.command, &error) })?;
         match timeout_at(over, group.ended()).await {
             Ok(Ok(status)) if status.success() => Ok(()),

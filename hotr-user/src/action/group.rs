@@ -4,10 +4,11 @@
 //! The leader is not reaped before its group has been signalled: while it is a zombie the group's number cannot be
 //! given to another (`kernel/pid.c`, `free_pid`).
 
-use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::fs::File;
+use std::io::{self, PipeWriter};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -15,8 +16,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep};
 
+use super::spawn::{spawn, wait};
 use super::{CommandSpec, StopSpec};
-use crate::sched;
 
 /// How often the rest of a group is looked for once its leader has ended.
 const LOOK: Duration = Duration::from_millis(20);
@@ -24,10 +25,19 @@ const LOOK: Duration = Duration::from_millis(20);
 /// A running group.
 #[derive(Debug)]
 pub struct Group {
-    child: Child,
+    stdin: Option<PipeWriter>,
     pid: Pid,
     pidfd: AsyncFd<OwnedFd>,
     reaped: bool,
+}
+
+/// What a command reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stdin {
+    /// Nothing: its end.
+    Empty,
+    /// What is written to [`Group::take_stdin`].
+    Piped,
 }
 
 impl Group {
@@ -38,36 +48,25 @@ impl Group {
     /// That of `execve`: the command is not found, not executable, …
     pub fn start(
         spec: &CommandSpec,
-        stdin: Stdio,
+        stdin: Stdin,
         env: &[(std::ffi::OsString, std::ffi::OsString)],
     ) -> io::Result<Self> {
-        let (program, args) = spec.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        let mut command = Command::new(program);
-        command.args(args).stdin(stdin).process_group(0);
-        command.envs(spec.env.iter().map(|(k, v)| (k, v))).envs(env.iter().map(|(k, v)| (k, v)));
-        if let Some(dir) = &spec.dir {
-            command.current_dir(dir);
-        }
-        if spec.stdout_to_stderr {
-            command.stdout(rustix::io::dup(rustix::stdio::stderr())?);
-        }
-        let as_hotr_was_started = || {
-            rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
-            sched::as_started()
+        let (pid, stdin) = match stdin {
+            Stdin::Empty => (spawn(spec, env, File::open("/dev/null")?.as_fd())?, None),
+            Stdin::Piped => {
+                let (theirs, ours) = io::pipe()?;
+                (spawn(spec, env, theirs.as_fd())?, Some(ours))
+            }
         };
-        // SAFETY: two system calls between fork and exec, which neither allocate nor take a lock.
-        unsafe { command.pre_exec(as_hotr_was_started) };
-        let child = command.spawn()?;
-        let pid = Pid::from_child(&child);
         let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
         // SAFETY: the descriptor is moved into the `AsyncFd`, which keeps it open.
         let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE)? };
-        Ok(Self { child, pid, pidfd, reaped: false })
+        Ok(Self { stdin, pid, pidfd, reaped: false })
     }
 
     /// The child's stdin, once, when it is a pipe.
-    pub fn take_stdin(&mut self) -> Option<std::process::ChildStdin> {
-        self.child.stdin.take()
+    pub fn take_stdin(&mut self) -> Option<PipeWriter> {
+        self.stdin.take()
     }
 
     /// Waits for the end of the leader; may be dropped and called again.
@@ -86,9 +85,13 @@ impl Group {
     }
 
     fn reap(&mut self) -> io::Result<ExitStatus> {
-        let status = self.child.wait()?;
+        if self.reaped {
+            return Err(rustix::io::Errno::CHILD.into());
+        }
+        self.stdin = None;
+        let status = wait(self.pid)?;
         self.reaped = true;
-        Ok(status)
+        Ok(ExitStatus::from_raw(status))
     }
 
     /// Sends a signal to every process of the group.
@@ -125,7 +128,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         if !self.reaped {
             self.signal(Signal::KILL);
-            let _ = self.child.wait();
+            let _ = self.reap();
         }
     }
 }

@@ -115,6 +115,7 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
         comms: args.comm.into_iter().map(comm).collect(),
         exclude,
         raw: args.raw,
+        at_once: false,
         audited: false,
     };
     let runtime = super::runtime()?;

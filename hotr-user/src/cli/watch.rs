@@ -200,6 +200,7 @@ impl WatchArgs {
                 comms: Vec::new(),
                 exclude: GlobSet::clone(&exclude),
                 raw: false,
+                at_once: false,
                 audited: false,
             },
             filter,

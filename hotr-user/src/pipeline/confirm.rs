@@ -156,7 +156,9 @@ impl Confirmer {
     }
 
     /// Takes a state from before the first change, and says whether it did: what was confirmed since counts more.
-    pub fn learn(&mut self, path: PathBuf, state: State) -> bool {
+    pub fn learn(&mut self, mut path: PathBuf, state: State) -> bool {
+        // Put together from a directory and a name, it has room to spare.
+        path.shrink_to_fit();
         let is_news = !self.known.contains(&path) && self.known.len() < self.options.entries.get();
         if is_news {
             self.known.put(path, state);

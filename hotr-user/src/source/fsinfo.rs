@@ -32,6 +32,8 @@ const PSEUDO: &[(u32, &str)] = &[
     (0x0000_0187, "autofs"),
 ];
 
+const XFS: u32 = 0x5846_5342;
+
 /// ext2, ext3, ext4; xfs; tmpfs: a directory without subdirectories has exactly two links.
 const COUNTS_SUBDIRECTORIES: &[u32] = &[0x0000_ef53, 0x5846_5342, 0x0102_1994];
 
@@ -48,6 +50,8 @@ pub(crate) struct Fs {
     pub(crate) counts_subdirectories: bool,
     /// A directory's times tell whether a name in it came or went.
     pub(crate) dates_names: bool,
+    /// It tells of many inodes in one call.
+    pub(crate) is_xfs: bool,
 }
 
 impl Fs {
@@ -59,6 +63,7 @@ impl Fs {
             pseudo: PSEUDO.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name),
             counts_subdirectories: COUNTS_SUBDIRECTORIES.contains(&magic),
             dates_names: DATES_NAMES.contains(&magic),
+            is_xfs: magic == XFS,
         })
     }
 }

@@ -11,6 +11,8 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, open, openat};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
+use crate::sched::Blocked;
+
 /// Stack of the child, which makes one system call.
 const STACK: usize = 64 * 1024;
 
@@ -109,29 +111,6 @@ fn nameless_file() -> Result<OwnedFd, Errno> {
     let first = memfd_create("hotr-heartbeat", MemfdFlags::CLOEXEC)?;
     let link = format!("/proc/self/fd/{}", first.as_raw_fd());
     open(link, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// Signals of this thread are blocked while this lives.
-struct Blocked(libc::sigset_t);
-
-impl Blocked {
-    fn all() -> Self {
-        // SAFETY: plain numbers, filled by the calls; both pointers are to live sets.
-        unsafe {
-            let mut all: libc::sigset_t = std::mem::zeroed();
-            let mut before: libc::sigset_t = std::mem::zeroed();
-            libc::sigfillset(&raw mut all);
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-            Self(before)
-        }
-    }
-}
-
-impl Drop for Blocked {
-    fn drop(&mut self) {
-        // SAFETY: a pointer to a live set.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
-    }
 }
 
 #[cfg(test)]

@@ -251,6 +251,9 @@ impl Engine {
     }
 
     fn settle(&mut self, change: Change, now_ns: u64) {
+        if self.options.at_once {
+            return self.emit_all(vec![change]);
+        }
         let mut out = Vec::new();
         self.settler.push(change, now_ns, &mut out);
         self.emit_all(out);

@@ -59,6 +59,7 @@ impl Builder {
             comms: Vec::new(),
             exclude: GlobSet::empty(),
             raw: false,
+            at_once: false,
             audited: false,
         };
         let filter = FilterOptions { vcs_ignore: true, default_ignore: true, ..FilterOptions::default() };

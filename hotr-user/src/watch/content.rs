@@ -25,7 +25,8 @@ use crate::pipeline::confirm::{Confirmed, Confirmer, Evidence, Kind, State};
 
 /// How long a start waits for the baseline.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How often what holds a batch is looked at.
+/// When what holds a batch is looked at again: most writers close their file at once. The time doubles up to the last.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
 const HOLD_LOOK: Duration = Duration::from_millis(20);
 
 /// What the thread is to do.
@@ -89,6 +90,7 @@ impl Content {
             filter,
             rollback: Rollback::default(),
             baseline: None,
+            again: FIRST_LOOK,
             looked: HashMap::new(),
             answers: outbox,
             stop: Arc::clone(&stop),
@@ -138,6 +140,8 @@ struct Work {
     confirmer: Confirmer,
     rollback: Rollback,
     baseline: Option<Baseline>,
+    /// Until the next look at what holds a batch.
+    again: Duration,
     /// States of a batch that was not decided about: their content need not be read again.
     looked: HashMap<PathBuf, State>,
     answers: UnboundedSender<Answer>,
@@ -253,7 +257,9 @@ impl Work {
         let limit = humantime::format_duration(self.options.settle_max).to_string();
         if let Some(hold) = Hold::of(pending.touched.keys().map(PathBuf::as_path)) {
             if !overdue {
-                return self.answer(Answer::Held { pending, again: HOLD_LOOK });
+                let again = self.again;
+                self.again = (again * 2).min(HOLD_LOOK);
+                return self.answer(Answer::Held { pending, again });
             }
             say(&hold.overdue(&limit));
         }
@@ -282,6 +288,7 @@ impl Work {
     }
 
     fn decide(&mut self, pending: Pending, states: Vec<State>, say: &dyn Fn(&str)) {
+        self.again = FIRST_LOOK;
         let Pending { touched, relinked, .. } = pending;
         let mut batch: Vec<Confirmed> = relinked.into_iter().map(to_relinked).collect();
         let mut nothing = Vec::new();

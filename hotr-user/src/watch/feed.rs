@@ -6,18 +6,19 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::WatchOptions;
+use super::alarm::Alarm;
 use super::content::{Answer, Content, Job};
 use super::filter::PathFilter;
 use super::guard::Guard;
 use super::links::Links;
 use super::pending::Pending;
 use crate::error::Error;
-use crate::event::{Change, FileType, Op};
+use crate::event::{Change, Channel, FileType, Op};
 use crate::pipeline::confirm::Confirmed;
 use crate::report::Report;
 use crate::source::inode_clock_ns;
@@ -54,6 +55,7 @@ pub(super) struct Feed {
     /// The rules in `.gitignore` files have changed since the last look.
     forget_rules: bool,
     due: Option<Instant>,
+    alarm: Alarm,
     out: VecDeque<Fed>,
 }
 
@@ -64,6 +66,7 @@ impl Feed {
         rollback: Option<Option<PathBuf>>,
     ) -> Result<Self, Error> {
         options.trace.audited = options.polling.enabled;
+        options.trace.at_once = true;
         let links = Links::new(options.trace.paths.clone());
         let mut session = Session::start(options.trace.clone())?;
         // Not before: what was changed while the channels started is part of the baseline, and nobody was told
@@ -85,6 +88,7 @@ impl Feed {
             looking: false,
             forget_rules: false,
             due: None,
+            alarm: Alarm::new(),
             out: VecDeque::new(),
         };
         feed.begin(&mut reports).await?;
@@ -115,7 +119,7 @@ impl Feed {
             tokio::select! {
                 // What is due comes first: a storm of changes must hold neither batches nor audits back.
                 biased;
-                () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() && !self.looking => {
+                () = self.alarm.wait(due.unwrap_or_else(Instant::now)), if due.is_some() && !self.looking => {
                     self.settle()?;
                 }
                 () = self.guard.wait() => self.look_around()?,
@@ -225,7 +229,7 @@ impl Feed {
             self.pending.touch(path, change, i == 0);
         }
         if any {
-            self.wait(self.options.debounce);
+            self.wait(self.options.debounce.saturating_sub(age(change)));
         }
     }
 
@@ -283,4 +287,13 @@ impl Feed {
         }
         Ok(())
     }
+}
+
+/// Time since a change: it was quiet since then, as far as has been read. None where a report stands for several, or
+/// nobody knows when the kernel made it.
+fn age(change: &Change) -> Duration {
+    if change.writes > 1 || !change.seen_by.contains(&Channel::Ebpf) {
+        return Duration::ZERO;
+    }
+    SystemTime::now().duration_since(change.time).unwrap_or_default()
 }

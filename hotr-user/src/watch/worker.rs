@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::ReloadOptions;
 use crate::action::check::Failure;
 use crate::action::emit::{Emitted, emit};
-use crate::action::group::{self, Group};
+use crate::action::group::{self, Group, Stdin};
 use crate::action::{Action, Busy, CommandSpec};
 use crate::pipeline::confirm::Confirmed;
 use crate::report::{Reload, ReloadState, Trigger};
@@ -385,7 +385,7 @@ async fn service_ended(service: &mut Option<Service>) -> std::io::Result<ExitSta
 
 /// Starts a command and gives it its changes. A thread writes them: a child need not read its stdin.
 fn start(command: &CommandSpec, emitted: &Emitted) -> std::io::Result<Group> {
-    let stdin = if emitted.stdin.is_some() { Stdio::piped() } else { Stdio::null() };
+    let stdin = if emitted.stdin.is_some() { Stdin::Piped } else { Stdin::Empty };
     let mut group = Group::start(command, stdin, &emitted.env)?;
     if let (Some(mut pipe), Some(bytes)) = (group.take_stdin(), emitted.stdin.clone()) {
         std::thread::spawn(move || {

@@ -103,6 +103,52 @@ pub(crate) fn latency(figures: &Figures) -> Row {
     Row::new("latency", "write returned → line read", measured, "p99 ≤ inotifywait's", hotr <= other)
 }
 
+/// Beside watchexec and entr, in turns. entr waits for 50 ms of quiet and cannot be told otherwise: so do all.
+pub(crate) fn reload(figures: &Figures) -> Vec<Row> {
+    let get = |who: &str, key: &str| figures.get(&format!("reload/{who}/{key}"));
+    let row = |other: &str| {
+        let (hotr, theirs) = (get("hotr", "p99"), get(other, "p99"));
+        let mut measured = format!(
+            "p50 {:.2} ms, p99 {:.2} ms; {other} p50 {:.2} ms, p99 {:.2} ms",
+            get("hotr", "p50") / 1e3,
+            hotr / 1e3,
+            get(other, "p50") / 1e3,
+            theirs / 1e3
+        );
+        over(&mut measured, hotr / 1e3, theirs / 1e3, "ms");
+        let figure = format!("change → command started, 50 ms of quiet, beside {other}");
+        let met = hotr < theirs && same(get("hotr", "missed"), 0.0);
+        Row::new("reload", &figure, measured, &format!("p99 < {other}'s, none missed"), met)
+    };
+    vec![row("watchexec"), row("entr")]
+}
+
+/// A whole `hotr watch` that has nothing to do.
+pub(crate) fn watch_idle(figures: &Figures) -> Vec<Row> {
+    let get = |key: &str| figures.get(&format!("watch-idle/{key}"));
+    let (share, peak) = (get("cpu-percent"), get("peak-mb"));
+    let what = format!("hotr watch, healthy channels, {} files in 1,000 directories", get("files"));
+    let mut used = format!(
+        "{share:.2} % of one core ({:.2} s in {:.0} s, audits included; said {} lines)",
+        get("cpu-seconds"),
+        get("seconds"),
+        get("said")
+    );
+    over(&mut used, share, 1.0, "%");
+    let mut memory = format!("{:.1} MB, {peak:.1} MB at its peak", get("resident-mb"));
+    over(&mut memory, peak, 64.0, "MB");
+    vec![
+        Row::new("watch-idle", &format!("{what}: processor time"), used, "≤ 1 %", share <= 1.0),
+        Row::new(
+            "watch-idle",
+            &format!("{what}: resident memory of the whole program"),
+            memory,
+            "≤ 64 MB",
+            peak <= 64.0,
+        ),
+    ]
+}
+
 /// Absolute bars: a person waits for it.
 pub(crate) fn ready(figures: &Figures) -> Vec<Row> {
     let get = |key: &str| figures.get(&format!("ready/{key}"));
@@ -244,9 +290,25 @@ mod tests {
         assert!(storm(&none).iter().all(|row| !row.met));
         assert!(ready(&none).iter().all(|row| !row.met));
         assert!(poll(&none, "1000").iter().all(|row| !row.met));
+        assert!(reload(&none).iter().chain(&watch_idle(&none)).all(|row| !row.met));
         for row in [latency(&none), race(&none), creates(&none), verifier(&none)] {
             assert!(!row.met, "{row:?}");
         }
+    }
+
+    #[test]
+    fn a_reload_is_beside_each_tool_and_none_is_missed() {
+        let figures = |missed: f64| {
+            Figures::of(&[
+                ("reload/hotr/p99", 51_000.0),
+                ("reload/hotr/missed", missed),
+                ("reload/watchexec/p99", 53_000.0),
+                ("reload/entr/p99", 50_900.0),
+            ])
+        };
+        let met = |missed| reload(&figures(missed)).iter().map(|row| row.met).collect::<Vec<_>>();
+        assert_eq!(met(0.0), [true, false]);
+        assert_eq!(met(1.0), [false, false]);
     }
 
     #[test]

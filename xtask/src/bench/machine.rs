@@ -4,7 +4,7 @@ use std::{fs, process::Command};
 
 use anyhow::{Context as _, Result};
 
-use crate::{cmd, paths};
+use crate::{cmd, paths, setup};
 
 /// Kernel, processor, date, tools: what a reader needs to compare with a machine of theirs.
 pub(crate) fn describe() -> Result<Vec<(String, String)>> {
@@ -26,6 +26,8 @@ pub(crate) fn describe() -> Result<Vec<(String, String)>> {
         ("inotify-tools", package("inotify-tools")),
         ("bpftrace", package("bpftrace")),
         ("fatrace", package("fatrace")),
+        ("entr", package("entr")),
+        ("watchexec", setup::watchexec_version().to_owned()),
     ];
     Ok(rows.into_iter().map(|(what, is)| (what.to_owned(), is)).collect())
 }

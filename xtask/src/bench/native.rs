@@ -1,6 +1,7 @@
 //! Benchmarks on this machine: `hotr-load` in a folder of its own, which is removed afterwards.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -27,7 +28,7 @@ impl Drop for Folder {
 }
 
 /// Runs one load with `hotr` and gives its figures.
-pub(crate) fn measure(load: &str, hotr: &Path, options: &[&str]) -> Result<Figures> {
+pub(crate) fn measure(load: &str, hotr: &Path, options: &[&OsStr]) -> Result<Figures> {
     let folder = folder(load)?;
     let mut figures = Figures::default();
     let mut command = Command::new(program(Flavour::Release)?);
@@ -54,6 +55,17 @@ pub(crate) fn audit(files: &str, rounds: &str) -> Result<Figures> {
         command.args(["poll", "--files", files, "--rounds", rounds, "--dir"]).arg(&mounted.0);
         figures.read(&format!("{filesystem}/"), run(&mut command, "poll")?.lines())?;
     }
+    Ok(figures)
+}
+
+/// An idle `hotr watch` on `files` files of a tmpfs.
+pub(crate) fn watch_idle(hotr: &Path, files: &str, seconds: &str) -> Result<Figures> {
+    let folder = folder("watch-idle")?;
+    let mounted = Mounted::new(&folder.0, "tmpfs", &[])?;
+    let mut command = Command::new(program(Flavour::Release)?);
+    command.args(["watch-idle", "--files", files, "--seconds", seconds, "--hotr"]).arg(hotr);
+    let mut figures = Figures::default();
+    figures.read("", run(command.arg("--dir").arg(&mounted.0), "watch-idle")?.lines())?;
     Ok(figures)
 }
 

@@ -67,6 +67,30 @@ pub(crate) fn latency(figures: &Figures) -> Table {
     table("latency", "Write returned → line read, µs", about, &["subject", "p50", "p90", "p99"], rows)
 }
 
+/// Percentiles of all subjects, and what the tools did beside.
+pub(crate) fn reload(figures: &Figures) -> Table {
+    let rows = [("hotr", "50 ms"), ("watchexec", "50 ms"), ("entr", "50 ms, fixed"), ("hotr-0", "none")]
+        .iter()
+        .map(|(who, quiet)| {
+            let get = |key: &str| figures.get(&format!("reload/{who}/{key}"));
+            let time = |key: &str| format!("{:.2}", get(key) / 1e3);
+            let count = |key: &str| format!("{}", get(key));
+            let (times, counts) = (["p50", "p90", "p99"].map(time), ["missed", "extra"].map(count));
+            [vec![(*who).to_owned(), (*quiet).to_owned()], times.to_vec(), counts.to_vec()].concat()
+        })
+        .collect();
+    let about = format!(
+        "In turns, {} changes of a file of its own each, all running all the time. The time ends at the first \
+         instruction of the command's `main`. Quiet is what a tool waits for after a change: `--debounce` of hotr and \
+         watchexec; entr has no option for it and polls for 50 ms. `hotr-0` is `--debounce 0ms`: it is not compared, \
+         it shows what remains. watchexec runs with --shell=none --ignore-nothing. Missed: no command within 3 s; \
+         extra: further commands for the same change.",
+        figures.get("reload/count")
+    );
+    let header = ["subject", "quiet", "p50", "p90", "p99", "missed", "extra"];
+    table("reload", "Change → command started, ms", &about, &header, rows)
+}
+
 /// Start-up, medians.
 pub(crate) fn ready(figures: &Figures) -> Table {
     let rows = ["hotr", "hotr-auto", "inotifywait"]

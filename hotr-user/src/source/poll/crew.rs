@@ -26,17 +26,21 @@ struct Queue {
     threads: usize,
 }
 
-/// Works off the tasks and all that come of them; `false` when it was cancelled.
+/// Works off the tasks and all that come of them; `false` when it was cancelled. `whole`: the tasks lead to everything.
 pub(super) fn run(
     tree: &mut Tree,
     options: &PollOptions,
     tasks: Vec<Task>,
+    whole: bool,
     cancel: &AtomicBool,
     progress: &Progress,
 ) -> (Findings, Duration, bool) {
     // Less than a core needs one thread: more would only share its budget.
     let threads = if options.budget.is_some() { 1 } else { options.threads.max(1) };
-    let shared = Shared { tree: Mutex::new(tree), options, held: Arc::new(()) };
+    // Before anything is looked at: what is mounted from now on, the next round is told of.
+    let mounts = super::bulk::mounts();
+    let in_bulk = AtomicBool::new(mounts.is_some() && mounts == tree.mounts);
+    let shared = Shared { tree: Mutex::new(tree), options, held: Arc::new(()), in_bulk };
     let queue = Queue {
         pile: Mutex::new(Pile { tasks, ..Pile::default() }),
         more: Condvar::new(),
@@ -67,6 +71,9 @@ pub(super) fn run(
             }
         }
     });
+    if whole && all.2 {
+        tree.mounts = mounts;
+    }
     all
 }
 

@@ -10,6 +10,7 @@ mod list;
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode, OFlags, open};
@@ -17,6 +18,7 @@ use rustix::io::Errno;
 
 use super::PollOptions;
 use super::attr::{self, Attr, Source, WANTED};
+use super::bulk::Bulk;
 use super::moves::{Came, Findings, Gone, Touched};
 use super::pace::Pace;
 use super::tree::{Base, Body, Device, Facts, NONE, TOP, Tree};
@@ -52,6 +54,8 @@ pub(super) struct Shared<'a> {
     pub(super) options: &'a PollOptions,
     /// One clone a held handle.
     pub(super) held: Arc<()>,
+    /// Inodes may be asked for in bulk: nothing was mounted or unmounted since the round before, and it works.
+    pub(super) in_bulk: AtomicBool,
 }
 
 impl<'a> Shared<'a> {
@@ -70,6 +74,7 @@ pub(super) struct Scanner<'s, 'a, 'p> {
     names: Vec<u8>,
     /// The devices known when the directory was begun.
     devices: Vec<Device>,
+    bulk: Bulk,
 }
 
 /// A directory below the one at hand.
@@ -107,6 +112,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
             entries: Vec::new(),
             names: Vec::new(),
             devices: Vec::new(),
+            bulk: Bulk::new(),
         }
     }
 
@@ -168,7 +174,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
         let before = body.len() as u64;
         let devices = std::mem::take(&mut self.devices);
         let base = Base { ino, dev, devices: &devices };
-        let mut dir = Here { task, fd: fd.as_fd(), base, source: facts.source };
+        let mut dir = Here { task, fd: fd.as_fd(), base, source: facts.source, is_xfs: facts.is_xfs };
         let quick = listed && facts.dates_names;
         let round = if quick {
             Ok(self.known(&mut dir, &mut body))
@@ -204,6 +210,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
             source: attr::source(fd),
             dates_names: fs.is_some_and(|fs| fs.dates_names),
             is_pseudo: fs.is_some_and(|fs| fs.pseudo.is_some()),
+            is_xfs: fs.is_some_and(|fs| fs.is_xfs),
         };
         if let Some(index) = index {
             tree.devices[index].facts = Some(facts);
@@ -215,6 +222,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
     fn known(&mut self, dir: &mut Here<'_>, body: &mut Body) -> Round {
         let mut round = Round::new();
         let mut at = 0;
+        self.ask_in_bulk(dir, body);
         let now = attr::coarse_now();
         for slot in 0..body.len() as u32 {
             if !self.pace.step() {
@@ -224,6 +232,9 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
             let name = body.name(at);
             let (here, next) = (at, at + name.count_bytes() as u32 + 1);
             at = next;
+            if self.bulk.is_same(slot) {
+                continue;
+            }
             let stat = match stat_at(dir.fd, name, WANTED) {
                 Ok(stat) => stat,
                 Err(_) => {
@@ -242,6 +253,15 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
             }
         }
         round
+    }
+
+    /// Directories are left out: they are looked into in any case, and something may be mounted on them. So is what was
+    /// last seen in the tick of its change.
+    fn ask_in_bulk(&mut self, dir: &Here<'_>, body: &Body) {
+        let of_here = |attr: &Attr| attr.dev == dir.base.dev && !attr.is_dir() && !attr.racy;
+        let count = if dir.is_xfs && dir.source == Source::Generation { body.len() } else { 0 };
+        let known = |slot| body.attr(slot, dir.base);
+        self.bulk.look(dir.fd, &self.shared.in_bulk, &mut self.pace, count, known, of_here);
     }
 
     /// Writes a record whose device may be one that was not met before.
@@ -322,6 +342,7 @@ struct Here<'a> {
     fd: BorrowedFd<'a>,
     base: Base<'a>,
     source: Source,
+    is_xfs: bool,
 }
 
 impl Here<'_> {

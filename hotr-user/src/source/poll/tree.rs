@@ -1,5 +1,6 @@
-//! The snapshot: for each directory one array of 32-byte records and one run of names, in the order the filesystem
-//! lists them. No node has a parent, a sibling or a hash of its own, so a file costs 32 bytes and its name with a NUL.
+//! The snapshot: for each directory one array of 24-byte records and one run of names, in the order the filesystem
+//! lists them. No node has a parent, a sibling or a hash of its own, so a file costs 24 bytes and its name with a NUL;
+//! 8 more in a directory where a file's modification time is not its change time.
 //!
 //! In: attributes. Out: attributes, and paths put together from names. Nothing is rounded or hashed: inode numbers
 //! are kept as distances from their directory's (or whole, in a directory where those are too large), sizes of
@@ -24,7 +25,6 @@ const DEVICE_SHIFT: u32 = 18;
 /// A file. `size` of a directory is its number in the tree.
 #[derive(Clone, Copy, Debug)]
 struct Record {
-    mtime: i64,
     ctime: i64,
     ino: u32,
     size: u32,
@@ -32,7 +32,7 @@ struct Record {
     /// Mode, flags, and 14 bits of the file's device: 0 for its directory's, else its number plus one.
     bits: u32,
 }
-const _: () = assert!(size_of::<Record>() == 32);
+const _: () = assert!(size_of::<Record>() == 24);
 
 /// What few directories need.
 #[derive(Debug, Default)]
@@ -46,6 +46,8 @@ struct Rare {
 #[derive(Debug, Default)]
 pub(super) struct Body {
     records: Box<[Record]>,
+    /// Modification times, by slot; none while each is the change time, as it is of files that were only written.
+    mtimes: Option<Box<[i64]>>,
     names: Box<[u8]>,
     rare: Option<Box<Rare>>,
 }
@@ -73,6 +75,8 @@ pub(super) struct Facts {
     /// A new or lost name always shows in the directory's times.
     pub(super) dates_names: bool,
     pub(super) is_pseudo: bool,
+    /// Inodes can be asked for in bulk, see `bulk`.
+    pub(super) is_xfs: bool,
 }
 
 impl Body {
@@ -103,7 +107,7 @@ impl Body {
             ident: record.ident,
             mode,
             size: if is_dir { 0 } else { size },
-            mtime: record.mtime,
+            mtime: self.mtimes.as_ref().map_or(record.ctime, |mtimes| mtimes[slot as usize]),
             ctime: record.ctime,
             racy: record.bits & RACY != 0,
         }
@@ -140,8 +144,13 @@ impl Body {
             rare.high[slot as usize] = (attr.ino >> 32) as u32;
             ino = (attr.ino & 0xffff_ffff) as u32;
         }
-        let record = Record { mtime: attr.mtime, ctime: attr.ctime, ino, size, ident: attr.ident, bits };
-        self.records[slot as usize] = record;
+        if attr.mtime != attr.ctime && self.mtimes.is_none() {
+            self.mtimes = Some(self.records.iter().map(|record| record.ctime).collect());
+        }
+        if let Some(mtimes) = &mut self.mtimes {
+            mtimes[slot as usize] = attr.mtime;
+        }
+        self.records[slot as usize] = Record { ctime: attr.ctime, ino, size, ident: attr.ident, bits };
     }
 
     fn widen(&mut self, base: Base<'_>) {
@@ -171,8 +180,9 @@ impl Body {
 
     /// A body for these entries. Directories get their number later.
     pub(super) fn build(entries: &[(Attr, u32)], names: &[u8], base: Base<'_>) -> Self {
-        let empty = Record { mtime: 0, ctime: 0, ino: 0, size: 0, ident: 0, bits: 0 };
-        let mut body = Self { records: vec![empty; entries.len()].into(), names: names.into(), rare: None };
+        let empty = Record { ctime: 0, ino: 0, size: 0, ident: 0, bits: 0 };
+        let records = vec![empty; entries.len()].into();
+        let mut body = Self { records, mtimes: None, names: names.into(), rare: None };
         for (slot, (attr, child)) in (0..).zip(entries) {
             body.set(slot, attr, *child, base);
         }
@@ -211,6 +221,8 @@ pub(super) struct Tree {
     pub(super) devices: Vec<Device>,
     /// Files and directories, roots included.
     pub(super) count: u64,
+    /// The mount table as of the last round; none when it is not known.
+    pub(super) mounts: Option<Vec<u8>>,
 }
 
 impl Tree {
@@ -317,7 +329,13 @@ mod tests {
         let before = Attr { ino: (1 << 40) - 9, ..file };
         let far = Attr { ino: u64::MAX, ..large };
         let dir = Attr { mode: 0o040_755, size: 0, ..file };
-        for attrs in [vec![file, large, before, dir], vec![file, far, before, dir, large]] {
+        let written = Attr { mtime: 7, ctime: 7, ..file };
+        for attrs in [
+            vec![file, large, before, dir],
+            vec![file, far, before, dir, large],
+            vec![written; 3],
+            vec![written, file, written],
+        ] {
             let entries: Vec<(Attr, u32)> = attrs.iter().map(|attr| (*attr, 77)).collect();
             let names = b"a\0b\0\xff\0long name\0e\0";
             let body = Body::build(&entries, names, base);

@@ -13,8 +13,10 @@ mod poll;
 mod poll_doc;
 mod race;
 mod ready;
+mod reload;
 mod storm;
 mod verifier;
+mod watch_idle;
 mod watcher;
 
 use std::path::PathBuf;
@@ -70,6 +72,13 @@ enum Load {
     /// One of the subjects of `poll`
     #[command(hide = true)]
     PollSubject(poll::SubjectArgs),
+    /// From a change to the start of the command, beside watchexec and entr
+    Reload(reload::ReloadArgs),
+    /// The command of `reload`
+    #[command(hide = true)]
+    ReloadNote(reload::NoteArgs),
+    /// Processor time and memory of an idle watch
+    WatchIdle(watch_idle::WatchIdleArgs),
     /// Memory of an idle trace
     Idle(Common),
     /// Instructions that the kernel's verifier processed for each program that a command loads
@@ -88,6 +97,8 @@ struct Common {
 }
 
 fn main() -> Result<()> {
+    // Before anything else: for `reload-note` it is the result.
+    let began_ns = reload::clock_ns();
     let cli = Cli::parse();
     let mut figures = Figures::new(cli.out.as_deref())?;
     let out = &mut figures;
@@ -106,6 +117,9 @@ fn main() -> Result<()> {
         Load::CreatesWorker(args) => creates::work(&args),
         Load::Poll(args) => poll::run(&args, out),
         Load::PollSubject(args) => poll::subject(&args),
+        Load::Reload(args) => reload::run(&args, out),
+        Load::ReloadNote(args) => reload::note(&args, began_ns),
+        Load::WatchIdle(args) => watch_idle::run(&args, out),
         Load::Idle(common) => idle::run(&common, out),
         Load::Verifier(args) => verifier::run(&args, out),
     }

@@ -76,7 +76,8 @@ pub(crate) struct Size {
     pub(crate) resident: [f64; 3],
 }
 
-fn make(tree: &Path, files: usize) -> Result<()> {
+/// `files` empty files in [`DIRECTORIES`] directories.
+pub(crate) fn make(tree: &Path, files: usize) -> Result<()> {
     for index in 0..DIRECTORIES {
         let folder = tree.join(format!("d{index:04}"));
         fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;

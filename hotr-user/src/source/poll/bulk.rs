@@ -1,0 +1,185 @@
+//! Which files of a directory are untouched, asked of xfs for many inodes at a time.
+//!
+//! In: a directory's records. Out: the slots whose inode has the generation, mode and times of its record. They need no
+//! `statx`; every other file gets one, so this decides nothing but what need not be asked: a change of content or
+//! attributes changes the change time (fs/xfs/xfs_itable.c, `xfs_bulkstat_one_int`, reads the inode in memory).
+//! Sizes are left out: what is told here is the size on disk, which lags behind.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::attr::Attr;
+use super::pace::Pace;
+
+/// `XFS_IOC_BULKSTAT`: `_IOR('X', 127, struct xfs_bulkstat_req)`, of whose size the head counts.
+const BULKSTAT: libc::Ioctl = 0x8040_587f_u32 as libc::Ioctl;
+/// Inodes asked for in one call.
+const CHUNK: usize = 512;
+/// Fewer files than this are asked for one by one: a call has a price of its own.
+const FEWEST: usize = 32;
+/// Of the inodes that a call tells, one in so many has to be of this directory, or the rest is asked for one by one.
+const SPARSE: usize = 3;
+
+/// `struct xfs_bulk_ireq`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Head {
+    /// In: the first inode. Out: where to go on.
+    ino: u64,
+    flags: u32,
+    count: u32,
+    told: u32,
+    group: u32,
+    reserved: [u64; 5],
+}
+
+/// `struct xfs_bulkstat`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Told {
+    ino: u64,
+    size: u64,
+    blocks: u64,
+    xflags: u64,
+    atime: i64,
+    mtime: i64,
+    ctime: i64,
+    btime: i64,
+    gen_: u32,
+    uid: u32,
+    gid: u32,
+    project: u32,
+    atime_nsec: u32,
+    mtime_nsec: u32,
+    ctime_nsec: u32,
+    btime_nsec: u32,
+    rest: [u32; 7],
+    short: [u16; 4],
+    mode: u16,
+    padding: u16,
+    more: [u64; 7],
+}
+
+/// `struct xfs_bulkstat_req`.
+#[repr(C)]
+struct Request {
+    head: Head,
+    told: [Told; CHUNK],
+}
+const _: () = assert!(size_of::<Head>() == 64 && size_of::<Told>() == 192);
+
+/// Asked for by one thread of a scan.
+pub(super) struct Bulk {
+    request: Box<Request>,
+    /// Inode and slot of the files at hand, by inode.
+    wanted: Vec<(u64, u32)>,
+    same: Vec<bool>,
+}
+
+impl Bulk {
+    pub(super) fn new() -> Self {
+        let none = Told {
+            ino: 0,
+            size: 0,
+            blocks: 0,
+            xflags: 0,
+            atime: 0,
+            mtime: 0,
+            ctime: 0,
+            btime: 0,
+            gen_: 0,
+            uid: 0,
+            gid: 0,
+            project: 0,
+            atime_nsec: 0,
+            mtime_nsec: 0,
+            ctime_nsec: 0,
+            btime_nsec: 0,
+            rest: [0; 7],
+            short: [0; 4],
+            mode: 0,
+            padding: 0,
+            more: [0; 7],
+        };
+        let request = Request { head: Head::default(), told: [none; CHUNK] };
+        Self { request: Box::new(request), wanted: Vec::new(), same: Vec::new() }
+    }
+
+    /// Looks at those of the `count` records that are asked for. `works` is cleared where the filesystem, or a missing
+    /// `CAP_SYS_ADMIN`, refuses; [`Self::is_same`] then says no.
+    pub(super) fn look(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        works: &AtomicBool,
+        pace: &mut Pace<'_>,
+        count: usize,
+        known: impl Fn(u32) -> Attr,
+        is_asked: impl Fn(&Attr) -> bool,
+    ) {
+        self.same.clear();
+        if count < FEWEST || !works.load(Ordering::Relaxed) {
+            return;
+        }
+        self.same.resize(count, false);
+        self.wanted.clear();
+        for slot in 0..count as u32 {
+            let attr = known(slot);
+            if is_asked(&attr) {
+                self.wanted.push((attr.ino, slot));
+            }
+        }
+        self.wanted.sort_unstable();
+        let mut at = 0;
+        while self.wanted.len() - at >= FEWEST && pace.look() {
+            let told = self.ask(dir, self.wanted[at].0);
+            if told.is_none() {
+                works.store(false, Ordering::Relaxed);
+            }
+            let Some(told) = told.filter(|told| *told > 0) else { return };
+            let begin = at;
+            for told in &self.request.told[..told] {
+                while self.wanted.get(at).is_some_and(|(ino, _)| *ino < told.ino) {
+                    at += 1;
+                }
+                // Two names of one file follow each other.
+                while let Some((_, slot)) = self.wanted.get(at).filter(|(ino, _)| *ino == told.ino) {
+                    self.same[*slot as usize] = told.is(&known(*slot));
+                    at += 1;
+                }
+            }
+            if (at - begin) * SPARSE < told || at == begin {
+                return;
+            }
+        }
+    }
+
+    /// Whether a file is as its record says; `false` when that is not known.
+    pub(super) fn is_same(&self, slot: u32) -> bool {
+        self.same.get(slot as usize).copied().unwrap_or(false)
+    }
+
+    /// The number of inodes told, from `first` on.
+    fn ask(&mut self, dir: BorrowedFd<'_>, first: u64) -> Option<usize> {
+        self.request.head = Head { ino: first, count: CHUNK as u32, ..Head::default() };
+        let request: *mut Request = &raw mut *self.request;
+        // SAFETY: the request has room for as many inodes as its head says, and any bytes make valid numbers.
+        let answer = unsafe { libc::ioctl(dir.as_raw_fd(), BULKSTAT, request) };
+        (answer == 0).then(|| (self.request.head.told as usize).min(CHUNK))
+    }
+}
+
+impl Told {
+    fn is(&self, known: &Attr) -> bool {
+        let time =
+            |seconds: i64, nanos: u32| seconds.checked_mul(1_000_000_000)?.checked_add(i64::from(nanos));
+        self.gen_ == known.ident
+            && self.mode == known.mode
+            && time(self.mtime, self.mtime_nsec) == Some(known.mtime)
+            && time(self.ctime, self.ctime_nsec) == Some(known.ctime)
+    }
+}
+
+/// The mount table of this process, by its content: what is mounted over a file, no inode tells.
+pub(super) fn mounts() -> Option<Vec<u8>> {
+    std::fs::read("/proc/self/mountinfo").ok()
+}
