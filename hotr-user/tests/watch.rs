@@ -23,6 +23,8 @@ mod links;
 mod nothing;
 #[path = "watch/options.rs"]
 mod options;
+#[path = "../../tests/src/outside.rs"]
+pub mod outside;
 #[path = "watch/rollback.rs"]
 mod rollback;
 #[path = "watch/run.rs"]

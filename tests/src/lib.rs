@@ -3,13 +3,16 @@
 //!
 //! `ops` does and describes, `session` runs hotr and puts barriers, `expect` compares, `exceptions` is the table of
 //! what is known to differ, `verdict` decides, `run` puts a
-//! run together, `render` writes the documentation.
+//! run together, `render` writes the documentation. `faults` are what `hotr watch` has to bear in a guest: clocks that are
+//! set, programs cut off by id (`outside`).
 
 pub mod exceptions;
 pub mod expect;
+pub mod faults;
 pub mod native;
 pub mod observed;
 pub mod ops;
+pub mod outside;
 pub mod place;
 pub mod render;
 pub mod run;

@@ -15,7 +15,7 @@ use hotr_tests::place::Place;
 use hotr_tests::run::{Outcome, Run};
 use hotr_tests::session::Deadlines;
 use hotr_tests::verdict::Verdict;
-use hotr_tests::{render, selftest};
+use hotr_tests::{faults, render, selftest};
 
 /// Kernel conformance matrix of hotr.
 #[derive(Parser)]
@@ -34,6 +34,9 @@ enum Task {
         /// Tiers to run.
         #[arg(long = "tier", required = true)]
         tiers: Vec<String>,
+        /// Make the faults of hotr watch, too; they set the clock of this machine, which should be a guest.
+        #[arg(long)]
+        faults: bool,
         #[command(flatten)]
         what: What,
     },
@@ -57,7 +60,7 @@ enum Task {
         #[arg(long)]
         filter: Option<String>,
     },
-    /// Print the names of all operations.
+    /// Print the names of all operations and faults.
     List,
     /// Print the generated section of docs/coverage.md.
     Render {
@@ -97,8 +100,8 @@ struct What {
 
 fn main() -> Result<ExitCode> {
     match Cli::parse().command {
-        Task::Run { dirs, tiers, what } => run(&dirs, &tiers, &what),
-        Task::Native { fs, tiers, what } => run(&Native::new(&fs)?.dirs, &tiers, &what),
+        Task::Run { dirs, tiers, faults, what } => run(&dirs, &tiers, &what, faults),
+        Task::Native { fs, tiers, what } => run(&Native::new(&fs)?.dirs, &tiers, &what, false),
         Task::Selftest { dirs, filter } => {
             let native =
                 if dirs.is_empty() { Some(Native::new(&FILESYSTEMS.map(String::from))?) } else { None };
@@ -106,6 +109,7 @@ fn main() -> Result<ExitCode> {
         }
         Task::List => {
             ops::all().for_each(|op| println!("{}", op.id));
+            faults::names(None).for_each(|name| println!("{name}"));
             Ok(ExitCode::SUCCESS)
         }
         Task::Render { results, into } => run_render(&results, into.as_deref()),
@@ -130,9 +134,13 @@ fn running_kernel() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
-fn run(dirs: &[(String, PathBuf)], tiers: &[String], what: &What) -> Result<ExitCode> {
+fn run(dirs: &[(String, PathBuf)], tiers: &[String], what: &What, faulty: bool) -> Result<ExitCode> {
     let exceptions = Exceptions::built_in()?;
-    let chosen = selected(what.filter.as_deref())?;
+    let filter = what.filter.as_deref();
+    // A filter may choose faults alone.
+    let is_fault = faulty && filter.is_some() && faults::names(filter).next().is_some();
+    let chosen = selected(filter).or_else(|error| if is_fault { Ok(Vec::new()) } else { Err(error) })?;
+    let dirs = if chosen.is_empty() { &[] } else { dirs };
     let kernel = what.kernel.clone().unwrap_or_else(running_kernel);
     let mut file = File::create(&what.out).with_context(|| format!("make {}", what.out.display()))?;
     let mut outcomes: Vec<Outcome> = Vec::new();
@@ -154,6 +162,15 @@ fn run(dirs: &[(String, PathBuf)], tiers: &[String], what: &What) -> Result<Exit
                 writeln!(file, "{}", serde_json::to_string(&outcome)?)?;
                 outcomes.push(outcome);
             }
+        }
+    }
+    for tier in tiers.iter().filter(|_| faulty) {
+        for outcome in
+            faults::run(&what.hotr, &kernel, tier, Duration::from_secs(what.ready_deadline), filter)?
+        {
+            report(&outcome);
+            writeln!(file, "{}", serde_json::to_string(&outcome)?)?;
+            outcomes.push(outcome);
         }
     }
     writeln!(file, "{}", serde_json::json!({"end": true, "cells": outcomes.len()}))?;

@@ -68,12 +68,10 @@ impl Vault {
     /// hotr left there is removed first. Once `stop` is set, nothing more is kept.
     ///
     /// # Errors
-    /// A sentence.
-    pub fn new(parent: &Path, options: ConfirmOptions, stop: Arc<AtomicBool>) -> Result<Self, String> {
+    /// When it cannot be made.
+    pub fn new(parent: &Path, options: ConfirmOptions, stop: Arc<AtomicBool>) -> io::Result<Self> {
         place::remove_left(parent);
-        let (dir, lock) = place::make(parent).map_err(|error| {
-            format!("make a directory in {}: {error}; name another place with --backup-dir", parent.display())
-        })?;
+        let (dir, lock) = place::make(parent)?;
         let (kept, staged) = (HashMap::new(), HashMap::new());
         Ok(Self { dir, _lock: lock, options, stop, next: 0, kept, staged })
     }

@@ -14,11 +14,12 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use super::WatchOptions;
 use super::filter::PathFilter;
 use super::hold::Hold;
 use super::pending::Pending;
 use super::rollback::Rollback;
+use super::{WatchOptions, no_thread};
+use crate::error::Error;
 use crate::event::Channel;
 use crate::pipeline::confirm::baseline::{Baseline, Message};
 use crate::pipeline::confirm::{Confirmed, Confirmer, Evidence, Kind, State};
@@ -74,21 +75,29 @@ pub(super) struct Content {
 
 impl Content {
     /// Starts the thread. `rollback`: keep good content, in this directory if one is named.
+    ///
+    /// # Errors
+    /// When content cannot be kept there, or there can be no thread.
     pub(super) fn start(
         options: &WatchOptions,
         filter: PathFilter,
         rollback: Option<Option<PathBuf>>,
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, Error> {
         let (jobs, inbox) = unbounded_channel();
         let (outbox, answers) = unbounded_channel();
         let (alive, gone) = oneshot::channel();
         let stop = Arc::new(AtomicBool::new(false));
         let keeps = rollback.is_some();
+        let roots = options.trace.paths.clone();
+        let rollback = rollback
+            .map(|place| Rollback::start(place, roots, options.confirm, &stop))
+            .transpose()?
+            .unwrap_or_default();
         let work = Work {
             confirmer: Confirmer::new(options.confirm),
             options: options.clone(),
             filter,
-            rollback: Rollback::default(),
+            rollback,
             baseline: None,
             again: FIRST_LOOK,
             looked: HashMap::new(),
@@ -96,10 +105,12 @@ impl Content {
             stop: Arc::clone(&stop),
             gone,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(no_thread)?;
         let thread = std::thread::Builder::new()
             .name("hotr-content".to_owned())
-            .spawn(move || runtime.block_on(work.run(inbox, rollback)))?;
+            .spawn(move || runtime.block_on(work.run(inbox)))
+            .map_err(no_thread)?;
         Ok(Self { jobs: Some(jobs), answers, stop, alive: Some(alive), thread: Some(thread), keeps })
     }
 
@@ -150,13 +161,7 @@ struct Work {
 }
 
 impl Work {
-    async fn run(mut self, mut jobs: UnboundedReceiver<Job>, rollback: Option<Option<PathBuf>>) {
-        if let Some(place) = rollback {
-            let answers = self.answers.clone();
-            let say = |text: &str| drop(answers.send(Answer::Say(text.to_owned())));
-            let roots = self.options.trace.paths.clone();
-            self.rollback = Rollback::start(place, roots, self.confirmer.options(), &self.stop, &say);
-        }
+    async fn run(mut self, mut jobs: UnboundedReceiver<Job>) {
         while !self.stop.load(Ordering::Relaxed) {
             tokio::select! {
                 biased;

@@ -74,7 +74,7 @@ impl Feed {
         let since_ns = inode_clock_ns();
         let mut reports = session.pending();
         let filter = PathFilter::new(options.filter.clone(), options.trace.paths.clone());
-        let content = Content::start(&options, filter.clone(), rollback).map_err(super::no_thread)?;
+        let content = Content::start(&options, filter.clone(), rollback)?;
         content.order(Job::Begin { since_ns });
         let guard = Guard::start(&mut session, &options.trace, &options.polling, &mut reports).await;
         let mut feed = Self {

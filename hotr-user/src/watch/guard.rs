@@ -207,6 +207,9 @@ impl Guard {
             self.ledger.step();
         }
         let late = Instant::now().saturating_duration_since(self.due);
+        if late >= GRACE {
+            self.postpone();
+        }
         let reports = self.arbiter.tick(moment, late);
         self.tell(reports);
         if Instant::now() < self.beat_at {
@@ -229,7 +232,11 @@ impl Guard {
             self.tell(reports);
             let needs = self.arbiter.is_deaf(channel) || is_gap && channel == Channel::Inotify;
             match self.revival.attend(session, channel, needs) {
-                Ok(true) => self.arbiter.restarted(channel),
+                Ok(true) => {
+                    self.arbiter.restarted(channel);
+                    // It took its time, in which no channel was read.
+                    self.postpone();
+                }
                 Ok(false) => {}
                 Err(said) => self.news.push(Fed::Say(said)),
             }
@@ -317,6 +324,13 @@ impl Guard {
             }
         }
         self.arbiter.audit_judged(count);
+    }
+
+    /// Gives the channels their whole time anew: hotr did not read them meanwhile.
+    fn postpone(&mut self) {
+        if let Some((at, _)) = &mut self.unjudged {
+            *at = Instant::now() + GRACE;
+        }
     }
 
     fn missed(&self, channel: Channel) -> Missed {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::action::backup::{Restored, Vault};
+use crate::error::Error;
 use crate::pipeline::confirm::{ConfirmOptions, Confirmed, Confirmer, Evidence, Kind, State};
 
 /// See the module; does nothing when no rollback was asked for.
@@ -25,18 +26,25 @@ pub(super) struct Rollback {
 
 impl Rollback {
     /// Makes room, in `place` or beside the first of the roots.
+    ///
+    /// # Errors
+    /// When there can be no directory: what was asked for cannot be done.
     pub(super) fn start(
         place: Option<PathBuf>,
         roots: Vec<PathBuf>,
         options: ConfirmOptions,
         stop: &Arc<AtomicBool>,
-        say: &dyn Fn(&str),
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let root = roots.first().map(PathBuf::as_path).unwrap_or(Path::new("."));
         let beside = if root.is_dir() { root } else { root.parent().unwrap_or(root) };
-        let vault = Vault::new(place.as_deref().unwrap_or(beside), options, Arc::clone(stop));
-        let vault = vault.map_err(|why| say(&format!("no rollback: {why}"))).ok();
-        Self { vault, roots, ..Self::default() }
+        let place = place.as_deref().unwrap_or(beside);
+        let vault = Vault::new(place, options, Arc::clone(stop)).map_err(|source| Error::Os {
+            operation: "keep content for a rollback in",
+            object: place.display().to_string(),
+            source,
+            next: "name another place with --backup-dir",
+        })?;
+        Ok(Self { vault: Some(vault), roots, ..Self::default() })
     }
 
     /// Whether content is kept.

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use rustix::process::Signal;
+use rustix::process::{Signal, geteuid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::Value;
 
 use super::inject::Held;
+use super::outside;
 use super::run::{HOTR, Scratch, Watch, root};
 
 /// What no change may be lost for.
@@ -71,6 +72,30 @@ fn detached_programs_are_noticed_by_their_silence_and_started_anew() {
     assert_eq!(change["detail"], serde_json::json!(["audit"]), "{change}");
     assert_eq!(change["missed_by"][0]["channel"], "ebpf", "{change}");
     assert_eq!(change["missed_by"][0]["cause"], "degraded", "{change}");
+    watch.wait("ebpf again", channel("ebpf", "active", "heartbeats in a row"));
+    fs::write(&file, "2").unwrap();
+    let (line, _) = reloaded(&mut watch, &[&file], Instant::now());
+    assert_eq!(line["changes"][0]["seen_by"], serde_json::json!(["ebpf"]), "{line}");
+    watch.end();
+}
+
+/// Another privileged process cuts the programs off, without a word in hotr: see `outside` for what can be reached by id.
+#[test]
+fn programs_cut_off_by_id_are_noticed_by_their_silence_and_started_anew() {
+    if !root() {
+        return;
+    }
+    let scratch = Scratch::new("by-id");
+    let file = scratch.file("config", "0");
+    let mut watch = Watch::start(&["--channels", "ebpf"], &scratch.w(), &[]);
+    watch.nothing_but_a_marker();
+    eprintln!("cut off: {:?}", outside::cut(watch.pid()).unwrap());
+    let begin = Instant::now();
+    fs::write(&file, "1").unwrap();
+    watch.wait("ebpf degraded", channel("ebpf", "degraded", "3 heartbeats in a row were not heard"));
+    let (line, took) = reloaded(&mut watch, &[&file], begin);
+    in_time("programs cut off by id", took);
+    assert_eq!(line["changes"][0]["seen_by"], serde_json::json!(["poll"]), "{line}");
     watch.wait("ebpf again", channel("ebpf", "active", "heartbeats in a row"));
     fs::write(&file, "2").unwrap();
     let (line, _) = reloaded(&mut watch, &[&file], Instant::now());
@@ -207,6 +232,14 @@ fn full_queues_of_a_stopped_process_lose_nothing() {
     watch.wait("the loss", |line| line["type"] == "loss" && line["reason"] == "queue-overflow");
     let (_, took) = reloaded(&mut watch, &[&victim], begin);
     eprintln!("full queues: the removal was reloaded for after {took:?}");
+    if geteuid().is_root() {
+        let is_ring_full = |line: &Value| {
+            line["type"] == "loss" && line["channel"] == "ebpf" && line["reason"] == "ring-full"
+        };
+        if !watch.heard.iter().any(is_ring_full) {
+            watch.wait("the full ring", is_ring_full);
+        }
+    }
     // The first of several reasons is told: on a slow machine, that hotr did not run for so long.
     let looks = channel("poll", "active", "all files are looked at now");
     assert!(watch.heard.iter().any(looks), "{:#?}", watch.heard.last());

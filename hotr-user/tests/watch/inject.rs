@@ -1,6 +1,7 @@
 //! Making a channel of a running hotr deaf from outside: another process makes system calls in it (ptrace).
 //!
-//! The kernel has no way to detach such a program by its id, so the descriptors that keep it attached are replaced.
+//! The kernel has no way to detach such a program by its id (see `outside`), so the descriptors that keep it attached
+//! are replaced.
 
 use std::fs;
 use std::io;

@@ -87,7 +87,7 @@ fn behind_a_named_link_the_file_goes_back_and_the_link_stays() {
     let link = scratch.0.join("link");
     symlink("w/one", &link).unwrap();
     let health = scratch.script("health", &format!("! grep -qs bad {}", link.display()));
-    let args = ["-p", "--health", &health, "--health-timeout", "20ms", "--rollback"];
+    let args = ["-p", "--health", &health, "--health-timeout", "5s", "--rollback"];
     let mut watch = Watch::start(&args, &link, &["true"]);
     goes_back(&mut watch, &one, "good 1");
     // It leads to another file: what the former one held is not put there.
@@ -99,6 +99,21 @@ fn behind_a_named_link_the_file_goes_back_and_the_link_stays() {
     assert_eq!(fs::read_to_string(&one).unwrap(), "good 1");
     assert_eq!(fs::read_link(&link).unwrap(), Path::new("w/two"));
     watch.end();
+}
+
+#[test]
+fn without_a_place_for_good_content_nothing_starts() {
+    let scratch = Scratch::new("no-place");
+    let args = ["watch", "--health", "true", "--rollback", "--backup-dir", "/no/such/place"];
+    let hotr = std::process::Command::new(super::run::HOTR)
+        .args(args)
+        .arg(scratch.w())
+        .args(["--", "true"])
+        .output();
+    let hotr = hotr.unwrap();
+    let said = String::from_utf8(hotr.stderr).unwrap();
+    assert_eq!((hotr.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.contains("/no/such/place: No such file") && said.contains("--backup-dir"), "{said}");
 }
 
 #[test]

@@ -27,9 +27,51 @@ fn one_save(program: &str, save: impl FnOnce(&Scratch)) {
 
 #[test]
 fn vim_in_every_backup_mode() {
-    for mode in ["set backupcopy=yes", "set backupcopy=no", "set backupcopy=auto", "set backup backupdir=."] {
-        let change = ["-Es", "-u", "NONE", "-c", mode, "-c", "normal othree", "-c", "wq", "conf"];
-        one_reload("vim", "vim", &change);
+    for copy in ["yes", "no", "auto"] {
+        for backup in ["writebackup", "nowritebackup", "backup backupdir=."] {
+            one_reload("vim", "vim", &vim(&format!("set backupcopy={copy} {backup}")));
+        }
+    }
+}
+
+/// Without `backupskip=`, vim makes no backups in temporary directories, and all modes are one.
+fn vim(mode: &str) -> [&str; 12] {
+    ["-Es", "-u", "NONE", "-c", "set backupskip=", "-c", mode, "-c", "normal othree", "-c", "wq", "conf"]
+}
+
+/// Here the name leads to another file after the save: the link becomes a file, or gets a file of its own.
+#[test]
+fn vim_that_breaks_links() {
+    for (mode, is_link) in [
+        ("set backupcopy=auto,breaksymlink", true),
+        ("set backupcopy=yes,breaksymlink", true),
+        ("set backupcopy=auto,breakhardlink", false),
+        ("set backupcopy=yes,breakhardlink", false),
+        ("set backupcopy=yes", true),
+        ("set backupcopy=yes", false),
+    ] {
+        let scratch = Scratch::new("vim-links");
+        let outside = scratch.0.join("outside");
+        fs::write(&outside, "one\ntwo\n").unwrap();
+        let conf = scratch.w().join("conf");
+        if is_link {
+            std::os::unix::fs::symlink("../outside", &conf).unwrap();
+        } else {
+            fs::hard_link(&outside, &conf).unwrap();
+        }
+        let mut watch = Watch::start(&["-p"], &scratch.w(), &["true"]);
+        tool("vim", "vim", &vim(mode), &scratch.w());
+        let breaks = mode.contains("break");
+        assert_ne!(fs::read_to_string(&conf).unwrap(), "one\ntwo\n", "{mode}");
+        assert_eq!(fs::read_to_string(&outside).unwrap() == "one\ntwo\n", breaks, "{mode}");
+        // What a link in the tree leads to lies outside: it is not watched.
+        if breaks || !is_link {
+            let line = watch.reload("started");
+            assert_eq!(watch.names(&line), ["conf"], "{mode}: {line}");
+            watch.reload("done");
+        }
+        watch.nothing_but_a_marker();
+        watch.end();
     }
 }
 
@@ -61,6 +103,7 @@ fn nano() {
 #[test]
 fn sed_in_place() {
     one_reload("sed", "sed", &["-i", "s/two/three/", "conf"]);
+    one_reload("sed", "sed", &["-i~", "s/two/three/", "conf"]);
 }
 
 #[test]
@@ -71,11 +114,10 @@ fn install_and_cp() {
 
 #[test]
 fn rsync() {
-    one_reload(
-        "rsync",
-        "sh",
-        &["-c", "mkdir ../from && printf three > ../from/conf && rsync -a ../from/ ./"],
-    );
+    for how in ["", "--inplace", "--delay-updates", "--checksum"] {
+        let save = format!("mkdir ../from && printf three > ../from/conf && rsync -a {how} ../from/ ./");
+        one_reload("rsync", "sh", &["-c", &save]);
+    }
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn task(selection: &Selection, kernel: &Kernel, tier: &str) -> String {
         .iter()
         .map(|argument| quoted(Path::new(argument)))
         .collect();
-    format!("exec hotr-matrix run --hotr /bin/hotr --out /dev/ttyS1 {}\n", arguments.join(" "))
+    format!("exec hotr-matrix run --faults --hotr /bin/hotr --out /dev/ttyS1 {}\n", arguments.join(" "))
 }
 
 fn outcome(guest: &Guest, name: &str) -> Tally {

@@ -1,0 +1,243 @@
+//! Faults that need a machine of their own: the time of day is set, and the kernel side is cut off by id.
+//!
+//! In: the real `hotr watch` in a guest. Out: one [`Outcome`] a fault, as for the cells of the matrix, with `watch` in
+//! the place of the filesystem. Nothing here sleeps: each step waits for lines of hotr.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::time::{ClockId, clock_gettime, clock_settime};
+use serde_json::Value;
+
+use crate::outside::{self, Cut};
+use crate::run::Outcome;
+use crate::verdict::Verdict;
+
+/// What stands in the place of the filesystem.
+pub const PLACE: &str = "watch";
+
+/// How long hotr may take for what follows from a fault; guests are slow.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Seconds: far more than any clock is slewed by.
+const HOUR: i64 = 3600;
+
+type Fault = fn(&mut Watch) -> Result<()>;
+
+/// In this order: whatever is called missed is judged after the clock was set twice.
+const FAULTS: [(&str, Fault); 3] = [
+    ("clock-set-forward", |watch| clock_set(watch, "forward", HOUR)),
+    ("clock-set-back", |watch| clock_set(watch, "back", -2 * HOUR)),
+    ("kernel-side-cut-off-by-id", cut_off),
+];
+
+/// Names of the faults that contain this.
+pub fn names(filter: Option<&str>) -> impl Iterator<Item = &'static str> {
+    FAULTS.into_iter().map(|(name, _)| name).filter(move |name| filter.is_none_or(|part| name.contains(part)))
+}
+
+/// Makes the faults on one run of hotr in one tier. It sets the clock of the machine it runs on.
+///
+/// # Errors
+/// The directory cannot be made.
+pub fn run(
+    hotr: &Path,
+    kernel: &str,
+    tier: &str,
+    ready: Duration,
+    filter: Option<&str>,
+) -> Result<Vec<Outcome>> {
+    let chosen: Vec<&str> = names(filter).collect();
+    let outcome = |op: &str, result: Result<()>| Outcome {
+        kernel: kernel.to_owned(),
+        fs: PLACE.to_owned(),
+        tier: tier.to_owned(),
+        op: op.to_owned(),
+        result: if result.is_ok() { Verdict::Pass } else { Verdict::Fail },
+        why: result.err().map(|error| format!("{error:#}")).unwrap_or_default(),
+    };
+    if chosen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let dir = std::env::temp_dir().join(format!("hotr-faults-{tier}"));
+    fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+    let mut watch = match Watch::start(hotr, tier, &dir, ready) {
+        Ok(watch) => watch,
+        Err(error) => return Ok(vec![outcome("ready", Err(error))]),
+    };
+    let faults = FAULTS.into_iter().filter(|(name, _)| chosen.contains(name));
+    let mut outcomes: Vec<Outcome> = faults.map(|(name, fault)| outcome(name, fault(&mut watch))).collect();
+    outcomes.push(outcome("end", watch.end()));
+    Ok(outcomes)
+}
+
+/// A running `hotr watch`.
+struct Watch {
+    child: Child,
+    lines: Receiver<Value>,
+    heard: Vec<Value>,
+    file: PathBuf,
+    content: u32,
+    /// How long a start may take, and a new one.
+    ready: Duration,
+}
+
+impl Watch {
+    fn start(hotr: &Path, tier: &str, dir: &Path, ready: Duration) -> Result<Self> {
+        let file = dir.join("conf");
+        fs::write(&file, "0")?;
+        let mut child = Command::new(hotr)
+            .args(["watch", "--json", "-v", "--channels", "ebpf,inotify", "--tier", tier])
+            .arg(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {}", hotr.display()))?;
+        let (send, lines) = channel();
+        let stdout = child.stdout.take().context("take hotr's output")?;
+        let reports = send.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                if reports.send(value).is_err() {
+                    return;
+                }
+            }
+        });
+        let stderr = child.stderr.take().context("take hotr's messages")?;
+        forward_messages(stderr, move |line| send.send(serde_json::json!({"said": line})).is_ok());
+        let mut watch = Self { child, lines, heard: Vec::new(), file, content: 0, ready };
+        let known = |line: &Value| line["said"].as_str().is_some_and(|text| text.contains(" files is known"));
+        watch.until("the start", 0, ready, |heard| {
+            heard.iter().any(|line| line["type"] == "ready") && heard.iter().any(known)
+        })?;
+        Ok(watch)
+    }
+
+    /// Reads on until the lines after the first `since` are as they have to be.
+    fn until(
+        &mut self,
+        what: &str,
+        since: usize,
+        limit: Duration,
+        done: impl Fn(&[Value]) -> bool,
+    ) -> Result<()> {
+        let over = Instant::now() + limit;
+        while !done(&self.heard[since.min(self.heard.len())..]) {
+            match self.lines.recv_timeout(over.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.heard.push(line),
+                Err(error) => {
+                    let last: Vec<String> =
+                        self.heard.iter().rev().take(8).rev().map(Value::to_string).collect();
+                    bail!("{what}: {error}; the last lines: {}", last.join(" "));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes other content, and waits for the one reload for it.
+    fn reloads(&mut self, what: &str) -> Result<()> {
+        let since = self.heard.len();
+        self.content += 1;
+        fs::write(&self.file, self.content.to_string())?;
+        let path = self.file.clone();
+        self.until(what, since, DEADLINE, |heard| {
+            heard.iter().any(|line| {
+                line["type"] == "reload"
+                    && line["state"] == "started"
+                    && line["changes"][0]["path"] == path.to_str().unwrap_or_default()
+            })
+        })
+    }
+
+    fn end(mut self) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("hotr's process id")?;
+        kill_process(pid, Signal::TERM).context("end hotr")?;
+        self.until("the end", 0, DEADLINE, |heard| heard.iter().any(|line| line["type"] == "summary"))?;
+        let status = self.child.wait().context("wait for hotr")?;
+        ensure!(status.success(), "hotr ended with {status}");
+        let reloads = self.heard.iter().filter(|line| line["type"] == "reload" && line["state"] == "started");
+        let reloads = u32::try_from(reloads.count())?;
+        ensure!(reloads == self.content, "{} changes, {reloads} reloads: {:#?}", self.content, self.heard);
+        Ok(())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Ended in the good case; otherwise it must not outlive its caller.
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+    }
+}
+
+fn forward_messages(from: impl Read + Send + 'static, send: impl Fn(String) -> bool + Send + 'static) {
+    std::thread::spawn(move || BufReader::new(from).lines().map_while(Result::ok).all(send));
+}
+
+fn is_channel(line: &Value, name: &str, state: &str, why: &str) -> bool {
+    line["type"] == "channel"
+        && line["name"] == name
+        && line["state"] == state
+        && line["why"].as_str().is_some_and(|text| text.contains(why))
+}
+
+/// The step is told with its direction, all files are looked at, changes go on to be heard, and nothing is called
+/// missed: times of before the step prove nothing.
+fn clock_set(watch: &mut Watch, way: &str, by: i64) -> Result<()> {
+    watch.reloads("a change before the clock is set")?;
+    let since = watch.heard.len();
+    let mut time = clock_gettime(ClockId::Realtime);
+    time.tv_sec += by;
+    clock_settime(ClockId::Realtime, time).context("set the clock")?;
+    watch.reloads("a change just after the clock was set")?;
+    let told = format!("the clock was set {way} by");
+    watch.until(&told, since, DEADLINE, |heard| {
+        heard.iter().any(|line| is_channel(line, "poll", "active", &told))
+            && heard.iter().any(|line| is_channel(line, "poll", "idle", "all files were looked at"))
+    })?;
+    watch.reloads("a change after the audit")?;
+    let bad = |line: &&Value| {
+        line["type"] == "change" && line["seen_by"] == serde_json::json!(["poll"])
+            || line["state"] == "degraded"
+            || line["type"] == "loss" && line["reason"] != "program-skipped"
+    };
+    match watch.heard.iter().find(bad) {
+        Some(line) => bail!("unexpected: {line}"),
+        None => Ok(()),
+    }
+}
+
+/// Its silence is noticed and told, changes are heard by the other channel meanwhile, and it is started anew.
+fn cut_off(watch: &mut Watch) -> Result<()> {
+    watch.reloads("a change before")?;
+    let since = watch.heard.len();
+    let cut = outside::cut(watch.child.id()).context("cut the kernel side off")?;
+    println!("cut off by {}", if cut == Cut::Links { "its links" } else { "its maps" });
+    watch.until("its silence", since, DEADLINE, |heard| {
+        heard.iter().any(|line| is_channel(line, "ebpf", "degraded", "3 heartbeats in a row were not heard"))
+    })?;
+    watch.reloads("a change meanwhile")?;
+    let limit = watch.ready + DEADLINE;
+    watch.until("its new start", since, limit, |heard| {
+        heard.iter().any(|line| is_channel(line, "ebpf", "active", "heartbeats in a row"))
+    })?;
+    let before = watch.heard.len();
+    watch.reloads("a change after the new start")?;
+    let by_ebpf = |line: &Value| {
+        line["type"] == "reload"
+            && line["changes"][0]["seen_by"].as_array().is_some_and(|by| by.iter().any(|one| one == "ebpf"))
+    };
+    ensure!(watch.heard[before..].iter().any(by_ebpf), "not told by ebpf: {:?}", &watch.heard[before..]);
+    Ok(())
+}
