@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
@@ -241,12 +241,22 @@ impl Drop for Watcher {
     }
 }
 
-/// `hotr trace --json` with more arguments, on `dir`.
+/// `hotr trace --json` with more arguments, on `dir`. A channel that lacks a program would be cheap, and not what is to
+/// be measured.
 pub(crate) fn hotr(hotr: &Path, arguments: &[&str], dir: &Path) -> Result<Watcher> {
     let mut command = Command::new(hotr);
     command.args(["trace", "--json"]).args(arguments).arg(dir);
     let mut watcher = Watcher::start(command, false)?;
-    watcher.expect("\"type\":\"ready\"", Instant::now() + PATIENCE, |_| ())?;
+    let end = Instant::now() + PATIENCE;
+    let ready = loop {
+        match watcher.line(end)? {
+            Heard::Line(line) if contains(&line, b"\"type\":\"ready\"") => break line,
+            Heard::Line(_) => {}
+            Heard::Late | Heard::End => bail!("hotr did not say that it is ready"),
+        }
+    };
+    let degraded = contains(&ready, b"\"ebpf\":{\"state\":\"degraded\"");
+    ensure!(!degraded, "hotr lacks programs: {}", String::from_utf8_lossy(&ready));
     Ok(watcher)
 }
 
