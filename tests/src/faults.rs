@@ -1,4 +1,4 @@
-//! Faults that need a machine of their own: the time of day is set, and the kernel side is cut off by id.
+//! Faults that need a machine of their own: the time of day is set.
 //!
 //! In: the real `hotr watch` in a guest. Out: one [`Outcome`] a fault, as for the cells of the matrix, with `watch` in
 //! the place of the filesystem. Nothing here sleeps: each step waits for lines of hotr.
@@ -15,7 +15,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime, clock_settime};
 use serde_json::Value;
 
-use crate::outside::{self, Cut};
 use crate::run::Outcome;
 use crate::verdict::Verdict;
 
@@ -31,10 +30,9 @@ const HOUR: i64 = 3600;
 type Fault = fn(&mut Watch) -> Result<()>;
 
 /// In this order: whatever is called missed is judged after the clock was set twice.
-const FAULTS: [(&str, Fault); 3] = [
+const FAULTS: [(&str, Fault); 2] = [
     ("clock-set-forward", |watch| clock_set(watch, "forward", HOUR)),
     ("clock-set-back", |watch| clock_set(watch, "back", -2 * HOUR)),
-    ("kernel-side-cut-off-by-id", cut_off),
 ];
 
 /// Names of the faults that contain this.
@@ -84,8 +82,6 @@ struct Watch {
     heard: Vec<Value>,
     file: PathBuf,
     content: u32,
-    /// How long a start may take, and a new one.
-    ready: Duration,
 }
 
 impl Watch {
@@ -113,7 +109,7 @@ impl Watch {
         });
         let stderr = child.stderr.take().context("take hotr's messages")?;
         forward_messages(stderr, move |line| send.send(serde_json::json!({"said": line})).is_ok());
-        let mut watch = Self { child, lines, heard: Vec::new(), file, content: 0, ready };
+        let mut watch = Self { child, lines, heard: Vec::new(), file, content: 0 };
         let known = |line: &Value| line["said"].as_str().is_some_and(|text| text.contains(" files is known"));
         watch.until("the start", 0, ready, |heard| {
             heard.iter().any(|line| line["type"] == "ready") && heard.iter().any(known)
@@ -216,28 +212,4 @@ fn clock_set(watch: &mut Watch, way: &str, by: i64) -> Result<()> {
         Some(line) => bail!("unexpected: {line}"),
         None => Ok(()),
     }
-}
-
-/// Its silence is noticed and told, changes are heard by the other channel meanwhile, and it is started anew.
-fn cut_off(watch: &mut Watch) -> Result<()> {
-    watch.reloads("a change before")?;
-    let since = watch.heard.len();
-    let cut = outside::cut(watch.child.id()).context("cut the kernel side off")?;
-    println!("cut off by {}", if cut == Cut::Links { "its links" } else { "its maps" });
-    watch.until("its silence", since, DEADLINE, |heard| {
-        heard.iter().any(|line| is_channel(line, "ebpf", "degraded", "3 heartbeats in a row were not heard"))
-    })?;
-    watch.reloads("a change meanwhile")?;
-    let limit = watch.ready + DEADLINE;
-    watch.until("its new start", since, limit, |heard| {
-        heard.iter().any(|line| is_channel(line, "ebpf", "active", "heartbeats in a row"))
-    })?;
-    let before = watch.heard.len();
-    watch.reloads("a change after the new start")?;
-    let by_ebpf = |line: &Value| {
-        line["type"] == "reload"
-            && line["changes"][0]["seen_by"].as_array().is_some_and(|by| by.iter().any(|one| one == "ebpf"))
-    };
-    ensure!(watch.heard[before..].iter().any(by_ebpf), "not told by ebpf: {:?}", &watch.heard[before..]);
-    Ok(())
 }
