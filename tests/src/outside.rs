@@ -4,12 +4,14 @@
 //! In: a process. Out: its programs are detached, or know no root any more. `BPF_LINK_DETACH` is what detaches by id;
 //! it exists for links to cgroups, devices and namespaces. For tracepoints, trampolines and perf events the kernel
 //! answers EOPNOTSUPP (kernel/bpf/syscall.c, `link_detach`: their `bpf_link_ops` have no `detach`), so on all kernels of
-//! the matrix the maps are what can be reached: emptied, the programs run and reject every change.
+//! the matrix the maps are what can be reached: emptied, the programs run and reject every change. Which filesystems
+//! they ask further about stands in the map of `.bss`.
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+const MAP_UPDATE_ELEM: libc::c_long = 2;
 const MAP_DELETE_ELEM: libc::c_long = 3;
 const MAP_GET_NEXT_KEY: libc::c_long = 4;
 const MAP_GET_FD_BY_ID: libc::c_long = 14;
@@ -106,10 +108,16 @@ pub fn cut(pid: u32) -> io::Result<Cut> {
 
 fn empty(id: u32) -> io::Result<()> {
     let map = descriptor(MAP_GET_FD_BY_ID, id)?;
-    // `struct bpf_map_info`: type, id, key_size.
+    // `struct bpf_map_info`: type, id, key_size, value_size, max_entries, map_flags, name.
     let mut info = [0_u32; 32];
     bpf(OBJ_GET_INFO_BY_FD, &Attr::new(raw(&map), 128).pointer(2, info.as_mut_ptr().cast()))?;
     let (kind, key_size) = (info[0], info[2] as usize);
+    let name: Vec<u8> = info[6..10].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    if name.starts_with(b".bss\0") {
+        let (mut first, mut zeros) = (0_u32, vec![0_u8; info[3] as usize]);
+        let attr = Attr::new(raw(&map), 0).pointer(2, (&raw mut first).cast()).pointer(4, zeros.as_mut_ptr());
+        bpf(MAP_UPDATE_ELEM, &attr)?;
+    }
     if !HASHES.contains(&kind) {
         return Ok(());
     }
