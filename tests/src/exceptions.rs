@@ -29,6 +29,9 @@ pub enum Word {
     Absent,
     /// The system call itself is refused by this filesystem or kernel.
     Unsupported,
+    /// The kernel may skip programs at any time. Cells that failed in a session in which hotr told so are run again in
+    /// another one, twice at the most; nothing is excused. Stands beside the other entries.
+    Again,
 }
 
 /// Fields that differ, in every line of the cell or in one.
@@ -114,7 +117,16 @@ impl Exceptions {
 
     /// The first entry for a cell.
     pub fn find(&self, kernel: &str, fs: &str, tier: &str, op: &str) -> Option<&Exception> {
-        self.entries.iter().find(|entry| {
+        self.matching(kernel, fs, tier, op).find(|entry| entry.expect != Instead::Word(Word::Again))
+    }
+
+    /// Whether cells of a session in which programs were skipped are run again.
+    pub fn may_run_again(&self, kernel: &str, fs: &str, tier: &str) -> bool {
+        self.matching(kernel, fs, tier, "*").any(|entry| entry.expect == Instead::Word(Word::Again))
+    }
+
+    fn matching(&self, kernel: &str, fs: &str, tier: &str, op: &str) -> impl Iterator<Item = &Exception> {
+        self.entries.iter().filter(move |entry| {
             pattern_matches(&entry.op, op)
                 && pattern_matches(&entry.fs, fs)
                 && pattern_matches(&entry.tier, tier)

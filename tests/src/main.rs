@@ -157,7 +157,7 @@ fn run(dirs: &[(String, PathBuf)], tiers: &[String], what: &What, faulty: bool) 
                 verbose: what.verbose,
                 exceptions: &exceptions,
             };
-            for outcome in run.all(&Place::new(fs, path, tier, &chosen)?, &chosen) {
+            for outcome in run.all(&chosen, || Place::new(fs, path, tier, &chosen))? {
                 report(&outcome);
                 writeln!(file, "{}", serde_json::to_string(&outcome)?)?;
                 outcomes.push(outcome);

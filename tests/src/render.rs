@@ -58,6 +58,7 @@ pub fn section(outcomes: &[Outcome], table: &Exceptions) -> Result<String> {
     for entry in &table.entries {
         let instead = match &entry.expect {
             Instead::Word(Word::Absent) => "no line".to_owned(),
+            Instead::Word(Word::Again) => "run again where hotr tells of skipped programs".to_owned(),
             Instead::Word(Word::Unsupported) => "refused by the filesystem".to_owned(),
             Instead::Fields(fields) => changed_fields(fields),
         };

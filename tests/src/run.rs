@@ -17,6 +17,16 @@ use crate::verdict::{Facts, Verdict, decide};
 /// After so many barriers in a row that were not reported, the rest of a run is not tried.
 const PATIENCE: usize = 3;
 
+/// Sessions in which a cell may be tried, where the table says that cells are run again.
+const SESSIONS: usize = 3;
+
+/// How a session ended.
+struct Ended {
+    outcomes: Vec<Outcome>,
+    /// hotr told that the kernel had skipped programs.
+    skipped: bool,
+}
+
 /// One line of the result file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Outcome {
@@ -62,11 +72,43 @@ struct Done<'a> {
 }
 
 impl Run<'_> {
-    /// Runs the operations in one session: hotr is started, the operations run, hotr ends. Everything that goes wrong
-    /// is an outcome.
-    #[must_use]
-    pub fn all(&self, place: &Place, operations: &[&Operation]) -> Vec<Outcome> {
-        let operations: Vec<&Operation> = operations.iter().copied().filter(|op| place.runs(op)).collect();
+    /// Runs the operations. Cells that failed in a session in which hotr told of skipped programs are run again in
+    /// another one, where the table says so: what is judged is a session without that loss. `fresh` makes the
+    /// directories of a session.
+    ///
+    /// # Errors
+    /// The directories cannot be made.
+    pub fn all(
+        &self,
+        operations: &[&Operation],
+        mut fresh: impl FnMut() -> Result<Place>,
+    ) -> Result<Vec<Outcome>> {
+        let place = fresh()?;
+        let mut operations: Vec<&Operation> =
+            operations.iter().copied().filter(|op| place.runs(op)).collect();
+        let mut ended = self.session(&place, &operations);
+        let mut outcomes = std::mem::take(&mut ended.outcomes);
+        let may_run_again = self.exceptions.may_run_again(self.kernel, place.fs(), self.tier);
+        for _ in 1..SESSIONS {
+            let failed = |op: &str| outcomes.iter().any(|cell| cell.op == op && cell.result == Verdict::Fail);
+            if !may_run_again || !ended.skipped {
+                break;
+            }
+            operations.retain(|op| failed(op.id));
+            println!("again, for hotr told of skipped programs: {} cells", operations.len());
+            ended = self.session(&fresh()?, &operations);
+            for cell in std::mem::take(&mut ended.outcomes) {
+                match outcomes.iter_mut().find(|known| known.op == cell.op) {
+                    Some(known) => *known = cell,
+                    None => outcomes.push(cell),
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// One session: hotr is started, the operations run, hotr ends. Everything that goes wrong is an outcome.
+    fn session(&self, place: &Place, operations: &[&Operation]) -> Ended {
         let prepared: Vec<_> = operations.iter().map(|op| (*op, prepare(place, op))).collect();
         settle(place);
         let (mut session, ready) =
@@ -79,7 +121,7 @@ impl Run<'_> {
                         self.outcome(place, op.id, Verdict::Fail, "not run: hotr did not start".to_owned())
                     };
                     outcomes.extend(operations.iter().map(not_run));
-                    return outcomes;
+                    return Ended { outcomes, skipped: false };
                 }
             };
         let mut outcomes = vec![self.judge_ready(place, &ready)];
@@ -91,7 +133,8 @@ impl Run<'_> {
             outcomes.push(self.judge(place, one, &lines));
         }
         outcomes.push(self.judge_end(place, &session, end));
-        outcomes
+        let skipped = session.others.iter().any(is_skipped);
+        Ended { outcomes, skipped }
     }
 
     fn outcome(&self, place: &Place, op: &str, result: Verdict, why: String) -> Outcome {
@@ -243,6 +286,11 @@ fn lines_of<'a>(place: &Place, number: usize, done: &[Done<'_>], seen: &'a [Obse
             None => (this.phase..next).contains(&line.phase),
         })
         .collect()
+}
+
+/// Whether a line tells that the kernel did not run programs.
+fn is_skipped(line: &serde_json::Value) -> bool {
+    line["type"] == "loss" && line["reason"] == "program-skipped"
 }
 
 fn check_summary(summary: &serde_json::Value, changes: u64) -> Vec<String> {
