@@ -257,7 +257,8 @@ fn channel_text(info: &ChannelInfo) -> String {
         text.push_str(&format!(" {}", info.state.as_str()));
     }
     if let Some(watches) = info.watches {
-        text.push_str(&format!(", {watches} watches"));
+        let word = if watches == 1 { "watch" } else { "watches" };
+        text.push_str(&format!(", {watches} {word}"));
     }
     if let Some(uncovered) = info.uncovered {
         text.push_str(&format!(", {uncovered} directories uncovered"));
