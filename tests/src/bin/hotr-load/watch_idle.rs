@@ -17,6 +17,9 @@ use crate::figures::Figures;
 use crate::ready::megabytes;
 use crate::watcher::{Heard, PATIENCE, Watcher, contains};
 
+/// The first states of a large tree are read at idle priority.
+const READING: Duration = Duration::from_secs(600);
+
 /// How large, how long.
 #[derive(Args)]
 pub(crate) struct WatchIdleArgs {
@@ -39,7 +42,7 @@ pub(crate) fn run(args: &WatchIdleArgs, out: &mut Figures) -> Result<()> {
     let mut watcher = Watcher::start(command, true)?;
     watcher.expect("\"type\":\"ready\"", Instant::now() + PATIENCE, |_| ())?;
     // The first states are read, or as many as are remembered.
-    watcher.expect("files is known", Instant::now() + PATIENCE, |_| ())?;
+    watcher.expect("files is known", Instant::now() + READING, |_| ())?;
     out.count("watch-idle/files", args.files as u64)?;
     let (begin, before) = (Instant::now(), used(watcher.pid())?);
     let until = begin + Duration::from_secs(args.seconds);
