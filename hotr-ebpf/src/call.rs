@@ -165,10 +165,15 @@ impl Known {
     pub const NOTHING: Self = Self { file: None, directory: None };
 }
 
-/// The word of the context with the subject, which every hook has.
+/// The word of the context with the subject, which every hook has. Writes are what a machine does most: theirs is the
+/// first word, or the loader takes another function, and no place need be looked up.
 #[inline(always)]
 fn subject_of(context: &FExitContext, hook: Hook) -> *const u8 {
-    word(context.as_ptr() as *const u8, off!(arguments[hook as usize].subject))
+    let context = context.as_ptr() as *const u8;
+    if matches!(hook, Hook::Write) {
+        return context_word!(context, 0);
+    }
+    word(context, off!(arguments[hook as usize].subject))
 }
 
 /// A call seen by an fexit program; `known` is [`prejudge`]'s answer.

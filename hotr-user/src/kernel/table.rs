@@ -17,6 +17,8 @@ pub enum Select {
     At(u8),
     /// The nth parameter that points to this structure.
     PointerTo(&'static str, usize),
+    /// The first parameter, which has to point to this structure: the program reads it without looking its place up.
+    First(&'static str),
 }
 
 /// Programs of one way to attach: run at a function's entry, at its exit, or both.
@@ -68,6 +70,7 @@ impl Site {
             Select::None => Some(NO_ARG),
             Select::At(index) => (index < ret).then_some(index),
             Select::PointerTo(structure, nth) => prototype.pointer_to(structure, nth),
+            Select::First(structure) => prototype.pointer_to(structure, 0).filter(|index| *index == 0),
         };
         Some(Arguments {
             subject: find(self.subject)?,
@@ -138,7 +141,7 @@ macro_rules! both {
 
 /// Every site, the preferred one of a hook first.
 pub const SITES: &[Site] = &[
-    exit!(Write, "vfs_write", FILE, Select::None, "write"),
+    exit!(Write, "vfs_write", Select::First("file"), Select::None, "write"),
     exit!(Writev, "vfs_writev", FILE, Select::None, "writev"),
     exit!(IterWrite, "vfs_iter_write", FILE, Select::None, "iter_write"),
     exit!(UringDone, "kiocb_done", Select::At(0), Select::At(1), "uring_done"),
@@ -269,6 +272,9 @@ mod tests {
             site("vfs_link").arguments(&prototype(&["dentry", "mnt_idmap", "inode", "dentry", ""], false));
         assert_eq!(link.map(|found| found.subject), Some(3));
         assert_eq!(site("vfs_write").arguments(&prototype(&["", ""], false)), None);
+        let write = |parameters| site("vfs_write").arguments(&prototype(parameters, false));
+        assert_eq!(write(&["file", "", "", ""]).map(|found| found.subject), Some(0));
+        assert_eq!(write(&["", "file", "", ""]), None, "the program reads the first word");
     }
 
     #[test]
