@@ -74,7 +74,7 @@ pub(super) struct WatchArgs {
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = values::size)]
     hash_limit: u64,
     /// Files whose content is remembered; one that was forgotten counts as changed
-    #[arg(long, value_name = "COUNT", default_value = "200000")]
+    #[arg(long, value_name = "COUNT", default_value = "40000")]
     hash_entries: NonZeroUsize,
     /// Channels to run: ebpf, inotify or both with a comma (then each must run); auto runs what it can
     #[arg(long, value_name = "LIST", default_value = "auto", value_parser = values::channels)]

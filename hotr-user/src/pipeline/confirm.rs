@@ -36,7 +36,7 @@ pub struct ConfirmOptions {
 
 impl Default for ConfirmOptions {
     fn default() -> Self {
-        let entries = NonZeroUsize::new(200_000).unwrap_or(NonZeroUsize::MIN);
+        let entries = NonZeroUsize::new(40_000).unwrap_or(NonZeroUsize::MIN);
         Self { hash: HashKind::Sha256, hash_limit: 64 << 20, entries }
     }
 }
