@@ -119,8 +119,8 @@ impl Opened {
     /// The first question to an fexit program: is the file on a filesystem that may be watched? On most calls the answer
     /// is no, and nothing else should have been read by then.
     #[inline(always)]
-    pub fn of(context: &FExitContext, hook: Hook) -> Option<Self> {
-        let file = subject_of(context, hook);
+    pub fn of(context: &FExitContext, hook: Hook, subject: Subject) -> Option<Self> {
+        let file = subject_of(context, hook, subject);
         let inode = Direct::ptr(file, off!(file_f_inode));
         let superblock = Direct::ptr(inode, off!(inode_i_sb));
         filter::may_be_watched(superblock).then_some(Self { file, inode, superblock })
@@ -132,7 +132,7 @@ impl Opened {
 /// Most calls on a watched filesystem are for such files, and end here.
 #[inline(always)]
 pub fn prejudge(subject: Subject, opened: Opened) -> Option<Known> {
-    if subject != Subject::File {
+    if !subject.is_file() {
         return Some(Known::NOTHING);
     }
     let dentry = Direct::ptr(opened.file, off!(file_dentry));
@@ -165,12 +165,11 @@ impl Known {
     pub const NOTHING: Self = Self { file: None, directory: None };
 }
 
-/// The word of the context with the subject, which every hook has. Writes are what a machine does most: theirs is the
-/// first word, or the loader takes another function, and no place need be looked up.
+/// The word of the context with the subject, which every hook has.
 #[inline(always)]
-fn subject_of(context: &FExitContext, hook: Hook) -> *const u8 {
+fn subject_of(context: &FExitContext, hook: Hook, subject: Subject) -> *const u8 {
     let context = context.as_ptr() as *const u8;
-    if matches!(hook, Hook::Write) {
+    if subject == Subject::FirstFile {
         return context_word!(context, 0);
     }
     word(context, off!(arguments[hook as usize].subject))
@@ -178,8 +177,8 @@ fn subject_of(context: &FExitContext, hook: Hook) -> *const u8 {
 
 /// A call seen by an fexit program; `known` is [`prejudge`]'s answer.
 #[inline(always)]
-pub fn from_exit(context: &FExitContext, hook: Hook, known: Known) -> Call {
-    let subject = subject_of(context, hook);
+pub fn from_exit(context: &FExitContext, hook: Hook, subject: Subject, known: Known) -> Call {
+    let subject = subject_of(context, hook, subject);
     let context = context.as_ptr() as *const u8;
     Call {
         hook,
@@ -239,10 +238,21 @@ pub fn from_probe(context: &ProbeContext, hook: Hook) -> Call {
 pub enum Subject {
     /// A `struct file`.
     File,
+    /// A `struct file` that is the first argument, or the loader does not take the function: its place need not be
+    /// looked up. For what a machine does most.
+    FirstFile,
     /// A `struct dentry`.
     Dentry,
     /// Something else: not rejected early.
     Other,
+}
+
+impl Subject {
+    /// Whether it is a `struct file`.
+    #[inline(always)]
+    pub const fn is_file(self) -> bool {
+        matches!(self, Self::File | Self::FirstFile)
+    }
 }
 
 #[inline(always)]
@@ -262,7 +272,9 @@ pub fn nested() -> bool {
 #[inline(always)]
 pub fn keep(call: &Call, subject: Subject) {
     let superblock = match subject {
-        Subject::File => Probe::ptr(Probe::ptr(call.subject, off!(file_f_inode)), off!(inode_i_sb)),
+        Subject::File | Subject::FirstFile => {
+            Probe::ptr(Probe::ptr(call.subject, off!(file_f_inode)), off!(inode_i_sb))
+        }
         Subject::Dentry => Probe::ptr(call.subject, off!(dentry_d_sb)),
         Subject::Other => ptr::null(),
     };

@@ -40,15 +40,15 @@ macro_rules! exit_hook {
             ) -> u32 {
                 let ctx = aya_ebpf::programs::FExitContext::new(context);
                 if let Some(known) = prejudge(Subject::$subject, Opened { file, inode, superblock }) {
-                    let call = from_exit(&ctx, Hook::$hook, known);
+                    let call = from_exit(&ctx, Hook::$hook, Subject::$subject, known);
                     $handler(::core::marker::PhantomData::<$crate::kernel::Direct>, &call);
                 }
                 0
             }
 
             let mut opened = Opened::NONE;
-            if Subject::$subject == Subject::File {
-                let Some(known) = Opened::of(&ctx, Hook::$hook) else { return 0 };
+            if Subject::$subject.is_file() {
+                let Some(known) = Opened::of(&ctx, Hook::$hook, Subject::$subject) else { return 0 };
                 opened = known;
             }
             go_on(aya_ebpf::EbpfContext::as_ptr(&ctx), opened.file, opened.inode, opened.superblock)

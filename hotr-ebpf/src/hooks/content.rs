@@ -8,14 +8,14 @@ use crate::change::{self, Target};
 use crate::hooks::exit_hook;
 use crate::kernel::{Mem, Probe, task};
 
-exit_hook!(Write, File, write => fexit_write, kprobe_write, kretprobe_write);
-exit_hook!(Writev, File, write => fexit_writev, kprobe_writev, kretprobe_writev);
-exit_hook!(IterWrite, File, kernel_write => fexit_iter_write, kprobe_iter_write, kretprobe_iter_write);
+exit_hook!(Write, FirstFile, write => fexit_write, kprobe_write, kretprobe_write);
+exit_hook!(Writev, FirstFile, write => fexit_writev, kprobe_writev, kretprobe_writev);
+exit_hook!(IterWrite, FirstFile, kernel_write => fexit_iter_write, kprobe_iter_write, kretprobe_iter_write);
 exit_hook!(Sendfile, Other, sendfile => fexit_sendfile, kprobe_sendfile, kretprobe_sendfile);
 exit_hook!(Splice, File, write => fexit_splice, kprobe_splice, kretprobe_splice);
 exit_hook!(CopyFileRange, File, write => fexit_copy_file_range, kprobe_copy_file_range, kretprobe_copy_file_range);
 exit_hook!(Clone, File, write => fexit_clone, kprobe_clone, kretprobe_clone);
-exit_hook!(Fallocate, File, fallocate => fexit_fallocate, kprobe_fallocate, kretprobe_fallocate);
+exit_hook!(Fallocate, FirstFile, fallocate => fexit_fallocate, kprobe_fallocate, kretprobe_fallocate);
 
 /// The subject is a `struct file`, the result the bytes written or an error.
 #[inline(always)]

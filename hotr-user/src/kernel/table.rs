@@ -81,7 +81,7 @@ impl Site {
     }
 }
 
-const FILE: Select = Select::PointerTo("file", 0);
+const FIRST_FILE: Select = Select::First("file");
 const SECOND_FILE: Select = Select::PointerTo("file", 1);
 const DENTRY: Select = Select::PointerTo("dentry", 0);
 
@@ -141,9 +141,9 @@ macro_rules! both {
 
 /// Every site, the preferred one of a hook first.
 pub const SITES: &[Site] = &[
-    exit!(Write, "vfs_write", Select::First("file"), Select::None, "write"),
-    exit!(Writev, "vfs_writev", FILE, Select::None, "writev"),
-    exit!(IterWrite, "vfs_iter_write", FILE, Select::None, "iter_write"),
+    exit!(Write, "vfs_write", FIRST_FILE, Select::None, "write"),
+    exit!(Writev, "vfs_writev", FIRST_FILE, Select::None, "writev"),
+    exit!(IterWrite, "vfs_iter_write", FIRST_FILE, Select::None, "iter_write"),
     exit!(UringDone, "kiocb_done", Select::At(0), Select::At(1), "uring_done"),
     entry!(UringComplete, "io_complete_rw", Select::At(0), Select::At(1), "uring_complete"),
     entry!(UringIopoll, "io_complete_rw_iopoll", Select::At(0), Select::At(1), "uring_iopoll"),
@@ -152,7 +152,7 @@ pub const SITES: &[Site] = &[
     exit!(Splice, "do_splice", SECOND_FILE, Select::None, "splice"),
     exit!(CopyFileRange, "vfs_copy_file_range", SECOND_FILE, Select::None, "copy_file_range"),
     exit!(Clone, "vfs_clone_file_range", SECOND_FILE, Select::None, "clone"),
-    exit!(Fallocate, "vfs_fallocate", FILE, Select::At(1), "fallocate"),
+    exit!(Fallocate, "vfs_fallocate", FIRST_FILE, Select::At(1), "fallocate"),
     exit!(NotifyChange, "notify_change", DENTRY, Select::PointerTo("iattr", 0), "notify_change"),
     entry!(Mmap, "fault_dirty_shared_page", Select::At(0), Select::None, "mmap"),
     exit!(Open, "do_filp_open", Select::None, Select::None, "open"),
