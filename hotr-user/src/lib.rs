@@ -16,5 +16,6 @@ pub mod reload;
 pub mod report;
 mod sched;
 pub mod source;
+mod timer;
 pub mod trace;
 pub mod watch;

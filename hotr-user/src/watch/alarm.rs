@@ -1,34 +1,26 @@
-//! A timer as exact as the kernel's: tokio's rounds up to whole milliseconds, and a batch that is due waits for it.
+//! When a batch is due, as exact as the kernel's timer.
 //!
 //! In: a moment. Out: the end of [`Alarm::wait`].
 
-use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::future::poll_fn;
 
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
+
+use crate::source::mono_ns;
+use crate::timer::Timer;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Alarm {
     /// None where there are no descriptors left: then tokio's timer does.
-    timer: Option<AsyncFd<OwnedFd>>,
+    timer: Option<Timer>,
     set_for: Option<Instant>,
 }
 
 impl Alarm {
     /// Has to be called inside the runtime.
     pub(super) fn new() -> Self {
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, flags).ok().and_then(|timer| {
-            // SAFETY: the descriptor is moved into the `AsyncFd`, which keeps it open.
-            unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) }.ok()
-        });
-        Self { timer, set_for: None }
+        Self { timer: Timer::new().ok(), set_for: None }
     }
 
     /// Waits for `due`; may be dropped and called again, with another moment or the same.
@@ -39,28 +31,23 @@ impl Alarm {
                 return;
             }
             let Some(timer) = self.timer.as_ref() else { return sleep_until(due).await };
-            if self.set_for != Some(due) && !set(timer.get_ref(), left) {
+            let at_ns = mono_ns().saturating_add(u64::try_from(left.as_nanos()).unwrap_or(u64::MAX));
+            if self.set_for != Some(due) && timer.set(at_ns).is_err() {
                 return sleep_until(due).await;
             }
             self.set_for = Some(due);
-            match timer.readable().await {
-                // An earlier moment may have come as well: the loop looks at the clock.
-                Ok(mut ready) => ready.clear_ready(),
-                Err(_) => return sleep_until(due).await,
+            // An earlier moment may have come as well: the loop looks at the clock.
+            if poll_fn(|context| timer.poll(context)).await.is_err() {
+                return sleep_until(due).await;
             }
         }
     }
 }
 
-fn set(timer: &OwnedFd, left: Duration) -> bool {
-    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let Ok(left) = Timespec::try_from(left) else { return false };
-    let value = Itimerspec { it_interval: zero, it_value: left };
-    timerfd_settime(timer, TimerfdTimerFlags::empty(), &value).is_ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]

@@ -18,10 +18,8 @@ use clap::Args;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::figures::{Figures, percentile};
-use crate::watcher::PATIENCE;
+use crate::watcher::{self, PATIENCE};
 
-/// Between two samples: the tools have gone back to sleep.
-const PAUSE: Duration = Duration::from_millis(1);
 /// A tool that has started nothing for so long has missed the change.
 const MISSED: Duration = Duration::from_secs(3);
 /// The quiet that entr waits for; it has no option for it, so the others are given the same.
@@ -96,7 +94,7 @@ pub(crate) fn run(args: &ReloadArgs, out: &mut Figures) -> Result<()> {
     for _ in 0..args.count {
         for subject in &mut subjects {
             subject.sample()?;
-            std::thread::sleep(PAUSE);
+            watcher::until_asleep(subject.tool.0.id())?;
         }
     }
     out.count("reload/count", args.count as u64)?;

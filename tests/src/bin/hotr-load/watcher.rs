@@ -269,6 +269,29 @@ pub(crate) fn inotifywait(arguments: &[&str], dir: &Path) -> Result<Watcher> {
     Ok(watcher)
 }
 
+/// Waits until every thread of a process sleeps: it is done with what it was told.
+pub(crate) fn until_asleep(pid: u32) -> Result<()> {
+    let end = Instant::now() + PATIENCE;
+    while !is_asleep(pid)? {
+        ensure!(Instant::now() < end, "process {pid} does not come to rest");
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+fn is_asleep(pid: u32) -> Result<bool> {
+    let tasks = format!("/proc/{pid}/task");
+    for task in fs::read_dir(&tasks).with_context(|| format!("read {tasks}"))? {
+        // A thread may end meanwhile.
+        let stat = task.and_then(|task| fs::read_to_string(task.path().join("stat"))).unwrap_or_default();
+        // The state follows the name in brackets, which may hold anything.
+        if stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('S')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Whether `text` is somewhere in `line`.
 pub(crate) fn contains(line: &[u8], text: &[u8]) -> bool {
     line.windows(text.len()).any(|window| window == text)
