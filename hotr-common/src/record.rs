@@ -1,5 +1,7 @@
 //! One record of the ring buffer: a fixed header, then path components from the leaf to the watched root.
 
+use crate::hook::Hook;
+
 /// Command name length of a task (`TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
 /// Levels of directories a path may have below its root.
@@ -90,7 +92,8 @@ pub struct Record {
     pub born: u64,
     /// Time of the last delivery to hotr's inotify instance in this task, 0 when none.
     pub delivery_time: u64,
-    /// Hook dependent: attribute bits (`iattr.ia_valid`), rename flags, fallocate mode, system call arguments.
+    /// Hook dependent: attribute bits (`iattr.ia_valid`), rename flags, fallocate mode, system call arguments. The second
+    /// of a rename or removal says which registered roots lost their name: see [`Record::lost_roots`].
     pub aux: [u64; 2],
     /// Inode number of the file a rename replaced, 0 when none.
     pub victim: u64,
@@ -139,6 +142,19 @@ pub struct Record {
 }
 
 impl Record {
+    /// Slots of the roots that this removal or rename took the name of. The first is the root that was removed or renamed
+    /// itself, the second the one that a rename replaced, or exchanged with it. A record with neither path tells of
+    /// nothing else.
+    #[must_use]
+    pub fn lost_roots(&self) -> [Option<u16>; 2] {
+        let is_name = [Hook::Rename, Hook::Rmdir].iter().any(|hook| *hook as u16 == self.hook);
+        if !is_name || self.flags & FLAG_CALL != 0 {
+            return [None, None];
+        }
+        [self.aux[1] & 0xffff, self.aux[1] >> 16 & 0xffff]
+            .map(|number| u16::try_from(number).ok()?.checked_sub(1))
+    }
+
     /// With [`FLAG_CALL`]: inode number of the caller's mount namespace.
     #[must_use]
     pub fn mount_namespace(&self) -> Option<u32> {

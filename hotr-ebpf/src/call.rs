@@ -30,14 +30,31 @@ pub struct Call {
     pub tier: u16,
     /// See [`hotr_common::offsets::Arguments`].
     pub subject: *const u8,
-    pub second: *const u8,
+    pub second: Second,
     /// Return value; a pointer when the function returns one.
     pub ret: *const u8,
     /// What [`prejudge`] found out.
     pub known: Known,
 }
 
+/// The second argument of interest, which most handlers have no use for.
+#[derive(Clone, Copy)]
+pub enum Second {
+    /// In the arguments of this program.
+    In(*const u8),
+    Is(*const u8),
+}
+
 impl Call {
+    /// See [`hotr_common::offsets::Arguments`].
+    #[inline(always)]
+    pub fn second(&self) -> *const u8 {
+        match self.second {
+            Second::In(context) => word(context, off!(arguments[self.hook as usize].second)),
+            Second::Is(value) => value,
+        }
+    }
+
     /// The result as a number: negative errors, also of functions that return a pointer.
     #[inline(always)]
     pub fn result(&self) -> i64 {
@@ -138,18 +155,18 @@ pub fn prejudge(subject: Subject, opened: Opened) -> Option<Known> {
     let dentry = Direct::ptr(opened.file, off!(file_dentry));
     let parent = Direct::ptr(dentry, off!(dentry_d_parent));
     let inode = Direct::ptr(parent, off!(dentry_d_inode));
-    let Some(spot) = Directory::of::<Direct>(inode, opened.superblock).first_thought() else {
-        return Some(Known { file: Some((opened.inode, dentry)), directory: None });
+    let file = Some((opened.inode, dentry));
+    let Some(directory) = Directory::of::<Direct>(inode, opened.superblock).first_thought() else {
+        return Some(Known { file, directory: Spot::UNKNOWN });
     };
-    let directory = Spot::unpacked(spot);
-    if directory.root == NO_ROOT
+    if directory.root() == NO_ROOT
         && Direct::u64(dentry, off!(dentry_d_hash_pprev)) != 0
         && Direct::u32(opened.inode, off!(inode_i_nlink)) < 2
     {
         count(Count::Outside);
         return None;
     }
-    Some(Known { file: Some((opened.inode, dentry)), directory: Some(directory) })
+    Some(Known { file, directory })
 }
 
 /// What is known of a call's subject when its handler begins.
@@ -157,12 +174,12 @@ pub fn prejudge(subject: Subject, opened: Opened) -> Option<Known> {
 pub struct Known {
     /// Inode and dentry, of a subject that is a `struct file`.
     pub file: Option<(*const u8, *const u8)>,
-    /// Where its directory is; its filesystem is a watched one then.
-    pub directory: Option<Spot>,
+    /// Where its directory is, if that is known; its filesystem is a watched one then.
+    pub directory: Spot,
 }
 
 impl Known {
-    pub const NOTHING: Self = Self { file: None, directory: None };
+    pub const NOTHING: Self = Self { file: None, directory: Spot::UNKNOWN };
 }
 
 /// The word of the context with the subject, which every hook has.
@@ -184,7 +201,7 @@ pub fn from_exit(context: &FExitContext, hook: Hook, subject: Subject, known: Kn
         hook,
         tier: FENTRY,
         subject,
-        second: word(context, off!(arguments[hook as usize].second)),
+        second: Second::In(context),
         ret: word(context, off!(arguments[hook as usize].ret)),
         known,
     }
@@ -198,7 +215,7 @@ pub fn from_entry(context: &FEntryContext, hook: Hook) -> Call {
         hook,
         tier: FENTRY,
         subject: word(context, off!(arguments[hook as usize].subject)),
-        second: word(context, off!(arguments[hook as usize].second)),
+        second: Second::In(context),
         ret: ptr::null(),
         known: Known::NOTHING,
     }
@@ -227,7 +244,7 @@ pub fn from_probe(context: &ProbeContext, hook: Hook) -> Call {
         hook,
         tier: KPROBE,
         subject: argument(context, off!(arguments[hook as usize].subject)),
-        second: argument(context, off!(arguments[hook as usize].second)),
+        second: Second::Is(argument(context, off!(arguments[hook as usize].second))),
         ret: ptr::null(),
         known: Known::NOTHING,
     }
@@ -285,7 +302,7 @@ pub fn keep(call: &Call, subject: Subject) {
         return;
     }
     // A full map loses the change; it holds more calls than there are CPUs, by far.
-    let _ = CALLS.insert(&key(call.hook), &[call.subject as u64, call.second as u64], 0);
+    let _ = CALLS.insert(&key(call.hook), &[call.subject as u64, call.second() as u64], 0);
 }
 
 /// The call a kretprobe belongs to.
@@ -303,7 +320,7 @@ pub fn take(context: &RetProbeContext, hook: Hook) -> Option<Call> {
         hook,
         tier: KPROBE,
         subject: subject as *const u8,
-        second: second as *const u8,
+        second: Second::Is(second as *const u8),
         ret: ret as *const u8,
         known: Known::NOTHING,
     })

@@ -11,8 +11,8 @@ use crate::kernel::{Mem, Probe, number};
 use crate::maps::{Count, count, live, off};
 use crate::storm::{self, Decision, Key};
 
-const S_IFMT: u16 = 0o170_000;
-const S_IFDIR: u16 = 0o040_000;
+pub const S_IFMT: u16 = 0o170_000;
+pub const S_IFDIR: u16 = 0o040_000;
 
 /// What was changed, and by whom when it was not the running task.
 pub struct Target {
@@ -85,17 +85,13 @@ struct Place {
 #[inline(always)]
 fn place<M: Mem>(target: &Target, directory: Spot) -> Option<Place> {
     let dentry = target.dentry;
-    let mut directory = directory;
-    if directory.root < TOO_DEEP {
+    if directory.root() < TOO_DEEP {
         return Some(Place { dentry, directory, flags: 0 });
     }
     if M::u16(target.inode, off!(inode_i_mode)) & S_IFMT == S_IFDIR {
         // The parent of a root is outside, the root itself is not.
         let root = filter::root_itself(target.inode)?;
-        directory.root = root;
-        directory.len = 0;
-        directory.depth = 0;
-        return Some(Place { dentry, directory, flags: 0 });
+        return Some(Place { dentry, directory: Spot::new(root, 0, 0), flags: 0 });
     }
     let hashed = M::u64(dentry, off!(dentry_d_hash_pprev)) != 0;
     if hashed && M::u32(target.inode, off!(inode_i_nlink)) < 2 {
@@ -114,23 +110,21 @@ fn other_place(inode: *const u8) -> Option<(*const u8, Spot)> {
     }
     let superblock = Probe::ptr(inode, off!(inode_i_sb));
     let directory = filter::directory::<Probe>(Probe::ptr(dentry, off!(dentry_d_parent)), superblock);
-    (directory.root < TOO_DEEP).then_some((dentry, directory))
+    (directory.root() < TOO_DEEP).then_some((dentry, directory))
 }
 
 /// A change of a file's content or attributes: counted while it is repeated. `class` tells apart the ways one
 /// hook sees.
 #[inline(always)]
 pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u64) {
-    let directory = match call.known.directory {
-        Some(known) => known,
-        None => {
-            let superblock = M::ptr(target.inode, off!(inode_i_sb));
-            if !filter::is_watched(superblock) {
-                return;
-            }
-            filter::directory::<M>(M::ptr(target.dentry, off!(dentry_d_parent)), superblock)
+    let mut directory = call.known.directory;
+    if !directory.is_known() {
+        let superblock = M::ptr(target.inode, off!(inode_i_sb));
+        if !filter::is_watched(superblock) {
+            return;
         }
-    };
+        directory = filter::directory::<M>(M::ptr(target.dentry, off!(dentry_d_parent)), superblock);
+    }
     let Some(mut place) = place::<M>(target, directory) else {
         count(Count::Seen);
         count(Count::Filtered);
@@ -145,7 +139,7 @@ pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u
     };
     // A file without a name is nobody's to reload.
     if M::u32(target.inode, off!(inode_i_nlink)) == 0
-        || (!elsewhere && filter::is_inner(place.directory.root, target.dentry, target.inode))
+        || (!elsewhere && filter::is_inner(place.directory.root(), target.dentry, target.inode))
         || pid == live!(own_tgid)
     {
         count(Count::Seen);
@@ -185,16 +179,17 @@ pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u
 
 #[inline(always)]
 fn set_place(event: &mut Event, directory: Spot) {
-    event.root = directory.root;
-    event.depth = directory.depth;
+    event.root = directory.root();
+    event.depth = directory.depth();
     // At most 128 levels of 256 bytes each.
     let name = Probe::u32(event.dentry, off!(dentry_d_name_len)) as u16 & 0xff;
-    event.len = directory.len.wrapping_add(name).wrapping_add(1);
+    event.len = directory.len().wrapping_add(name).wrapping_add(1);
 }
 
-/// A name that appeared or disappeared. Each gives a record. `adjust` completes the event.
+/// A name that appeared or disappeared. Each gives a record. `itself` is what [`filter::root_number`] says of a directory
+/// that disappeared: its end is told wherever it was. `adjust` completes the event.
 #[inline(always)]
-pub fn name<M: Mem>(call: &Call, target: &Target, adjust: impl FnOnce(&mut Event)) {
+pub fn name<M: Mem>(call: &Call, target: &Target, itself: u64, adjust: impl FnOnce(&mut Event)) {
     let dentry = target.dentry;
     let superblock = M::ptr(dentry, off!(dentry_d_sb));
     if !filter::is_watched(superblock) {
@@ -202,17 +197,29 @@ pub fn name<M: Mem>(call: &Call, target: &Target, adjust: impl FnOnce(&mut Event
     }
     count(Count::Seen);
     let directory = filter::directory::<M>(M::ptr(dentry, off!(dentry_d_parent)), superblock);
-    if directory.root == TOO_DEEP {
-        count(Count::Oversize);
-        return;
-    }
-    if directory.root > TOO_DEEP || filter::is_inner(directory.root, dentry, target.inode) || is_own() {
-        count(Count::Filtered);
-        return;
-    }
+    let untold = if directory.root() == TOO_DEEP {
+        Some(Count::Oversize)
+    } else if directory.root() > TOO_DEEP
+        || filter::is_inner(directory.root(), dentry, target.inode)
+        || is_own()
+    {
+        Some(Count::Filtered)
+    } else {
+        None
+    };
     let mut event = Event::new(call.hook as u16, call.tier, dentry, target.inode);
-    event.mnt = target.mount();
-    set_place(&mut event, directory);
+    event.aux[1] = itself;
+    if let Some(why) = untold {
+        if itself == 0 {
+            count(why);
+            return;
+        }
+        // Of a path, nothing is told.
+        event.dentry = core::ptr::null();
+    } else {
+        event.mnt = target.mount();
+        set_place(&mut event, directory);
+    }
     adjust(&mut event);
     emit::emit(&event);
 }

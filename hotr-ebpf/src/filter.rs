@@ -51,28 +51,42 @@ pub fn bump_epoch() {
     maps::add(&raw mut EPOCH, 1);
 }
 
-/// Where a directory is: what a [`Verdict`] says, without whose it is.
+/// Where a directory is: what a [`Verdict`] says, without whose it is. In one word, whose parts are only taken apart where
+/// they are needed.
 #[derive(Clone, Copy)]
-pub struct Spot {
-    /// Root slot, [`NO_ROOT`] or [`TOO_DEEP`].
-    pub root: u16,
-    /// See [`Verdict::len`].
-    pub len: u16,
-    /// See [`Verdict::depth`].
-    pub depth: u16,
-}
+pub struct Spot(u64);
 
 impl Spot {
-    /// In one word: root in the low 16 bits, then length, then depth.
+    /// Of a directory that nobody has looked for yet.
+    pub const UNKNOWN: Self = Self(u64::MAX);
+
+    /// See the methods.
     #[inline(always)]
-    pub const fn packed(self) -> u64 {
-        self.root as u64 | ((self.len as u64) << 16) | ((self.depth as u64) << 32)
+    pub const fn new(root: u16, len: u16, depth: u16) -> Self {
+        Self(root as u64 | ((len as u64) << 16) | ((depth as u64) << 32))
     }
 
-    /// The reverse.
     #[inline(always)]
-    pub const fn unpacked(word: u64) -> Self {
-        Self { root: word as u16, len: (word >> 16) as u16, depth: (word >> 32) as u16 }
+    pub const fn is_known(self) -> bool {
+        self.0 != Self::UNKNOWN.0
+    }
+
+    /// Root slot, [`NO_ROOT`] or [`TOO_DEEP`].
+    #[inline(always)]
+    pub const fn root(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// See [`Verdict::len`].
+    #[inline(always)]
+    pub const fn len(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// See [`Verdict::depth`].
+    #[inline(always)]
+    pub const fn depth(self) -> u16 {
+        (self.0 >> 32) as u16
     }
 }
 
@@ -106,12 +120,12 @@ impl Directory {
         }
     }
 
-    /// What an entry says of it, in a word as [`Spot::packed`].
+    /// What an entry says of it.
     ///
     /// Only one program at a time writes, and the inode last. So an entry that has this inode is whole, and if its version
     /// is the same before and after, what was read belongs together.
     #[inline(always)]
-    fn recall(&self, way: usize) -> Option<u64> {
+    fn recall(&self, way: usize) -> Option<Spot> {
         let entry = self.entry(way);
         // SAFETY: an entry of the table, read word by word; root, length and depth are a word's first six bytes.
         unsafe {
@@ -122,13 +136,13 @@ impl Directory {
                 && read(&raw const (*entry).generation) == u64::from(self.generation)
                 && read(&raw const (*entry).epoch) == epoch();
             let spot = read((&raw const (*entry).root).cast::<u64>());
-            (ours && read(&raw const (*entry).version) == version).then_some(spot)
+            (ours && read(&raw const (*entry).version) == version).then_some(Spot(spot))
         }
     }
 
     /// What is remembered of it in the first entry of its set, where most are.
     #[inline(always)]
-    pub fn first_thought(&self) -> Option<u64> {
+    pub fn first_thought(&self) -> Option<Spot> {
         self.recall(0)
     }
 
@@ -152,7 +166,7 @@ impl Directory {
                 (&raw mut (*entry).superblock).write_volatile(self.superblock as u64);
                 (&raw mut (*entry).generation).write_volatile(u64::from(self.generation));
                 (&raw mut (*entry).epoch).write_volatile(epoch);
-                (&raw mut (*entry).root).cast::<u64>().write_volatile(spot.packed());
+                (&raw mut (*entry).root).cast::<u64>().write_volatile(spot.0);
                 (&raw mut (*entry).inode).write_volatile(self.inode as u64);
             }
         });
@@ -164,11 +178,11 @@ impl Directory {
 pub fn directory<M: Mem>(dentry: *const u8, superblock: *const u8) -> Spot {
     let directory = Directory::of::<M>(M::ptr(dentry, off!(dentry_d_inode)), superblock);
     let known = directory.recall(0).or_else(|| directory.recall(1));
-    if let Some(word) = known {
-        return Spot::unpacked(word);
+    if let Some(spot) = known {
+        return spot;
     }
     let epoch = epoch();
-    let spot = Spot::unpacked(hotr_walk(number(dentry)));
+    let spot = Spot(hotr_walk(number(dentry)));
     directory.remember(spot, epoch);
     spot
 }
@@ -176,7 +190,7 @@ pub fn directory<M: Mem>(dentry: *const u8, superblock: *const u8) -> Spot {
 /// Walks from a directory to the nearest watched root: its slot in the low 16 bits, then the bytes of the path
 /// between them, then the number of levels.
 ///
-/// The three make a word as [`Spot::packed`]. A global function, with numbers only: the verifier looks at it once, not
+/// The three make a word as [`Spot`] has it. A global function, with numbers only: the verifier looks at it once, not
 /// once a call.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -188,7 +202,7 @@ pub extern "C" fn hotr_walk(dentry: u64) -> u64 {
         let near = Near::read(dentry);
         // SAFETY: the value is a plain word that userspace writes before it publishes the key.
         if let Some(slot) = unsafe { ROOTS.get(&near.inode) } {
-            return Spot { root: *slot as u16, len: len as u16, depth: level as u16 }.packed();
+            return Spot::new(*slot as u16, len as u16, level as u16).0;
         }
         if near.parent == dentry {
             return u64::from(NO_ROOT);
@@ -205,6 +219,15 @@ pub extern "C" fn hotr_walk(dentry: u64) -> u64 {
 pub fn root_itself(inode: *const u8) -> Option<u16> {
     // SAFETY: as in `walk`.
     unsafe { ROOTS.get(&(inode as u64)) }.map(|slot| *slot as u16)
+}
+
+/// One more than the slot of the root that this inode itself is, or 0: what [`Record::aux`] has of a directory that is
+/// renamed or removed.
+///
+/// [`Record::aux`]: hotr_common::record::Record::aux
+#[inline(always)]
+pub fn root_number(inode: *const u8) -> u64 {
+    root_itself(inode).map_or(0, |slot| u64::from(slot) + 1)
 }
 
 /// Address of a root's inode.
@@ -238,7 +261,7 @@ pub extern "C" fn hotr_other_name(inode: u64) -> u64 {
         let dentry = node.wrapping_sub(u64::from(off!(dentry_d_alias)));
         if is_hashed(dentry as *const u8) {
             let parent = Probe::ptr(dentry as *const u8, off!(dentry_d_parent));
-            if directory::<Probe>(parent, superblock).root < TOO_DEEP {
+            if directory::<Probe>(parent, superblock).root() < TOO_DEEP {
                 return dentry;
             }
         }

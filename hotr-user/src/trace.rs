@@ -11,6 +11,7 @@ mod ear;
 mod engine;
 mod judge;
 mod kernel;
+mod pin;
 mod presence;
 mod rescan;
 mod roots;

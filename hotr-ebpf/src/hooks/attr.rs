@@ -24,7 +24,7 @@ fn notify_change<M: Mem>(_: PhantomData<M>, call: &Call) {
     if call.status() != 0 {
         return;
     }
-    let valid = M::u32(call.second, off!(iattr_ia_valid));
+    let valid = M::u32(call.second(), off!(iattr_ia_valid));
     // Bits 0 to 5: mode, uid, gid, size, atime, mtime. Truncating and chmod are not one storm.
     change::file::<M>(call, &Target::dentry::<M>(call.subject), valid & 0x3f, 0, u64::from(valid));
 }

@@ -46,7 +46,7 @@ fn sendfile<M: Mem>(_: PhantomData<M>, call: &Call) {
 #[inline(always)]
 fn fallocate<M: Mem>(_: PhantomData<M>, call: &Call) {
     if call.status() == 0 {
-        let mode = call.second as u64 & 0xffff_ffff;
+        let mode = call.second() as u64 & 0xffff_ffff;
         change::file::<M>(call, &Target::subject::<M>(call), mode as u32 & 0xff, 0, mode);
     }
 }

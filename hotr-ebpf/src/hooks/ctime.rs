@@ -61,6 +61,7 @@ fn touched(inode: *const u8) {
         ino: Direct::u64(inode, off!(inode_i_ino)),
         generation: Direct::u32(inode, off!(inode_i_generation)),
         mode: u32::from(mode),
+        itself: 0,
     };
     // A full map costs the removed file's number and type, not the change.
     let _ = CALL_VICTIMS.insert(&(bpf_get_current_pid_tgid() as u32), &victim, 0);

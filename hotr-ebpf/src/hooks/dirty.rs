@@ -7,7 +7,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use hotr_common::hook::Hook;
 use hotr_common::rules::RULE_CONTENT;
 
-use crate::call::{Call, Known, TRACEPOINT};
+use crate::call::{Call, Known, Second, TRACEPOINT};
 use crate::change::{self, Target};
 use crate::filter;
 use crate::kernel::{Direct, Mem, Probe, number, task};
@@ -60,7 +60,7 @@ fn dirtied<const COPY: u32>(inode: *const u8, flags: u64) {
         hook: Hook::Dirty,
         tier: TRACEPOINT,
         subject: core::ptr::null(),
-        second: core::ptr::null(),
+        second: Second::Is(core::ptr::null()),
         known: Known::NOTHING,
         ret: core::ptr::null(),
     };

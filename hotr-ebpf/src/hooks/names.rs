@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use crate::call::{Call, is_error};
-use crate::change::{self, Target};
+use crate::change::{self, S_IFDIR, S_IFMT, Target};
 use crate::filter;
 use crate::hooks::{entry_hook, exit_hook};
 use crate::kernel::{Mem, Probe};
@@ -31,6 +31,25 @@ pub struct Victim {
     pub ino: u64,
     pub generation: u32,
     pub mode: u32,
+    /// See [`filter::root_number`].
+    pub itself: u64,
+}
+
+impl Victim {
+    /// Of a file that nothing is known of.
+    const UNKNOWN: Self = Self { ino: 0, generation: 0, mode: 0, itself: 0 };
+
+    /// The file with this inode.
+    #[inline(always)]
+    pub fn of<M: Mem>(inode: *const u8) -> Self {
+        let mode = M::u16(inode, off!(inode_i_mode));
+        Self {
+            ino: M::u64(inode, off!(inode_i_ino)),
+            generation: M::u32(inode, off!(inode_i_generation)),
+            mode: u32::from(mode),
+            itself: if mode & S_IFMT == S_IFDIR { filter::root_number(inode) } else { 0 },
+        }
+    }
 }
 
 /// `do_filp_open` returns the opened file; `FMODE_CREATED` says that this open made it.
@@ -44,7 +63,7 @@ fn open<M: Mem>(_: PhantomData<M>, call: &Call) {
     if M::u32(file, off!(file_f_flags)) & O_TMPFILE != 0 {
         return;
     }
-    change::name::<M>(call, &Target::file::<M>(file), |_| {});
+    change::name::<M>(call, &Target::file::<M>(file), 0, |_| {});
 }
 
 /// A function `(…, dentry, …)` that made the dentry positive. Newer `vfs_mkdir` returns the dentry that is used.
@@ -53,7 +72,7 @@ fn create<M: Mem>(_: PhantomData<M>, call: &Call) {
     if !call.succeeded() {
         return;
     }
-    change::name::<M>(call, &Target::dentry::<M>(call.subject), |_| {});
+    change::name::<M>(call, &Target::dentry::<M>(call.subject), 0, |_| {});
 }
 
 /// Entry of `vfs_unlink` and `vfs_rmdir`: remembers the file.
@@ -64,16 +83,11 @@ fn remember<M: Mem>(_: PhantomData<M>, call: &Call) {
     if !filter::is_watched(superblock) {
         return;
     }
+    let victim = Victim::of::<M>(M::ptr(dentry, off!(dentry_d_inode)));
     let parent = M::ptr(dentry, off!(dentry_d_parent));
-    if filter::directory::<M>(parent, superblock).root >= filter::TOO_DEEP {
+    if victim.itself == 0 && filter::directory::<M>(parent, superblock).root() >= filter::TOO_DEEP {
         return;
     }
-    let inode = M::ptr(dentry, off!(dentry_d_inode));
-    let victim = Victim {
-        ino: M::u64(inode, off!(inode_i_ino)),
-        generation: M::u32(inode, off!(inode_i_generation)),
-        mode: u32::from(M::u16(inode, off!(inode_i_mode))),
-    };
     // A full map costs the removed file's number, not the change.
     let _ = VICTIMS.insert(&(dentry as u64), &victim, 0);
 }
@@ -82,7 +96,7 @@ fn remember<M: Mem>(_: PhantomData<M>, call: &Call) {
 #[inline(always)]
 pub fn remove<M: Mem>(_: PhantomData<M>, call: &Call) {
     let key = call.subject as u64;
-    let mut victim = Victim { ino: 0, generation: 0, mode: 0 };
+    let mut victim = Victim::UNKNOWN;
     if let Some(known) = VICTIMS.get_ptr(&key) {
         // SAFETY: the entry is this call's own: a dentry's removal holds its parent's lock.
         victim = unsafe { *known };
@@ -96,7 +110,7 @@ pub fn remove<M: Mem>(_: PhantomData<M>, call: &Call) {
 /// Tells the removal of the subject's name; its dentry may have lost the file already.
 #[inline(always)]
 pub fn tell_removal<M: Mem>(call: &Call, victim: Victim) {
-    change::name::<M>(call, &Target::dentry::<Probe>(call.subject), |event| {
+    change::name::<M>(call, &Target::dentry::<Probe>(call.subject), victim.itself, |event| {
         event.victim = victim.ino;
         event.victim_generation = victim.generation;
         event.victim_mode = victim.mode;

@@ -7,6 +7,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use hotr_common::record::{FLAG_OLD_OUTSIDE, MAX_NAME, NO_ROOT};
 
 use crate::call::Call;
+use crate::change::{S_IFDIR, S_IFMT};
 use crate::emit::{self, Event};
 use crate::filter::{self, Spot, TOO_DEEP};
 use crate::hooks::{entry_hook, exit_hook};
@@ -16,9 +17,6 @@ use crate::maps::{Count, OLD_NAMES, count, live, off};
 entry_hook!(Rename, remember => fentry_rename, kprobe_rename_old);
 exit_hook!(Rename, Other, rename => fexit_rename, kprobe_rename, kretprobe_rename);
 
-const S_IFMT: u16 = 0o170_000;
-const S_IFDIR: u16 = 0o040_000;
-
 /// A name before a rename.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -27,6 +25,8 @@ pub struct OldName {
     pub parent: u64,
     /// Inode number of the file that the rename replaces or exchanges, 0 when none.
     pub victim: u64,
+    /// [`filter::root_number`] of the directory that is renamed in the low 16 bits, of the other one above them.
+    pub itself: u64,
     /// The name, NUL-terminated.
     pub name: [u8; MAX_NAME],
 }
@@ -50,14 +50,15 @@ fn remember<M: Mem>(_: PhantomData<M>, call: &Call) {
     let Some(old) = OLD_NAMES.get_ptr_mut(&key) else { return };
     let target = Probe::ptr(call.subject, off!(renamedata_new_dentry));
     let victim = Probe::ptr(target, off!(dentry_d_inode));
+    let inode = Probe::ptr(dentry, off!(dentry_d_inode));
     let name = Probe::ptr(dentry, off!(dentry_d_name_name));
     // SAFETY: the entry is this call's own until its exit, and the name is bounded by the array.
     unsafe {
         (*old).parent = Probe::u64(dentry, off!(dentry_d_parent));
         (*old).victim = if victim.is_null() { 0 } else { Probe::u64(victim, off!(inode_i_ino)) };
+        (*old).itself = filter::root_number(inode) | filter::root_number(victim) << 16;
         bpf_probe_read_kernel_str((&raw mut (*old).name).cast(), MAX_NAME as u32, name.cast());
     }
-    let inode = Probe::ptr(dentry, off!(dentry_d_inode));
     if Probe::u16(inode, off!(inode_i_mode)) & S_IFMT == S_IFDIR {
         // Before and after: a verdict found in between may be of either place.
         filter::bump_epoch();
@@ -92,36 +93,43 @@ fn moved(call: &Call, old: *const OldName) {
     let old_parent = unsafe { (*old).parent } as *const u8;
     let new = filter::directory::<Probe>(Probe::ptr(dentry, off!(dentry_d_parent)), superblock);
     let from = filter::directory::<Probe>(old_parent, superblock);
-    let inside = if new.root < TOO_DEEP { new.root } else { from.root };
-    if inside >= TOO_DEEP || filter::is_inner(inside, dentry, inode) || is_own() {
-        count(Count::Filtered);
-        return;
-    }
-    let mut event = Event::new(call.hook as u16, call.tier, dentry, inode);
-    event.aux = [u64::from(flags), 0];
+    let inside = if new.root() < TOO_DEEP { new.root() } else { from.root() };
     // SAFETY: as above.
-    event.victim = unsafe { (*old).victim };
-    event.old_parent = old_parent;
+    let itself = unsafe { (*old).itself };
+    let mut event = Event::new(call.hook as u16, call.tier, dentry, inode);
+    event.aux = [u64::from(flags), itself];
     // SAFETY: as above; only the address is taken.
     event.old_name = unsafe { (&raw const (*old).name).cast() };
-    event.root = known(new);
-    event.old_root = known(from);
-    if event.old_root == NO_ROOT {
-        event.flags |= FLAG_OLD_OUTSIDE;
-    }
-    // Outside paths are as long as they are: take the large class for them.
-    event.len = if event.root == NO_ROOT || event.old_root == NO_ROOT {
-        u16::MAX
+    if inside >= TOO_DEEP || filter::is_inner(inside, dentry, inode) || is_own() {
+        if itself == 0 {
+            count(Count::Filtered);
+            return;
+        }
+        // Of the paths, nothing is told.
+        event.dentry = core::ptr::null();
     } else {
-        new.len.saturating_add(from.len).saturating_add(2 * MAX_NAME as u16 / 2)
-    };
-    event.depth = if new.depth > from.depth { new.depth } else { from.depth };
+        // SAFETY: as above.
+        event.victim = unsafe { (*old).victim };
+        event.old_parent = old_parent;
+        event.root = known(new);
+        event.old_root = known(from);
+        if event.old_root == NO_ROOT {
+            event.flags |= FLAG_OLD_OUTSIDE;
+        }
+        // Outside paths are as long as they are: take the large class for them.
+        event.len = if event.root == NO_ROOT || event.old_root == NO_ROOT {
+            u16::MAX
+        } else {
+            new.len().saturating_add(from.len()).saturating_add(2 * MAX_NAME as u16 / 2)
+        };
+        event.depth = if new.depth() > from.depth() { new.depth() } else { from.depth() };
+    }
     emit::emit_rename(&event);
 }
 
 #[inline(always)]
 fn known(directory: Spot) -> u16 {
-    if directory.root < TOO_DEEP { directory.root } else { NO_ROOT }
+    if directory.root() < TOO_DEEP { directory.root() } else { NO_ROOT }
 }
 
 #[inline(always)]

@@ -11,7 +11,7 @@ use hotr_common::hook::Hook;
 
 use super::names;
 use super::{Victim, exit_hook};
-use crate::call::{Call, FENTRY, KPROBE, Known, nested};
+use crate::call::{Call, FENTRY, KPROBE, Known, Second, nested};
 use crate::filter;
 use crate::kernel::{Mem, Probe};
 use crate::maps::{RMDIRS, off};
@@ -65,11 +65,7 @@ fn check(dentry: u64) {
         return;
     }
     let inode = Probe::ptr(pointer, off!(dentry_d_inode));
-    let victim = Victim {
-        ino: Probe::u64(inode, off!(inode_i_ino)),
-        generation: Probe::u32(inode, off!(inode_i_generation)),
-        mode: u32::from(Probe::u16(inode, off!(inode_i_mode))),
-    };
+    let victim = Victim::of::<Probe>(inode);
     // A full map loses removals on kernels that copied the function; it holds more than there are tasks in it.
     let _ = RMDIRS.insert(&thread(), &Removal { dentry, victim }, 0);
 }
@@ -99,7 +95,7 @@ fn caller(tier: u16, ret: u64) {
         hook: Hook::Rmdir,
         tier,
         subject: removal.dentry as *const u8,
-        second: core::ptr::null(),
+        second: Second::Is(core::ptr::null()),
         known: Known::NOTHING,
         ret: ret as *const u8,
     };

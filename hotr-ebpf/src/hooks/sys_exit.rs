@@ -16,7 +16,7 @@ use hotr_common::rules::{
     Class, NO_REGISTER, RULE_COMPAT, RULE_ENABLED, RULE_MAY_BE_DESCRIPTOR, RULES, Rule,
 };
 
-use crate::call::{Call, Known};
+use crate::call::{Call, Known, Second};
 use crate::change::{self, Target};
 use crate::emit;
 use crate::filter;
@@ -178,7 +178,7 @@ impl<W: Way> Exit<W> {
             hook: Hook::SysExit,
             tier: W::TIER,
             subject: core::ptr::null(),
-            second: core::ptr::null(),
+            second: Second::Is(core::ptr::null()),
             known: Known::NOTHING,
             ret: self.ret as *const u8,
         }
@@ -215,7 +215,7 @@ fn open<W: Way>(way: W) {
     if Probe::u32(file, off!(file_f_mode)) & FMODE_CREATED != 0 {
         // A nameless file: its name, if it gets one, comes by linkat.
         if Probe::u32(file, off!(file_f_flags)) & O_TMPFILE == 0 {
-            change::name::<Probe>(&exit.call(), &target, |_| {});
+            change::name::<Probe>(&exit.call(), &target, 0, |_| {});
         }
         return;
     }

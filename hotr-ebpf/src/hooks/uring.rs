@@ -45,7 +45,7 @@ pub fn submitter(request: *const u8) -> *const u8 {
 /// `kiocb_done(kiocb or request, ret, …)`: the request begins with its kiocb, so one address serves both.
 #[inline(always)]
 fn done<M: Mem>(_: PhantomData<M>, call: &Call) {
-    let written = call.second as i64;
+    let written = call.second() as i64;
     // A polled request goes through `io_complete_rw_iopoll` even when it ended at once.
     if written > 0 && !is_polled(call.subject) {
         request(call, written);
@@ -62,7 +62,7 @@ fn is_polled(request: *const u8) -> bool {
 /// `io_complete_rw(kiocb, res)`: in any task.
 #[inline(always)]
 fn complete<M: Mem>(_: PhantomData<M>, call: &Call) {
-    let written = call.second as i64;
+    let written = call.second() as i64;
     if written > 0 {
         request(call, written);
     }
@@ -92,7 +92,7 @@ fn aio_submit<M: Mem>(_: PhantomData<M>, call: &Call) {
 /// `aio_complete_rw(kiocb, res)`: in the submitting task when the write was synchronous, in any other when not.
 #[inline(always)]
 fn aio_complete<M: Mem>(_: PhantomData<M>, call: &Call) {
-    let written = call.second as i64;
+    let written = call.second() as i64;
     let iocb = call.subject;
     if written <= 0 || Probe::u32(iocb, off!(kiocb_ki_flags)) & IOCB_WRITE == 0 {
         return;

@@ -5,7 +5,7 @@ use aya_ebpf::macros::{btf_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
 use hotr_common::hook::Hook;
 
-use crate::call::{Call, Known, TRACEPOINT};
+use crate::call::{Call, Known, Second, TRACEPOINT};
 use crate::change::{self, Target};
 use crate::hooks::sys_exit::PASS;
 use crate::hooks::uring::{opcode_writes, submitter};
@@ -78,7 +78,7 @@ fn completed(request: *const u8, written: i32) {
         hook: Hook::UringTrace,
         tier: TRACEPOINT,
         subject: core::ptr::null(),
-        second: core::ptr::null(),
+        second: Second::Is(core::ptr::null()),
         known: Known::NOTHING,
         ret: i64::from(written) as *const u8,
     };

@@ -23,7 +23,8 @@ mod attr {
 
 /// Flags of `renameat2` (include/uapi/linux/fcntl.h).
 const RENAME_NOREPLACE: u64 = 1;
-const RENAME_EXCHANGE: u64 = 2;
+/// `RENAME_EXCHANGE` of renameat2.
+pub(crate) const RENAME_EXCHANGE: u64 = 2;
 const RENAME_WHITEOUT: u64 = 4;
 
 /// The operation a record is about, and the ways it was made.

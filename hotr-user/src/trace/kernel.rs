@@ -90,7 +90,10 @@ impl KernelSide {
             source.attach(kernel, options.tier)?;
             Ok(source)
         };
-        let source = start(&mut roots).map_err(|error| channel_error(&error))?;
+        let mut source = start(&mut roots).map_err(|error| channel_error(&error))?;
+        if ![Hook::Rename, Hook::Rmdir].iter().all(|hook| has_function(&source, *hook)) {
+            roots.watch_pins(&mut source).map_err(|error| channel_error(&error))?;
+        }
         let mut tiers = source.plan().iter().filter_map(|hook| hook.tier);
         if tiers.any(|tier| source.is_preemptible(tier)) && !crate::sched::kernel_is_never_preempted() {
             crate::sched::never_preempt();
@@ -176,6 +179,11 @@ impl KernelSide {
         fds
     }
 
+    /// Whether records told of roots since the last [`Self::follow_roots`].
+    pub(super) fn has_news(&self) -> bool {
+        self.roots.has_news()
+    }
+
     /// Whether a root was not there when the roots were last looked at: it is looked for at every occasion.
     pub(super) fn lacks_roots(&self) -> bool {
         self.lacks_roots
@@ -185,8 +193,12 @@ impl KernelSide {
     pub(super) fn read(&mut self, clock: &Clock, out: &mut Vec<Traced>) -> bool {
         let Self { source, roots, storms, layers, actors, calls, heart, beats, beaten, .. } = self;
         let now = Instant::now();
+        let mut lost = Vec::new();
         let mut reader = Reader { roots, storms, layers, actors, calls, clock, now };
         let read = source.drain(BATCH, |record, path, old| {
+            if record.lost_roots() != [None; 2] {
+                lost.push(*record);
+            }
             if *heart == Some(record.root) {
                 *beats += 1;
                 beaten.extend(StormId::of(record));
@@ -194,6 +206,7 @@ impl KernelSide {
                 out.extend(reader.traced(record, path, old));
             }
         });
+        lost.iter().for_each(|record| roots.notice_record(record));
         // Each heartbeat is made by another process: its slot is of no use to the next.
         beaten.retain(|id| matches!(source.end_storm(*id), Ended::Busy));
         read == BATCH
@@ -372,6 +385,12 @@ impl Reader<'_> {
         let through = u64::from(record.mnt_id);
         self.layers.layer(through, place.mount_id, record.pid, &self.roots.table, self.now)
     }
+}
+
+/// Whether a hook is a program at a function, which sees what the function is called with.
+fn has_function(source: &EbpfSource, hook: Hook) -> bool {
+    let at_function = |tier| matches!(tier, Some(Tier::Fentry | Tier::Kprobe));
+    source.plan().iter().any(|planned| planned.hook == hook && at_function(planned.tier))
 }
 
 fn comm(record: &Record) -> &[u8] {

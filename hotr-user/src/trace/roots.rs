@@ -1,24 +1,26 @@
 //! The watched roots as the kernel programs know them: which inode stands for which path, and when it stops to.
 //!
-//! In: the user's paths, the mount table. Out: registered slots, and for a record's slot the path to report. An
-//! inotify watch on each registered directory keeps its inode in memory and tells when it goes, without blocking
-//! an unmount as an open descriptor would.
+//! In: the user's paths, the mount table, what records say of roots that were renamed or removed. Out: registered slots,
+//! and for a record's slot the path to report.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use hotr_common::hook::Hook;
+use hotr_common::record::Record;
+use rustix::fs::inotify::ReadFlags;
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::io::Errno;
 
+use super::pin::{Pin, Pins};
 use crate::error::Error;
 use crate::event::Layer;
 use crate::kernel::load::LoadError;
 use crate::mounts::{AliasRoot, MountTable, aliases, join, mount_id};
 use crate::pipeline::callpath::{CallRoot, RootRef};
+use crate::pipeline::decode::RENAME_EXCHANGE;
 use crate::report::{Alias, Root};
 use crate::source::ebpf::EbpfSource;
 
@@ -35,9 +37,7 @@ pub(super) struct Place {
     pub(super) mount_id: u64,
     /// Where it is in our namespace, to tell whether it is there already.
     dir: PathBuf,
-    /// Keeps the inode where no watch could be had.
-    _kept: Option<std::rc::Rc<OwnedFd>>,
-    watch: Option<i32>,
+    pin: Pin,
 }
 
 /// A path the user named.
@@ -56,15 +56,24 @@ pub(super) struct Watched {
 pub(super) struct Roots {
     pub(super) watched: Vec<Watched>,
     places: HashMap<u16, Place>,
-    pins: Option<OwnedFd>,
+    pins: Pins,
     pub(super) table: MountTable,
     /// The roots with their aliases, as of the last plan.
     calls: Vec<CallRoot>,
     plans: u64,
     /// Found gone by the last plan.
     gone: Vec<Gone>,
-    /// Events of registered inodes that are not acted upon yet.
-    noticed: Vec<(i32, ReadFlags)>,
+    /// What became of registered inodes, not acted upon yet.
+    noticed: Vec<(Noticed, ReadFlags)>,
+}
+
+/// Who something was noticed of.
+#[derive(Clone, Copy)]
+enum Noticed {
+    /// The place with this watch.
+    Watch(i32),
+    /// The place with this slot.
+    Slot(u16),
 }
 
 /// What happened to a registered inode.
@@ -77,11 +86,10 @@ impl Roots {
     /// Looks the paths up; nothing is registered yet.
     pub(super) fn new(paths: &[PathBuf], table: MountTable) -> Result<Self, Error> {
         let watched = paths.iter().map(|path| look_up(path, &table)).collect::<Result<_, _>>()?;
-        let pins = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok();
         Ok(Self {
             watched,
             places: HashMap::new(),
-            pins,
+            pins: Pins::new(),
             table,
             calls: Vec::new(),
             gone: Vec::new(),
@@ -223,35 +231,28 @@ impl Roots {
         let found = source.register(&fds)?;
         for ((fd, (root, dir, prefix, layer)), registered) in opened.into_iter().zip(found) {
             let slot = source.add_root(&registered, layer.is_some())?;
-            let watch = self.pin(&dir);
-            let place = Place {
-                visible: join(&self.watched[root].shown(), &prefix),
-                root,
-                layer,
-                mount_id: mount_id(&fd).unwrap_or(u64::from(registered.mnt_id)),
-                dir,
-                _kept: watch.is_none().then(|| std::rc::Rc::new(fd)),
-                watch,
-            };
+            let mount_id = mount_id(&fd).unwrap_or(u64::from(registered.mnt_id));
+            let visible = join(&self.watched[root].shown(), &prefix);
+            let place = Place { visible, root, layer, mount_id, dir, pin: self.pins.pin(fd) };
             self.places.insert(slot, place);
         }
         Ok(())
     }
 
-    fn pin(&self, dir: &Path) -> Option<i32> {
-        let pins = self.pins.as_ref()?;
-        let flags = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::DONT_FOLLOW;
-        inotify::add_watch(pins, dir, flags).ok()
-    }
-
     fn forget(&mut self, slot: u16, source: &mut EbpfSource) -> Result<(), LoadError> {
-        if let Some(place) = self.places.remove(&slot)
-            && let (Some(pins), Some(watch)) = (&self.pins, place.watch)
-        {
-            // Gone already when the inode is.
-            let _ = inotify::remove_watch(pins, watch);
+        if let Some(place) = self.places.remove(&slot) {
+            self.pins.release(&place.pin);
         }
         source.remove_root(slot)
+    }
+
+    /// No record will tell of roots: registers them anew, with pins that do.
+    pub(super) fn watch_pins(&mut self, source: &mut EbpfSource) -> Result<(), LoadError> {
+        self.pins.must_tell();
+        for slot in self.places.keys().copied().collect::<Vec<_>>() {
+            self.forget(slot, source)?;
+        }
+        self.plan(source)
     }
 
     /// What the last plan found gone.
@@ -261,23 +262,44 @@ impl Roots {
 
     /// The descriptor that is readable when something happened to a registered inode.
     pub(super) fn pins(&self) -> Option<BorrowedFd<'_>> {
-        self.pins.as_ref().map(AsFd::as_fd)
+        self.pins.as_fd()
     }
 
     /// Reads what happened to registered inodes, for [`Self::losses`]. Records that are read after this call and
     /// before that one were made while the inodes were there.
     pub(super) fn notice(&mut self) {
-        if let Some(pins) = &self.pins {
-            self.noticed.extend(read_all(pins));
-        }
+        let read = self.pins.read().into_iter();
+        self.noticed.extend(read.map(|(watch, flags)| (Noticed::Watch(watch), flags)));
+    }
+
+    /// The same from a record.
+    pub(super) fn notice_record(&mut self, record: &Record) {
+        let [first, second] = record.lost_roots();
+        let is_removal = record.hook == Hook::Rmdir as u16;
+        let of_first = if is_removal { ReadFlags::DELETE_SELF } else { ReadFlags::MOVE_SELF };
+        let exchanged = record.aux[0] & RENAME_EXCHANGE != 0;
+        let of_second = if exchanged { ReadFlags::MOVE_SELF } else { ReadFlags::DELETE_SELF };
+        let told = [(first, of_first), (second, of_second)];
+        let new = told.into_iter().filter_map(|(slot, flags)| Some((slot?, flags)));
+        self.noticed.extend(new.map(|(slot, flags)| (Noticed::Slot(slot), flags)));
+    }
+
+    /// Whether [`Self::losses`] has something to do.
+    pub(super) fn has_news(&self) -> bool {
+        !self.noticed.is_empty()
     }
 
     /// Tells what was noticed of registered inodes, and forgets those that are no more.
     pub(super) fn losses(&mut self, source: &mut EbpfSource) -> Result<Vec<Gone>, LoadError> {
         let events = std::mem::take(&mut self.noticed);
         let mut gone = Vec::new();
-        for (watch, flags) in events {
-            let found = self.places.iter().find(|(_, place)| place.watch == Some(watch));
+        for (who, flags) in events {
+            let found = self.places.iter().find(|(slot, place)| match (who, &place.pin) {
+                (Noticed::Watch(watch), Pin::Watch(its)) => watch == *its,
+                // A watch tells it as well.
+                (Noticed::Slot(_), Pin::Watch(_)) | (Noticed::Watch(_), _) => false,
+                (Noticed::Slot(number), _) => number == **slot,
+            });
             let Some((&slot, place)) = found else { continue };
             let path = place.visible.clone();
             if flags.contains(ReadFlags::MOVE_SELF) {
@@ -286,9 +308,13 @@ impl Roots {
                 gone.push(Gone { path, reason: "unmounted" });
             } else if flags.contains(ReadFlags::DELETE_SELF) {
                 gone.push(Gone { path, reason: "root-deleted" });
-            } else if flags.contains(ReadFlags::IGNORED) {
-                self.places.remove(&slot);
-                source.remove_root(slot)?;
+            }
+            // A watch is gone with the inode.
+            let ends = ReadFlags::IGNORED;
+            if flags.contains(ends)
+                || (matches!(who, Noticed::Slot(_)) && flags.contains(ReadFlags::DELETE_SELF))
+            {
+                self.forget(slot, source)?;
             }
         }
         Ok(gone)
@@ -330,19 +356,6 @@ fn look_up(path: &Path, table: &MountTable) -> Result<Watched, Error> {
     let fs =
         table.mount_of(&dir).map(|mount| mount.fs_type.to_string_lossy().into_owned()).unwrap_or_default();
     Ok(Watched { path: path.to_path_buf(), dir, only, fs })
-}
-
-fn read_all(pins: &OwnedFd) -> Vec<(i32, ReadFlags)> {
-    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
-    let mut reader = Reader::new(pins, &mut buffer);
-    let mut events = Vec::new();
-    loop {
-        match reader.next() {
-            Ok(event) => events.push((event.wd(), event.events())),
-            Err(Errno::INTR) => {}
-            Err(_) => return events,
-        }
-    }
 }
 
 /// The next step after the one that the cause names. It goes without saying where inotify is tried anyway.

@@ -183,9 +183,9 @@ fn append(buffer: *mut u8, start: u32, directory: Directory, string: u64) -> Bas
     let superblock = Probe::ptr(dentry, off!(dentry_d_sb));
     if filter::is_watched(superblock) {
         let verdict = filter::directory::<Probe>(dentry, superblock);
-        if verdict.root < TOO_DEEP {
-            base.root = verdict.root;
-            root = filter::root_inode(verdict.root);
+        if verdict.root() < TOO_DEEP {
+            base.root = verdict.root();
+            root = filter::root_inode(verdict.root());
         }
     }
     base.mnt_id = Probe::u32(mnt.wrapping_sub(off!(mount_mnt) as usize), off!(mount_mnt_id));

@@ -1,0 +1,101 @@
+//! Keeps the inode of a registered root in memory, so that its address is not given to another file, without hindering
+//! an unmount as an open descriptor would.
+//!
+//! In: an open directory. Out: something to drop when the root is forgotten.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use landlock::{
+    AccessFs, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
+};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::io::Errno;
+
+/// What keeps an inode.
+#[derive(Clone, Debug)]
+pub(super) enum Pin {
+    /// A rule of a Landlock ruleset, which is enforced on nobody (security/landlock/fs.c `get_inode_object`).
+    Rule { _ruleset: Rc<RulesetCreated> },
+    /// An inotify watch, which tells when the inode is renamed or goes. On kernels since 6.10, one watch anywhere on a
+    /// filesystem lets every write to it take the path of the notifications (fs/notify/fsnotify.c).
+    Watch(i32),
+    /// A descriptor, where no watch could be had.
+    Open { _fd: Rc<OwnedFd> },
+}
+
+/// Makes pins.
+pub(super) struct Pins {
+    watches: Option<OwnedFd>,
+    /// Whether somebody else tells what becomes of a root.
+    told: bool,
+}
+
+impl Pins {
+    /// As long as `told`, pins need not tell what becomes of their inodes.
+    pub(super) fn new() -> Self {
+        Self { watches: None, told: true }
+    }
+
+    /// Pins a directory.
+    pub(super) fn pin(&mut self, dir: OwnedFd) -> Pin {
+        let rule = self.told.then(|| rule(&dir)).flatten();
+        if let Some(ruleset) = rule {
+            return Pin::Rule { _ruleset: Rc::new(ruleset) };
+        }
+        self.watch(&dir).map_or_else(|| Pin::Open { _fd: Rc::new(dir) }, Pin::Watch)
+    }
+
+    fn watch(&mut self, dir: &OwnedFd) -> Option<i32> {
+        if self.watches.is_none() {
+            self.watches = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok();
+        }
+        let flags = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+        // By its descriptor: the path may lead elsewhere by now.
+        let link = format!("/proc/self/fd/{}", dir.as_raw_fd());
+        inotify::add_watch(self.watches.as_ref()?, link, flags).ok()
+    }
+
+    /// From now on pins are to tell what becomes of their inodes: nobody else does.
+    pub(super) fn must_tell(&mut self) {
+        self.told = false;
+    }
+
+    /// Gives a pin back.
+    pub(super) fn release(&self, pin: &Pin) {
+        if let (Some(watches), Pin::Watch(watch)) = (&self.watches, pin) {
+            // Gone already when the inode is.
+            let _ = inotify::remove_watch(watches, *watch);
+        }
+    }
+
+    /// The descriptor that is readable when a watch has something to tell.
+    pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.watches.as_ref().map(AsFd::as_fd)
+    }
+
+    /// What the watches tell.
+    pub(super) fn read(&self) -> Vec<(i32, ReadFlags)> {
+        let Some(watches) = &self.watches else { return Vec::new() };
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut reader = Reader::new(watches, &mut buffer);
+        let mut events = Vec::new();
+        loop {
+            match reader.next() {
+                Ok(event) => events.push((event.wd(), event.events())),
+                Err(Errno::INTR) => {}
+                Err(_) => return events,
+            }
+        }
+    }
+}
+
+/// A ruleset with a rule for this directory; nothing where the kernel has no Landlock, or it is off.
+fn rule(dir: &OwnedFd) -> Option<RulesetCreated> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::ReadDir)
+        .and_then(Ruleset::create)
+        .and_then(|ruleset| ruleset.add_rule(PathBeneath::new(dir, AccessFs::ReadDir)))
+        .ok()
+}
