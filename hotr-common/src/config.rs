@@ -84,14 +84,9 @@ pub struct Verdict {
     pub epoch: u64,
     /// `inode.i_generation`.
     pub generation: u64,
-    /// Root slot, or [`crate::record::NO_ROOT`].
-    pub root: u16,
-    /// Bytes its path below the root takes in a record.
-    pub len: u16,
-    /// Levels of directories between it and the root.
-    pub depth: u16,
-    /// 0.
-    pub reserved: u16,
+    /// Root slot, [`crate::record::NO_ROOT`] or [`crate::record::TOO_DEEP`] in the low 16 bits; above them in 16 bits each the
+    /// bytes that its path below the root takes in a record, and the levels of directories between them.
+    pub spot: u64,
 }
 
 const _: () = assert!(size_of::<Verdict>() == 64);

@@ -21,6 +21,9 @@ pub const LARGE_PATHS: usize = 2 * MAX_PATH;
 /// root of the filesystem.
 pub const NO_ROOT: u16 = u16::MAX;
 
+/// Instead of a root, of a directory that is deeper than [`MAX_DEPTH`] levels: in or out is not known.
+pub const TOO_DEEP: u16 = NO_ROOT - 1;
+
 /// The old path is outside the watched roots.
 pub const FLAG_OLD_OUTSIDE: u32 = 1 << 0;
 /// The changed file was found through another name than the one that was used (hard link, `O_TMPFILE`).

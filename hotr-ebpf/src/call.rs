@@ -9,7 +9,6 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
 use hotr_common::hook::Hook;
-use hotr_common::record::NO_ROOT;
 
 use crate::filter::{self, Directory, Spot};
 use crate::kernel::{Direct, Mem, Probe, number, task};
@@ -159,7 +158,7 @@ pub fn prejudge(subject: Subject, opened: Opened) -> Option<Known> {
     let Some(directory) = Directory::of::<Direct>(inode, opened.superblock).first_thought() else {
         return Some(Known { file, directory: Spot::UNKNOWN });
     };
-    if directory.root() == NO_ROOT
+    if directory.is_outside()
         && Direct::u64(dentry, off!(dentry_d_hash_pprev)) != 0
         && Direct::u32(opened.inode, off!(inode_i_nlink)) < 2
     {

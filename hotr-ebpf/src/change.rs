@@ -2,11 +2,11 @@
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use hotr_common::config::storm_who;
-use hotr_common::record::FLAG_OTHER_NAME;
+use hotr_common::record::{FLAG_OTHER_NAME, TOO_DEEP};
 
 use crate::call::Call;
 use crate::emit::{self, Event};
-use crate::filter::{self, Spot, TOO_DEEP};
+use crate::filter::{self, Spot};
 use crate::kernel::{Mem, Probe, number};
 use crate::maps::{Count, count, live, off};
 use crate::storm::{self, Decision, Key};
@@ -85,13 +85,13 @@ struct Place {
 #[inline(always)]
 fn place<M: Mem>(target: &Target, directory: Spot) -> Option<Place> {
     let dentry = target.dentry;
-    if directory.root() < TOO_DEEP {
+    if directory.is_inside() {
         return Some(Place { dentry, directory, flags: 0 });
     }
     if M::u16(target.inode, off!(inode_i_mode)) & S_IFMT == S_IFDIR {
         // The parent of a root is outside, the root itself is not.
         let root = filter::root_itself(target.inode)?;
-        return Some(Place { dentry, directory: Spot::new(root, 0, 0), flags: 0 });
+        return Some(Place { dentry, directory: Spot::of_root(root), flags: 0 });
     }
     let hashed = M::u64(dentry, off!(dentry_d_hash_pprev)) != 0;
     if hashed && M::u32(target.inode, off!(inode_i_nlink)) < 2 {
@@ -110,7 +110,7 @@ fn other_place(inode: *const u8) -> Option<(*const u8, Spot)> {
     }
     let superblock = Probe::ptr(inode, off!(inode_i_sb));
     let directory = filter::directory::<Probe>(Probe::ptr(dentry, off!(dentry_d_parent)), superblock);
-    (directory.root() < TOO_DEEP).then_some((dentry, directory))
+    directory.is_inside().then_some((dentry, directory))
 }
 
 /// A change of a file's content or attributes: counted while it is repeated. `class` tells apart the ways one
@@ -199,10 +199,7 @@ pub fn name<M: Mem>(call: &Call, target: &Target, itself: u64, adjust: impl FnOn
     let directory = filter::directory::<M>(M::ptr(dentry, off!(dentry_d_parent)), superblock);
     let untold = if directory.root() == TOO_DEEP {
         Some(Count::Oversize)
-    } else if directory.root() > TOO_DEEP
-        || filter::is_inner(directory.root(), dentry, target.inode)
-        || is_own()
-    {
+    } else if directory.is_outside() || filter::is_inner(directory.root(), dentry, target.inode) || is_own() {
         Some(Count::Filtered)
     } else {
         None

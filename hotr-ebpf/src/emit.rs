@@ -96,6 +96,14 @@ impl Event {
     }
 }
 
+impl Event {
+    /// Whether the small record class has room for the paths.
+    #[inline(always)]
+    const fn is_small(&self) -> bool {
+        self.len < SMALL_PATHS as u16 && self.depth < SMALL_DEPTH as u16
+    }
+}
+
 /// A record of the ring buffer with room for paths. `MAX_NAME` more bytes are there because the verifier bounds
 /// offset and length of a copy by themselves.
 #[repr(C)]
@@ -105,10 +113,11 @@ struct Sized<const PATHS: usize> {
     slack: [u8; MAX_NAME],
 }
 
-/// Emits an event with one path.
+/// Emits an event with one path. One of two sizes, and not the large one when the small one does not do: the verifier would
+/// look at the second at every place where the first may end.
 #[inline(never)]
 pub fn emit(event: &Event) -> u32 {
-    if event.len < SMALL_PATHS as u16 && event.depth < SMALL_DEPTH as u16 {
+    if event.is_small() {
         emit_sized::<SMALL_PATHS, SMALL_DEPTH, false>(event)
     } else {
         emit_sized::<LARGE_PATHS, MAX_DEPTH, false>(event)
@@ -119,7 +128,7 @@ pub fn emit(event: &Event) -> u32 {
 /// Emits a rename, with two paths.
 #[inline(never)]
 pub fn emit_rename(event: &Event) -> u32 {
-    if event.len < SMALL_PATHS as u16 && event.depth < SMALL_DEPTH as u16 {
+    if event.is_small() {
         emit_sized::<SMALL_PATHS, SMALL_DEPTH, true>(event)
     } else {
         emit_sized::<LARGE_PATHS, MAX_DEPTH, true>(event)
@@ -137,18 +146,19 @@ fn emit_sized<const PATHS: usize, const DEPTH: u32, const RENAME: bool>(event: &
     let sized = entry.as_mut_ptr();
     // SAFETY: `sized` is memory of the whole size reserved for this program alone; every field of the header is
     // written before it is submitted, and payload beyond the given lengths is not read by userspace.
-    let complete = unsafe {
+    let fits = unsafe {
         let record = &raw mut (*sized).record;
-        header(record, event);
         paths::<PATHS, DEPTH, RENAME>(record, (&raw mut (*sized).paths).cast(), event)
     };
-    if complete {
-        entry.submit(wakeup);
-        count(Count::Submitted);
-    } else {
-        entry.discard(0);
+    if !fits {
+        entry.discard(wakeup);
         count(Count::Oversize);
+        return;
     }
+    // SAFETY: as above.
+    unsafe { header(&raw mut (*sized).record, event) };
+    entry.submit(wakeup);
+    count(Count::Submitted);
 }
 
 /// How to submit a record of this hook and tier: without waking userspace when [`wake`] will run next. To be asked before

@@ -2,13 +2,10 @@
 //! walk up `d_parent`. No strings.
 
 use hotr_common::config::{MAX_SUPERBLOCKS, ROOT_LAYER, VERDICT_WAYS, Verdict, verdict_set};
-use hotr_common::record::{MAX_DEPTH, NO_ROOT};
+use hotr_common::record::{MAX_DEPTH, NO_ROOT, TOO_DEEP};
 
-use crate::kernel::{Mem, Near, Probe, number, task};
+use crate::kernel::{Mem, Near, Probe, task};
 use crate::maps::{self, EPOCH, ROOT_SLOTS, ROOTS, VERDICTS, live, off, read};
-
-/// [`Verdict::root`] of a directory deeper than [`MAX_DEPTH`] levels: in or out is not known.
-pub const TOO_DEEP: u16 = NO_ROOT - 1;
 
 /// Aliases of an inode that are looked at when its own dentry is not in a watched tree.
 const MAX_ALIASES: u32 = 8;
@@ -51,8 +48,8 @@ pub fn bump_epoch() {
     maps::add(&raw mut EPOCH, 1);
 }
 
-/// Where a directory is: what a [`Verdict`] says, without whose it is. In one word, whose parts are only taken apart where
-/// they are needed.
+/// Where a directory is: a [`Verdict::spot`], or not known yet. In one word, whose parts are only taken apart where they are
+/// needed.
 #[derive(Clone, Copy)]
 pub struct Spot(u64);
 
@@ -60,10 +57,10 @@ impl Spot {
     /// Of a directory that nobody has looked for yet.
     pub const UNKNOWN: Self = Self(u64::MAX);
 
-    /// See the methods.
+    /// Of a root itself.
     #[inline(always)]
-    pub const fn new(root: u16, len: u16, depth: u16) -> Self {
-        Self(root as u64 | ((len as u64) << 16) | ((depth as u64) << 32))
+    pub const fn of_root(root: u16) -> Self {
+        Self(root as u64)
     }
 
     #[inline(always)]
@@ -71,19 +68,29 @@ impl Spot {
         self.0 != Self::UNKNOWN.0
     }
 
-    /// Root slot, [`NO_ROOT`] or [`TOO_DEEP`].
+    #[inline(always)]
+    pub const fn is_inside(self) -> bool {
+        self.root() < TOO_DEEP
+    }
+
+    #[inline(always)]
+    pub const fn is_outside(self) -> bool {
+        self.root() == NO_ROOT
+    }
+
+    /// Slot of its root, [`NO_ROOT`] or [`TOO_DEEP`].
     #[inline(always)]
     pub const fn root(self) -> u16 {
         self.0 as u16
     }
 
-    /// See [`Verdict::len`].
+    /// Bytes its path below the root takes in a record.
     #[inline(always)]
     pub const fn len(self) -> u16 {
         (self.0 >> 16) as u16
     }
 
-    /// See [`Verdict::depth`].
+    /// Levels of directories between it and the root.
     #[inline(always)]
     pub const fn depth(self) -> u16 {
         (self.0 >> 32) as u16
@@ -127,7 +134,7 @@ impl Directory {
     #[inline(always)]
     fn recall(&self, way: usize) -> Option<Spot> {
         let entry = self.entry(way);
-        // SAFETY: an entry of the table, read word by word; root, length and depth are a word's first six bytes.
+        // SAFETY: an entry of the table, read word by word.
         unsafe {
             let version = read(&raw const (*entry).version);
             let ours = read(&raw const (*entry).inode) == self.inode as u64
@@ -135,7 +142,7 @@ impl Directory {
                 && read(&raw const (*entry).superblock) == self.superblock as u64
                 && read(&raw const (*entry).generation) == u64::from(self.generation)
                 && read(&raw const (*entry).epoch) == epoch();
-            let spot = read((&raw const (*entry).root).cast::<u64>());
+            let spot = read(&raw const (*entry).spot);
             (ours && read(&raw const (*entry).version) == version).then_some(Spot(spot))
         }
     }
@@ -166,52 +173,70 @@ impl Directory {
                 (&raw mut (*entry).superblock).write_volatile(self.superblock as u64);
                 (&raw mut (*entry).generation).write_volatile(u64::from(self.generation));
                 (&raw mut (*entry).epoch).write_volatile(epoch);
-                (&raw mut (*entry).root).cast::<u64>().write_volatile(spot.0);
+                (&raw mut (*entry).spot).write_volatile(spot.0);
                 (&raw mut (*entry).inode).write_volatile(self.inode as u64);
             }
         });
     }
 }
 
-/// Verdict of a directory, remembered or found out.
+/// Where a directory is, remembered or found out.
 #[inline(always)]
 pub fn directory<M: Mem>(dentry: *const u8, superblock: *const u8) -> Spot {
-    let directory = Directory::of::<M>(M::ptr(dentry, off!(dentry_d_inode)), superblock);
-    let known = directory.recall(0).or_else(|| directory.recall(1));
-    if let Some(spot) = known {
-        return spot;
-    }
-    let epoch = epoch();
-    let spot = Spot(hotr_walk(number(dentry)));
-    directory.remember(spot, epoch);
-    spot
+    Spot(hotr_directory(M::number(dentry), M::number(superblock)))
 }
 
-/// Walks from a directory to the nearest watched root: its slot in the low 16 bits, then the bytes of the path
-/// between them, then the number of levels.
-///
-/// The three make a word as [`Spot`] has it. A global function, with numbers only: the verifier looks at it once, not
-/// once a call.
+/// See [`directory`]. A global function, with numbers only, as those that follow: the verifier looks at it once, not once a
+/// call.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hotr_walk(dentry: u64) -> u64 {
+pub extern "C" fn hotr_directory(dentry: u64, superblock: u64) -> u64 {
+    let inode = Probe::ptr(dentry as *const u8, off!(dentry_d_inode));
+    let directory = Directory::of::<Probe>(inode, superblock as *const u8);
+    let known = directory.recall(0).or_else(|| directory.recall(1));
+    if let Some(spot) = known {
+        return spot.0;
+    }
+    let epoch = epoch();
+    let spot = Spot(walk(dentry));
+    directory.remember(spot, epoch);
+    spot.0
+}
+
+/// Walks from a directory to the nearest watched root.
+#[inline(always)]
+fn walk(dentry: u64) -> u64 {
     let mut dentry = dentry;
     let mut len: u64 = 0;
     let mut level: u64 = 0;
     while level < u64::from(MAX_DEPTH) {
-        let near = Near::read(dentry);
-        // SAFETY: the value is a plain word that userspace writes before it publishes the key.
-        if let Some(slot) = unsafe { ROOTS.get(&near.inode) } {
-            return Spot::new(*slot as u16, len as u16, level as u16).0;
+        let next = hotr_step(dentry);
+        if next <= u64::from(NO_ROOT) {
+            // At most 128 times 256 bytes.
+            return if next < u64::from(TOO_DEEP) { next | (len << 16) | (level << 32) } else { next };
         }
-        if near.parent == dentry {
-            return u64::from(NO_ROOT);
-        }
-        len += near.name_len() + 1;
-        dentry = near.parent;
+        dentry = (next as i64 >> 8) as u64;
+        len += (next & 0xff) + 1;
         level += 1;
     }
     u64::from(TOO_DEEP)
+}
+
+/// One step of [`walk`]: the slot of the root that this directory is, [`NO_ROOT`] when it has no parent, or above the length
+/// of its name in eight bits its parent's address, but for the upper eight bits, which are ones.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hotr_step(dentry: u64) -> u64 {
+    let near = Near::read(dentry);
+    // SAFETY: the value is a plain word that userspace writes before it publishes the key.
+    if let Some(slot) = unsafe { ROOTS.get(&near.inode) } {
+        return u64::from(*slot);
+    }
+    // What is not readable is 0.
+    if near.parent == dentry || near.parent == 0 {
+        return u64::from(NO_ROOT);
+    }
+    near.parent << 8 | near.name_len()
 }
 
 /// Slot of the root that this inode itself is.
@@ -250,7 +275,7 @@ pub fn is_inner(slot: u16, dentry: *const u8, inode: *const u8) -> bool {
 }
 
 /// Another dentry of the inode, in a watched tree, or 0. For files with several names, and for the nameless dentry
-/// of an `O_TMPFILE` that was linked. A global function, as [`hotr_walk`].
+/// of an `O_TMPFILE` that was linked. A global function, as [`hotr_directory`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn hotr_other_name(inode: u64) -> u64 {
@@ -261,7 +286,7 @@ pub extern "C" fn hotr_other_name(inode: u64) -> u64 {
         let dentry = node.wrapping_sub(u64::from(off!(dentry_d_alias)));
         if is_hashed(dentry as *const u8) {
             let parent = Probe::ptr(dentry as *const u8, off!(dentry_d_parent));
-            if directory::<Probe>(parent, superblock).root() < TOO_DEEP {
+            if directory::<Probe>(parent, superblock).is_inside() {
                 return dentry;
             }
         }

@@ -85,7 +85,7 @@ fn remember<M: Mem>(_: PhantomData<M>, call: &Call) {
     }
     let victim = Victim::of::<M>(M::ptr(dentry, off!(dentry_d_inode)));
     let parent = M::ptr(dentry, off!(dentry_d_parent));
-    if victim.itself == 0 && filter::directory::<M>(parent, superblock).root() >= filter::TOO_DEEP {
+    if victim.itself == 0 && !filter::directory::<M>(parent, superblock).is_inside() {
         return;
     }
     // A full map costs the removed file's number, not the change.

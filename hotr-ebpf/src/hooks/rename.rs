@@ -9,7 +9,7 @@ use hotr_common::record::{FLAG_OLD_OUTSIDE, MAX_NAME, NO_ROOT};
 use crate::call::Call;
 use crate::change::{S_IFDIR, S_IFMT};
 use crate::emit::{self, Event};
-use crate::filter::{self, Spot, TOO_DEEP};
+use crate::filter::{self, Spot};
 use crate::hooks::{entry_hook, exit_hook};
 use crate::kernel::{Mem, Probe};
 use crate::maps::{Count, OLD_NAMES, count, live, off};
@@ -93,14 +93,14 @@ fn moved(call: &Call, old: *const OldName) {
     let old_parent = unsafe { (*old).parent } as *const u8;
     let new = filter::directory::<Probe>(Probe::ptr(dentry, off!(dentry_d_parent)), superblock);
     let from = filter::directory::<Probe>(old_parent, superblock);
-    let inside = if new.root() < TOO_DEEP { new.root() } else { from.root() };
+    let inside = if new.is_inside() { new } else { from };
     // SAFETY: as above.
     let itself = unsafe { (*old).itself };
     let mut event = Event::new(call.hook as u16, call.tier, dentry, inode);
     event.aux = [u64::from(flags), itself];
     // SAFETY: as above; only the address is taken.
     event.old_name = unsafe { (&raw const (*old).name).cast() };
-    if inside >= TOO_DEEP || filter::is_inner(inside, dentry, inode) || is_own() {
+    if !inside.is_inside() || filter::is_inner(inside.root(), dentry, inode) || is_own() {
         if itself == 0 {
             count(Count::Filtered);
             return;
@@ -129,7 +129,7 @@ fn moved(call: &Call, old: *const OldName) {
 
 #[inline(always)]
 fn known(directory: Spot) -> u16 {
-    if directory.root() < TOO_DEEP { directory.root() } else { NO_ROOT }
+    if directory.is_inside() { directory.root() } else { NO_ROOT }
 }
 
 #[inline(always)]

@@ -21,6 +21,8 @@ pub trait Mem {
     fn u32(base: *const u8, offset: u32) -> u32;
     /// A 16-bit member.
     fn u16(base: *const u8, offset: u32) -> u16;
+    /// A pointer as a number, see [`number`].
+    fn number(pointer: *const u8) -> u64;
 }
 
 /// Loads through pointers of known type.
@@ -49,6 +51,11 @@ impl Mem for Direct {
     fn u16(base: *const u8, offset: u32) -> u16 {
         // SAFETY: as above.
         unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
+    }
+
+    #[inline(always)]
+    fn number(pointer: *const u8) -> u64 {
+        number(pointer)
     }
 }
 
@@ -89,6 +96,11 @@ impl Mem for Probe {
     #[inline(always)]
     fn u16(base: *const u8, offset: u32) -> u16 {
         probe(base, offset)
+    }
+
+    #[inline(always)]
+    fn number(pointer: *const u8) -> u64 {
+        pointer as u64
     }
 }
 

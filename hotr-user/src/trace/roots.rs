@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use hotr_common::hook::Hook;
 use hotr_common::record::Record;
 use rustix::fs::inotify::ReadFlags;
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 
 use super::pin::{Pin, Pins};
 use crate::error::Error;
@@ -37,6 +37,8 @@ pub(super) struct Place {
     pub(super) mount_id: u64,
     /// Where it is in our namespace, to tell whether it is there already.
     dir: PathBuf,
+    /// Device and inode number.
+    identity: Option<(u64, u64)>,
     pin: Pin,
 }
 
@@ -218,11 +220,10 @@ impl Roots {
         wanted: Vec<(usize, PathBuf, PathBuf, Option<Layer>)>,
         source: &mut EbpfSource,
     ) -> Result<(), LoadError> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
         let opened: Vec<_> = wanted
             .into_iter()
             // What has gone since is told of by the next change of the mount table.
-            .filter_map(|want| Some((openat(CWD, &want.1, flags, Mode::empty()).ok()?, want)))
+            .filter_map(|want| Some((open(&want.1)?, want)))
             .collect();
         if opened.is_empty() {
             return Ok(());
@@ -233,7 +234,8 @@ impl Roots {
             let slot = source.add_root(&registered, layer.is_some())?;
             let mount_id = mount_id(&fd).unwrap_or(u64::from(registered.mnt_id));
             let visible = join(&self.watched[root].shown(), &prefix);
-            let place = Place { visible, root, layer, mount_id, dir, pin: self.pins.pin(fd) };
+            let identity = identity(&fd);
+            let place = Place { visible, root, layer, mount_id, dir, identity, pin: self.pins.pin(fd) };
             self.places.insert(slot, place);
         }
         Ok(())
@@ -246,13 +248,21 @@ impl Roots {
         source.remove_root(slot)
     }
 
-    /// No record will tell of roots: registers them anew, with pins that do.
+    /// No record will tell of roots: gives them pins that do.
     pub(super) fn watch_pins(&mut self, source: &mut EbpfSource) -> Result<(), LoadError> {
         self.pins.must_tell();
-        for slot in self.places.keys().copied().collect::<Vec<_>>() {
+        let mut moved = Vec::new();
+        for (slot, place) in &mut self.places {
+            match open(&place.dir).filter(|fd| identity(fd) == place.identity) {
+                Some(fd) => place.pin = self.pins.pin(fd),
+                None => moved.push(*slot),
+            }
+        }
+        // The path leads elsewhere since it was registered.
+        for slot in moved {
             self.forget(slot, source)?;
         }
-        self.plan(source)
+        Ok(())
     }
 
     /// What the last plan found gone.
@@ -356,6 +366,15 @@ fn look_up(path: &Path, table: &MountTable) -> Result<Watched, Error> {
     let fs =
         table.mount_of(&dir).map(|mount| mount.fs_type.to_string_lossy().into_owned()).unwrap_or_default();
     Ok(Watched { path: path.to_path_buf(), dir, only, fs })
+}
+
+fn open(dir: &Path) -> Option<OwnedFd> {
+    openat(CWD, dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
+fn identity(fd: &OwnedFd) -> Option<(u64, u64)> {
+    let stat = statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::INO).ok()?;
+    Some((crate::source::device(&stat), stat.stx_ino))
 }
 
 /// The next step after the one that the cause names. It goes without saying where inotify is tried anyway.

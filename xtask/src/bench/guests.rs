@@ -19,7 +19,7 @@ use crate::{
 const TIERS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
 
 /// The tools that a write is measured beside.
-pub(crate) const TOOLS: [&str; 0] = [];
+pub(crate) const TOOLS: [&str; 3] = ["bpftrace", "fatrace", "inotifywait"];
 
 /// What each subject adds to a write, in instructions; the kernel's version comes first.
 pub(crate) fn cost(label: &str, quick: bool) -> Result<(String, Figures)> {

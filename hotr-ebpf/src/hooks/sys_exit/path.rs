@@ -15,7 +15,7 @@ use hotr_common::rules::{Class, NO_REGISTER, RULE_REMOVES, WORKING_DIRECTORY};
 use super::Exit;
 use super::way::Way;
 use crate::emit::{self, Event};
-use crate::filter::{self, TOO_DEEP};
+use crate::filter;
 use crate::kernel::{Mem, Probe, task};
 use crate::maps::{CALL_RECORD, CALL_VICTIMS, Count, RECORDS, count, live, off};
 use crate::path::{self, OVERFLOW, bounded};
@@ -183,7 +183,7 @@ fn append(buffer: *mut u8, start: u32, directory: Directory, string: u64) -> Bas
     let superblock = Probe::ptr(dentry, off!(dentry_d_sb));
     if filter::is_watched(superblock) {
         let verdict = filter::directory::<Probe>(dentry, superblock);
-        if verdict.root() < TOO_DEEP {
+        if verdict.is_inside() {
             base.root = verdict.root();
             root = filter::root_inode(verdict.root());
         }
@@ -194,7 +194,7 @@ fn append(buffer: *mut u8, start: u32, directory: Directory, string: u64) -> Bas
 }
 
 /// Appends the names of a directory to this CPU's record. A global function: verified once, see
-/// [`filter::hotr_walk`].
+/// [`filter::hotr_directory`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn hotr_append_directory(start: u32, dentry: u64, root: u64) -> u32 {
