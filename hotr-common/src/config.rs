@@ -40,9 +40,11 @@ pub struct Live {
     pub layers: u32,
     /// Changed by userspace when roots change; part of the verdict epoch.
     pub epoch: u64,
+    /// 0, which the verifier does not know.
+    pub zero: u64,
 }
 
-const _: () = assert!(size_of::<Live>() == (MAX_SUPERBLOCKS + 6) * 8 + 16);
+const _: () = assert!(size_of::<Live>() == (MAX_SUPERBLOCKS + 7) * 8 + 16);
 
 /// A watched root as the kernel side knows it.
 #[derive(Clone, Copy, Debug)]

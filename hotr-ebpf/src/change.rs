@@ -8,7 +8,7 @@ use crate::call::Call;
 use crate::emit::{self, Event};
 use crate::filter::{self, Spot};
 use crate::kernel::{Mem, Probe, number};
-use crate::maps::{Count, count, live, off};
+use crate::maps::{Count, blur, count, live, off};
 use crate::storm::{self, Decision, Key};
 
 pub const S_IFMT: u16 = 0o170_000;
@@ -164,14 +164,14 @@ pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u
         (place.dentry, place.directory) = (dentry, directory);
     }
     let mut event = Event::new(call.hook as u16, call.tier, place.dentry, target.inode);
-    event.task = target.task;
+    event.task = blur(target.task as u64) as *const u8;
     event.mnt = target.mount();
-    event.writes = writes;
-    event.bytes = bytes;
+    event.writes = blur(writes);
+    event.bytes = blur(bytes);
     event.aux[0] = aux;
-    event.flags = target.flags | place.flags;
-    event.born = born;
-    event.storm = slot;
+    event.flags = blur(u64::from(target.flags | place.flags)) as u32;
+    event.born = blur(born);
+    event.storm = blur(u64::from(slot)) as u32;
     event.way = way;
     set_place(&mut event, place.directory);
     emit::emit(&event);
@@ -179,6 +179,7 @@ pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u
 
 #[inline(always)]
 fn set_place(event: &mut Event, directory: Spot) {
+    let directory = directory.blurred();
     event.root = directory.root();
     event.depth = directory.depth();
     // At most 128 levels of 256 bytes each.

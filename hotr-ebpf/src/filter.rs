@@ -63,6 +63,12 @@ impl Spot {
         Self(root as u64)
     }
 
+    /// See [`maps::blur`].
+    #[inline(always)]
+    pub fn blurred(self) -> Self {
+        Self(maps::blur(self.0))
+    }
+
     #[inline(always)]
     pub const fn is_known(self) -> bool {
         self.0 != Self::UNKNOWN.0

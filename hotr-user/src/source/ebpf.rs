@@ -98,6 +98,7 @@ impl EbpfSource {
             own_tgid: 0,
             layers: 0,
             epoch: 0,
+            zero: 0,
         };
         let mut source = Self {
             ring: None,
