@@ -11,9 +11,11 @@ use std::process::ExitStatus;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::ReloadOptions;
+use super::order::Order;
 use crate::action::check::Failure;
 use crate::action::emit::{Emitted, emit};
 use crate::action::group::{self, Group, Stdin};
@@ -30,18 +32,13 @@ const LIVED: Duration = Duration::from_secs(10);
 const HEALTHS: usize = 6;
 const FLAPS: usize = 2;
 
-/// What to reload for.
-#[derive(Clone, Debug)]
-pub(super) struct Order {
-    pub(super) trigger: Trigger,
-    pub(super) changes: Vec<Confirmed>,
-}
-
 /// What became of it.
 #[derive(Debug)]
 pub(super) enum News {
     Report(Box<Reload>),
     Say(String),
+    /// Clear the terminal, and say when that is done.
+    Clear(oneshot::Sender<()>),
     /// Reloaded and well: this is good content.
     Good(Vec<Confirmed>),
     /// Not reloaded, or not well.
@@ -210,11 +207,7 @@ impl Worker {
 
     fn queue(&mut self, order: Order) {
         match &mut self.pending {
-            Some(pending) => {
-                // What changed twice is told once, as it is now.
-                pending.changes.retain(|old| order.changes.iter().all(|new| new.path != old.path));
-                pending.changes.extend(order.changes);
-            }
+            Some(pending) => pending.merge(order),
             None => self.pending = Some(order),
         }
     }
@@ -284,7 +277,10 @@ impl Worker {
             self.meanwhile(sleep(self.options.delay)).await?;
         }
         if self.options.clear {
-            self.say("\x1bc");
+            // Not after the command has begun to write.
+            let (done, cleared) = oneshot::channel();
+            self.tell(News::Clear(done));
+            let _ = self.meanwhile(cleared).await?;
         }
         let env = emitted.env.clone();
         let ended = self.act(emitted).await?;
@@ -305,7 +301,7 @@ impl Worker {
     async fn act(&mut self, emitted: Emitted) -> Option<Ended> {
         match self.options.action.clone() {
             Action::Report => Some(Ended::new(ReloadState::Done, None, None)),
-            Action::Signal(target, signal) => Some(match target.send(signal) {
+            Action::Signal(target, signal) => Some(match self.meanwhile(target.send_aside(signal)).await? {
                 Ok(_) => Ended::new(ReloadState::Done, None, None),
                 Err(why) => Ended::failed(why),
             }),
