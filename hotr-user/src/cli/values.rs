@@ -1,8 +1,10 @@
 //! Values of options: each function turns one word into what the engine reads, or says what is wrong with it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use hotr_user::event::Op;
 use hotr_user::options::Channels;
@@ -126,12 +128,28 @@ pub(super) fn signal(word: &str) -> Result<Signal, String> {
         .ok_or_else(|| format!("'{word}' is not a signal; write {}", known.map(|(name, _)| name).join(", ")))
 }
 
-/// `KEY=VALUE`.
-pub(super) fn variable(word: &str) -> Result<(OsString, OsString), String> {
-    match word.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
-        _ => Err("write it as KEY=VALUE".to_owned()),
-    }
+/// `KEY=VALUE`, of any bytes.
+pub(super) fn variable() -> impl TypedValueParser<Value = (OsString, OsString)> {
+    OsStringValueParser::new().try_map(|word| {
+        let bytes = word.as_bytes();
+        let equals = bytes.iter().position(|byte| *byte == b'=').filter(|at| *at > 0);
+        let text = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+        equals.map(|at| (text(&bytes[..at]), text(&bytes[at + 1..]))).ok_or("write it as KEY=VALUE")
+    })
+}
+
+/// A name of any bytes, but for none at all.
+pub(super) fn name() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(|word| if word.is_empty() { Err("it is empty") } else { Ok(word) })
+}
+
+/// A file's extension, with its dot or without.
+pub(super) fn extension() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(|word| match word.as_bytes() {
+        [] | [b'.'] => Err("it is empty; write it as toml"),
+        [b'.', rest @ ..] => Ok(OsStr::from_bytes(rest).to_owned()),
+        _ => Ok(word),
+    })
 }
 
 #[cfg(test)]

@@ -226,7 +226,11 @@ impl Feed {
             if is_dir && change.op != Op::Attrib {
                 self.pending.dirs.push(path.clone());
             }
-            self.pending.touch(path, change, i == 0);
+            // A directory that came or went is nothing but the files it brought or took. What was exchanged may have
+            // left a file at its name.
+            if !(is_dir && matches!(change.op, Op::Create | Op::Remove)) {
+                self.pending.touch(path, change, i == 0);
+            }
         }
         if any {
             self.wait(self.options.debounce.saturating_sub(age(change)));

@@ -119,14 +119,16 @@ fn a_running_service_gets_a_signal() {
         got.display(),
         pid_file.display()
     );
-    let script = scratch.script("hotr-svc", &body);
+    // Longer than what the kernel keeps of it.
+    let name = "hotr-svc-of-a-long-name";
+    let script = scratch.script(name, &body);
     // Not by HUP: under nohup a shell cannot trap it.
     let mut service = Command::new(&script).stdin(Stdio::null()).spawn().unwrap();
     until("it runs", || !text(&pid_file).is_empty());
     let pid = service.id().to_string();
     let by_file = pid_file.to_str().unwrap();
     // By its name last: a child of the shell has that name too until it is `sleep`, and may be hit as well.
-    for target in [["--pid-file", by_file], ["--pid", &pid], ["--comm", "hotr-svc"]] {
+    for target in [["--pid-file", by_file], ["--pid", &pid], ["--comm", name]] {
         let before = text(&got).lines().count();
         let mut watch = Watch::start(&["-s", "USR1", target[0], target[1]], &scratch.w(), &[]);
         fs::write(&conf, format!("for {target:?}")).unwrap();
