@@ -8,6 +8,8 @@
 
 #[path = "../../tests/src/aio.rs"]
 pub mod aio;
+#[path = "faults/chosen.rs"]
+mod chosen;
 #[path = "faults/ending.rs"]
 mod ending;
 #[path = "faults/limits.rs"]

@@ -76,7 +76,8 @@ impl Feed {
         let filter = PathFilter::new(options.filter.clone(), options.trace.paths.clone());
         let content = Content::start(&options, filter.clone(), rollback)?;
         content.order(Job::Begin { since_ns });
-        let guard = Guard::start(&mut session, &options.trace, &options.polling, &mut reports).await;
+        let guard =
+            Guard::start(&mut session, &options.trace, &options.polling, since_ns, &mut reports).await;
         let mut feed = Self {
             filter,
             options,

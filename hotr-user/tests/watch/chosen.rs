@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::run::{HOTR, Scratch, Watch};
+use super::run::{HOTR, Scratch, Watch, next_tick};
 
 #[test]
 fn several_paths_are_watched() {
@@ -119,4 +119,26 @@ fn the_interval_of_the_looks_is_as_told() {
         assert_eq!((&poll["state"], poll["interval_ms"].as_u64()), (&state.into(), interval), "{args:?}");
         watch.end();
     }
+}
+
+/// A write through another name, in a directory without a watch, is told to no inotify.
+#[test]
+fn what_no_channel_tells_is_found_by_the_next_look() {
+    let scratch = Scratch::new("look");
+    let (conf, alias) = (scratch.file("conf", "1"), scratch.0.join("alias"));
+    fs::hard_link(&conf, &alias).unwrap();
+    let args = ["-p", "--channels", "inotify", "--poll=200ms", "--poll-budget", "50%"];
+    let mut watch = Watch::start(&args, &scratch.w(), &["true"]);
+    // The trees may still be read for the first time.
+    next_tick();
+    let begun = Instant::now();
+    fs::write(&alias, "2").unwrap();
+    let line = watch.wait("the change", |line| line["type"] == "change");
+    assert_eq!((&line["detail"][0], &line["seen_by"][0]), (&"audit".into(), &"poll".into()), "{line}");
+    assert_eq!(line["missed_by"][0]["cause"], "no-event", "{line}");
+    let line = watch.reload("started");
+    assert_eq!(watch.names(&line), ["conf"], "{line}");
+    assert!(begun.elapsed() < Duration::from_secs(25), "the first look by itself would come after 30 s");
+    watch.reload("done");
+    watch.end();
 }
