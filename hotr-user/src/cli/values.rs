@@ -5,9 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use hotr_user::event::Op;
 use hotr_user::options::Channels;
+pub(super) use hotr_user::options::patterns as exclude_set;
 use rustix::process::Signal;
 
 /// A duration with its unit: `10s`, `1m 30s`, `500ms`.
@@ -66,31 +66,6 @@ pub(super) fn op(word: &str) -> Result<Op, String> {
 /// A pattern of paths to leave out; checked here, joined with the others by [`exclude_set`].
 pub(super) fn glob(word: &str) -> Result<String, String> {
     exclude_set([word]).map(|_| word.to_owned())
-}
-
-/// Patterns as in .gitignore: one without a slash matches a name at any depth, one with a slash is relative to
-/// the root; both also match everything below what they match.
-pub(super) fn exclude_set<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<GlobSet, String> {
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        let name = pattern.strip_suffix('/').unwrap_or(pattern);
-        let (prefix, name) = match name.strip_prefix('/') {
-            Some(anchored) => ("", anchored),
-            None if name.contains('/') => ("", name),
-            None => ("**/", name),
-        };
-        if name.is_empty() {
-            return Err("an empty pattern matches nothing".to_owned());
-        }
-        for whole in [format!("{prefix}{name}"), format!("{prefix}{name}/**")] {
-            let glob = GlobBuilder::new(&whole)
-                .literal_separator(true)
-                .build()
-                .map_err(|error| format!("bad pattern: {}", error.kind()))?;
-            set.add(glob);
-        }
-    }
-    set.build().map_err(|error| format!("bad pattern: {}", error.kind()))
 }
 
 /// A number of bytes: `512`, `64M`, `1G`.
