@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::process::Command;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::run::{HOTR, Scratch, Watch, until};
 use super::screen::Screen;
 
@@ -71,14 +73,28 @@ fn a_command_need_not_learn_what_changed() {
     assert!(said.contains("0\nits end"), "{said}");
 }
 
+/// hotr on a terminal, and what ends it.
+fn on_a_terminal(scratch: &Scratch, args: &str) -> (Screen, impl FnOnce(Screen)) {
+    let pid_file = scratch.0.join("pid");
+    // The shell becomes hotr.
+    let line = format!("echo $$ > {}; exec {HOTR} watch {args}", pid_file.display());
+    let end = move |screen: Screen| {
+        let mut pid = None;
+        until("its number", || {
+            pid = fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse().ok());
+            pid.is_some()
+        });
+        kill_process(Pid::from_raw(pid.unwrap()).unwrap(), Signal::TERM).unwrap();
+        screen.end();
+    };
+    (Screen::of(&line, &scratch.0), end)
+}
+
 #[test]
 fn the_terminal_is_cleared_before_each_run() {
     let scratch = Scratch::new("clear");
     let conf = scratch.file("conf", "1");
-    let pid_file = scratch.0.join("pid");
-    // The shell becomes hotr.
-    let line = format!("echo $$ > {}; exec {HOTR} watch -q -c w -- echo ran", pid_file.display());
-    let mut screen = Screen::of(&line, &scratch.0);
+    let (mut screen, end) = on_a_terminal(&scratch, "-q -c w -- echo ran");
     for number in 2..4 {
         screen.until_shows("\x1bc");
         screen.until_shows("ran");
@@ -86,12 +102,19 @@ fn the_terminal_is_cleared_before_each_run() {
     }
     screen.until_shows("\x1bc");
     screen.until_shows("ran");
-    let mut pid = None;
-    until("its number", || {
-        pid = fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse().ok());
-        pid.is_some()
-    });
-    let pid = rustix::process::Pid::from_raw(pid.unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    screen.end();
+    end(screen);
+}
+
+/// With so small a share of a core, a look at these files takes longer than a test may.
+#[test]
+fn a_long_look_is_shown_on_a_terminal() {
+    let scratch = Scratch::new("progress");
+    for number in 0..3000 {
+        scratch.file(&format!("{number}"), "");
+    }
+    let (mut screen, end) = on_a_terminal(&scratch, "--poll=100ms --poll-budget 0.01% w");
+    screen.until_shows("watching ");
+    screen.until_shows("hotr: looking at all files ");
+    screen.until_shows("of 3,001");
+    end(screen);
 }
