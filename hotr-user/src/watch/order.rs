@@ -27,6 +27,14 @@ impl Order {
             self.trigger = Trigger::Change;
         }
     }
+
+    /// What is said when nothing comes of it.
+    pub(super) fn dropped(&self) -> String {
+        match self.changes.len() {
+            0 | 1 => "a change came while the command runs: dropped".to_owned(),
+            many => format!("{many} changes came while the command runs: dropped"),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::ReloadOptions;
+use super::echo::Echo;
 use super::order::Order;
 use crate::action::check::Failure;
 use crate::action::emit::{Emitted, emit};
@@ -60,6 +61,7 @@ pub(super) struct Worker {
     backoff: Duration,
     again_at: Option<Instant>,
     healths: VecDeque<bool>,
+    echo: Echo,
 }
 
 /// A command that is to go on running.
@@ -104,6 +106,7 @@ impl Worker {
             backoff: FIRST_BACKOFF,
             again_at: None,
             healths: VecDeque::new(),
+            echo: Echo::default(),
         }
     }
 
@@ -221,12 +224,16 @@ impl Worker {
         }
         self.seq += 1;
         let begun = Instant::now();
+        if let Some(text) = self.echo.begins(&order, begun) {
+            self.say(text);
+        }
         self.report(&order, ReloadState::Started, None, None);
         let ended = self.steps(&order).await;
         let Some(ended) = ended else { return };
         let is_good = ended.state == ReloadState::Done;
         let is_bad = matches!(ended.state, ReloadState::Failed | ReloadState::Unhealthy);
         self.report(&order, ended.state, Some(begun.elapsed()), Some(ended));
+        self.echo.ended(&order, Instant::now());
         if is_good {
             self.tell(News::Good(order.changes));
         } else {
@@ -347,9 +354,7 @@ impl Worker {
             };
             match self.options.busy {
                 Busy::Queue => self.queue(order),
-                Busy::DoNothing => {
-                    self.say(dropped(order.changes.len()));
-                }
+                Busy::DoNothing => self.say(order.dropped()),
                 Busy::Signal => group.signal(self.options.stop.signal),
                 Busy::Restart => {
                     self.queue(order);
@@ -362,13 +367,6 @@ impl Worker {
                 }
             }
         }
-    }
-}
-
-fn dropped(changes: usize) -> String {
-    match changes {
-        0 | 1 => "a change came while the command runs: dropped".to_owned(),
-        many => format!("{many} changes came while the command runs: dropped"),
     }
 }
 

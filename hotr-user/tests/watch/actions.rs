@@ -141,6 +141,16 @@ fn a_running_service_gets_a_signal() {
 }
 
 #[test]
+fn a_command_that_changes_what_it_is_run_for_is_told() {
+    let scratch = Scratch::new("echo");
+    let stamp = scratch.file("stamp", "");
+    let script = scratch.script("run", &format!("echo >> {}", stamp.display()));
+    let watch = Watch::start(&["-d", "10ms"], &scratch.w(), &[&script]);
+    watch.until_said(&format!("10 reloads in a row were for {}", stamp.display()));
+    watch.end();
+}
+
+#[test]
 fn sigusr1_asks_for_a_reload() {
     let scratch = Scratch::new("usr1");
     let mut watch = Watch::start(&["-p"], &scratch.w(), &["true"]);

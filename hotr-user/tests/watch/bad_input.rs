@@ -94,6 +94,30 @@ fn a_process_of_another_user_is_refused() {
 }
 
 #[test]
+fn a_process_that_may_not_be_signalled() {
+    if !root() {
+        return;
+    }
+    let scratch = Scratch::new("not-allowed");
+    let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
+    let conf = scratch.file("conf", "1");
+    let copy = scratch.0.join("hotr");
+    fs::copy(HOTR, &copy).unwrap();
+    let mut hotr = Command::new(copy);
+    hotr.args(["watch", "--json", "-s", "HUP", "--pid", &other.id().to_string()]).arg(scratch.w());
+    hotr.uid(65534).gid(65534);
+    let mut watch = Watch::spawn(hotr, &scratch.w());
+    fs::write(&conf, "2").unwrap();
+    let line = watch.reload("failed");
+    let why = line["why"].as_str().unwrap();
+    assert!(why.contains("it belongs to user 0; run hotr as that user or as root"), "{line}");
+    assert!(other.try_wait().unwrap().is_none(), "it was not signalled");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    watch.end();
+}
+
+#[test]
 fn a_recycled_pid_is_not_hit() {
     let scratch = Scratch::new("recycled");
     let mut service = Command::new("sleep").arg("1000").spawn().unwrap();
