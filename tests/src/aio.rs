@@ -78,7 +78,7 @@ impl Context {
         let done = checked(unsafe {
             libc::syscall(libc::SYS_io_getevents, self.0, accepted, accepted, events.as_mut_ptr(), no_timeout)
         })?;
-        if (accepted, done) != (list.len() as libc::c_long, accepted) {
+        if usize::try_from(accepted) != Ok(list.len()) || done != accepted {
             return Err(Error::other(format!("{accepted} of {} requests accepted, {done} done", list.len())));
         }
         for event in events {
