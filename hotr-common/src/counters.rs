@@ -15,7 +15,7 @@ pub struct Counters {
     pub filtered: u64,
     /// Lost: no room in the ring buffer.
     pub ring_full: u64,
-    /// Lost: path longer than a record holds.
+    /// Lost: path longer than a record holds, or more requests in a call than are looked at.
     pub oversize: u64,
     /// Outside the watched trees by a remembered verdict.
     pub outside: u64,

@@ -20,7 +20,7 @@ pub use dirty::ToldFault;
 pub use names::Victim;
 pub use rename::OldName;
 pub use rmdir::Removal;
-pub use sys_exit::CallRecord;
+pub use sys_exit::{Batch, CallRecord};
 
 /// Declares the programs of a hook whose result matters: `fexit`, and `kprobe` + `kretprobe`.
 macro_rules! exit_hook {

@@ -12,7 +12,7 @@ use hotr_common::hook::HOOKS;
 use hotr_common::offsets::{Arguments, Offsets};
 use hotr_common::rules::{CLASSES, RULES, Rule};
 
-use crate::hooks::{CallRecord, OldName, Removal, ToldFault, Victim};
+use crate::hooks::{Batch, CallRecord, OldName, Removal, ToldFault, Victim};
 
 /// Records for userspace. The size is set by the loader.
 #[map(name = "RECORDS")]
@@ -85,9 +85,9 @@ pub static CLASS_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(CLASSES
 #[map(name = "PERF_CLASSES")]
 pub static PERF_CLASSES: ProgramArray = ProgramArray::with_max_entries(CLASSES, 0);
 
-/// The next request of the `io_submit` that is being reported.
-#[map(name = "AIO_NEXT")]
-pub static AIO_NEXT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+/// The `io_submit` that is being reported.
+#[map(name = "AIO_BATCH")]
+pub static AIO_BATCH: PerCpuArray<Batch> = PerCpuArray::with_max_entries(1, 0);
 
 /// When records were submitted on this CPU without waking userspace: one more than a place in the ring buffer that is
 /// not behind the first of them.
@@ -205,9 +205,15 @@ pub enum Count {
     Oversize,
 }
 
-/// Adds one. Atomic, because a program may be preempted by another one on the same CPU.
+/// Adds one.
 #[inline(always)]
 pub fn count(what: Count) {
+    count_many(what, 1);
+}
+
+/// Adds a number. Atomic, because a program may be preempted by another one on the same CPU.
+#[inline(always)]
+pub fn count_many(what: Count, number: u64) {
     // SAFETY: no arguments.
     let Some(counters) = COUNTERS.get_ptr_mut(unsafe { bpf_get_smp_processor_id() }) else { return };
     // SAFETY: the pointer is to this CPU's map value, alive as long as the map.
@@ -222,7 +228,7 @@ pub fn count(what: Count) {
             Count::Oversize => &raw mut (*counters).oversize,
         }
     };
-    add(cell, 1);
+    add(cell, number);
 }
 
 /// Atomic add without a result: the one atomic instruction that every kernel's verifier knows.

@@ -103,7 +103,9 @@ pub(crate) fn main() -> ExitCode {
         Ok(status) => status.into(),
         Err(error) if reader_has_gone(&error) => Status::Done.into(),
         Err(error) => {
-            say(&format!("{error:#}"));
+            // The library's errors have their cause in their own sentence.
+            let is_whole = error.chain().next().is_some_and(|outermost| outermost.is::<Error>());
+            say(&if is_whole { error.to_string() } else { format!("{error:#}") });
             Status::Error.into()
         }
     }

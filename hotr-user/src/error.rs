@@ -27,6 +27,14 @@ pub enum Error {
         /// What the user can do.
         next: String,
     },
+    /// A pattern of paths makes no sense.
+    #[error("read the pattern {pattern:?}: {cause}; write it as in .gitignore")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// A system call failed.
     #[error("{operation} {object}: {source}; {next}")]
     Os {

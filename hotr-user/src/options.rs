@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use globset::GlobSet;
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::event::Op;
 
@@ -58,4 +58,32 @@ pub struct TraceOptions {
     pub at_once: bool,
     /// A poller looks for what is lost: inotify, as the only channel, keeps no state to compare with.
     pub audited: bool,
+}
+
+/// Patterns as in `.gitignore`: one without a slash matches a name at any depth, one with a slash is relative to
+/// the root; both also match everything below what they match.
+///
+/// # Errors
+/// A sentence: what is wrong with one of them.
+pub fn patterns<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<GlobSet, String> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let name = pattern.strip_suffix('/').unwrap_or(pattern);
+        let (prefix, name) = match name.strip_prefix('/') {
+            Some(anchored) => ("", anchored),
+            None if name.contains('/') => ("", name),
+            None => ("**/", name),
+        };
+        if name.is_empty() {
+            return Err("an empty pattern matches nothing".to_owned());
+        }
+        for whole in [format!("{prefix}{name}"), format!("{prefix}{name}/**")] {
+            let glob = GlobBuilder::new(&whole)
+                .literal_separator(true)
+                .build()
+                .map_err(|error| format!("bad pattern: {}", error.kind()))?;
+            set.add(glob);
+        }
+    }
+    set.build().map_err(|error| format!("bad pattern: {}", error.kind()))
 }

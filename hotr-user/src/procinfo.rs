@@ -10,8 +10,10 @@
 //!   program is not the one that made the change, and nothing is said about it.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +31,13 @@ const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 #[must_use]
 pub fn in_initial_pid_namespace() -> bool {
     fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| ns.ino() == INITIAL_PID_NAMESPACE)
+}
+
+/// What the kernel keeps of a task's name: its first 15 bytes (`TASK_COMM_LEN` with the final zero).
+#[must_use]
+pub fn kept_of(name: &OsStr) -> &[u8] {
+    let name = name.as_bytes();
+    &name[..name.len().min(15)]
 }
 
 /// What a record says about its task.

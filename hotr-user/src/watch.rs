@@ -8,12 +8,14 @@ mod alarm;
 mod arbiter;
 mod builder;
 mod content;
+mod echo;
 mod feed;
 pub mod filter;
 mod guard;
 mod hold;
 mod ledger;
 mod links;
+mod order;
 mod pending;
 mod poller;
 mod revive;
@@ -38,7 +40,8 @@ use crate::pipeline::confirm::ConfirmOptions;
 use crate::report::{Report, Trigger};
 use feed::{Fed, Feed};
 use filter::FilterOptions;
-use worker::{News, Order, Worker};
+use order::Order;
+use worker::{News, Worker};
 
 /// What to watch, and what counts as a change.
 #[derive(Clone, Debug)]
@@ -144,7 +147,7 @@ pub async fn run(
         match one {
             News::Report(reload) => print(Report::Reload(reload), outlet)?,
             News::Say(text) => (outlet.say)(&text),
-            News::Good(_) | News::Bad { .. } => {}
+            News::Clear(_) | News::Good(_) | News::Bad { .. } => {}
         }
     }
     let tail = feed.finish()?;
@@ -186,6 +189,11 @@ async fn turn(
             Some(one) = news.recv() => match one {
                 News::Report(reload) => print(Report::Reload(reload), outlet)?,
                 News::Say(text) => (outlet.say)(&text),
+                News::Clear(done) => {
+                    (outlet.say)("\x1bc");
+                    // Who asked may be ending.
+                    let _ = done.send(());
+                }
                 News::Good(changes) => feed.good(changes),
                 News::Bad { changes, roll_back } => feed.bad(changes, roll_back),
             },

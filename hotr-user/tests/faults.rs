@@ -6,6 +6,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic of a helper is the report of its test as well")]
 
+#[path = "../../tests/src/aio.rs"]
+pub mod aio;
+#[path = "faults/chosen.rs"]
+mod chosen;
 #[path = "faults/ending.rs"]
 mod ending;
 #[path = "faults/limits.rs"]
@@ -18,6 +22,8 @@ mod place;
 mod reader;
 #[path = "faults/refused.rs"]
 mod refused;
+#[path = "faults/requests.rs"]
+mod requests;
 #[path = "faults/roots.rs"]
 mod roots;
 #[path = "faults/run.rs"]

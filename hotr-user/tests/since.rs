@@ -1,16 +1,21 @@
 //! The search by change times, which has no baseline, against real directories.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use hotr_user::source::difference::Kind;
+use hotr_user::source::poll::{PollOptions, Poller};
 use hotr_user::source::since::{SearchOptions, changed_since};
 
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("hotr-since-{}", std::process::id()));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("hotr-since-{}-{number}", std::process::id()));
         fs::create_dir(&path).expect("a scratch directory");
         Self(path)
     }
@@ -58,4 +63,40 @@ fn a_search_by_time_finds_what_changed_and_passes_over_what_is_known() {
     assert_eq!(search(None), [root.join("new"), root.join("old"), root.join("old/g")]);
     let known = fs::metadata(root.join("old/g")).unwrap().ino();
     assert_eq!(search(Some(known)), [root.join("new"), root.join("old")]);
+}
+
+/// What it had to compare with was read after the change.
+#[test]
+fn a_poller_tells_after_its_first_look_what_changed_after_a_time() {
+    let scratch = Scratch::new();
+    let root = &scratch.0;
+    let time = |name: &str| {
+        let meta = fs::metadata(root.join(name)).unwrap();
+        meta.ctime() * 1_000_000_000 + meta.ctime_nsec()
+    };
+    for name in ["old", "written", "attributes", "d/written"] {
+        write(root, name, "x");
+    }
+    let since = time("d/written");
+    while time("d/written") <= since {
+        write(root, "d/written", "y");
+    }
+    write(root, "written", "y");
+    write(root, "d/new", "y");
+    fs::set_permissions(root.join("attributes"), fs::Permissions::from_mode(0o600)).unwrap();
+    let mut poller = Poller::new(std::slice::from_ref(root), PollOptions::default()).unwrap();
+    let mut told = |until| {
+        let found = poller.changed_between(since, until).into_iter();
+        let mut found: Vec<_> = found.map(|found| (found.path, found.kind)).collect();
+        found.sort_by(|one, other| one.0.cmp(&other.0));
+        found
+    };
+    let want = [
+        ("attributes", Kind::Attrib),
+        ("d/new", Kind::Content),
+        ("d/written", Kind::Content),
+        ("written", Kind::Content),
+    ];
+    assert_eq!(told(i64::MAX), want.map(|(name, kind)| (root.join(name), kind)));
+    assert_eq!(told(since), []);
 }

@@ -9,6 +9,8 @@
 mod actions;
 #[path = "watch/bad_input.rs"]
 mod bad_input;
+#[path = "watch/chosen.rs"]
+mod chosen;
 #[path = "watch/faults.rs"]
 mod faults;
 #[path = "watch/inject.rs"]
@@ -35,3 +37,5 @@ mod saves;
 mod screen;
 #[path = "watch/stream.rs"]
 mod stream;
+#[path = "watch/surroundings.rs"]
+mod surroundings;

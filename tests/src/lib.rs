@@ -4,8 +4,9 @@
 //! `ops` does and describes, `session` runs hotr and puts barriers, `expect` compares, `exceptions` is the table of
 //! what is known to differ, `verdict` decides, `run` puts a
 //! run together, `render` writes the documentation. `faults` are what `hotr watch` has to bear in a guest: clocks that are
-//! set. `outside` cuts programs off by id.
+//! set. `outside` cuts programs off by id, `aio` submits requests.
 
+pub mod aio;
 pub mod exceptions;
 pub mod expect;
 pub mod faults;

@@ -28,6 +28,7 @@ mod aio;
 mod path;
 mod way;
 
+pub use aio::Batch;
 pub use path::CallRecord;
 pub use way::PASS;
 
@@ -255,6 +256,7 @@ fn aio_call<W: Way>(way: W) {
     let Some(exit) = Exit::of(way) else { return };
     if aio::next(&exit) {
         way.continue_as(Class::Aio as u8);
+        aio::give_up(way);
     }
 }
 

@@ -4,18 +4,23 @@
 //! opened first and the target's identity checked after: a process id that was given to another process in between
 //! is noticed, and one that is given to another afterwards is not hit.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
 
 use procfs::process::Process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::sync::oneshot;
+
+use crate::procinfo::kept_of;
 
 /// Clock ticks and boot time are this exact.
 const SLACK_S: i64 = 2;
@@ -24,13 +29,13 @@ const SLACK_S: i64 = 2;
 #[derive(Clone, Debug)]
 pub enum Target {
     /// The process that had this id when hotr started.
-    Pid(i32, Rc<OwnedFd>),
+    Pid(i32, Arc<OwnedFd>),
     /// The process whose id a file holds.
     PidFile(PathBuf),
-    /// Every process of this task name.
-    Comm(String),
+    /// Every process of this task name; the kernel keeps 15 bytes of it.
+    Comm(OsString),
     /// The main process of a systemd unit.
-    Unit(String),
+    Unit(OsString),
 }
 
 impl Target {
@@ -39,7 +44,7 @@ impl Target {
     /// # Errors
     /// When there is none of this id.
     pub fn pid(pid: i32) -> Result<Self, String> {
-        Ok(Self::Pid(pid, Rc::new(open(pid)?)))
+        Ok(Self::Pid(pid, Arc::new(open(pid)?)))
     }
 
     /// Sends a signal. Returns the process ids it was sent to.
@@ -55,11 +60,28 @@ impl Target {
                 let pid = main_pid(unit)?;
                 let fd = open(pid)?;
                 if main_pid(unit)? != pid {
+                    let unit = unit.display();
                     return Err(format!("signal unit {unit}: its main process changed meanwhile; try again"));
                 }
                 send(pid, &fd, signal).map(|()| vec![pid])
             }
         }
+    }
+
+    /// As [`Self::send`], on a thread of its own: systemctl may take its time to answer. May be dropped; the signal
+    /// may be sent all the same.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn send_aside(self, signal: Signal) -> Result<Vec<i32>, String> {
+        let (answer, sent) = oneshot::channel();
+        thread::Builder::new()
+            .name("hotr-signal".to_owned())
+            .spawn(move || drop(answer.send(self.send(signal))))
+            .map_err(|error| {
+                format!("signal a process: start a thread: {error}; raise the limit of threads")
+            })?;
+        sent.await.unwrap_or_else(|_| Err("signal a process: its thread has failed; try again".to_owned()))
     }
 }
 
@@ -141,12 +163,13 @@ fn started_at(process: &Process) -> Option<i64> {
     Some(now - up + since_boot)
 }
 
-fn by_comm(name: &str, signal: Signal) -> Result<Vec<i32>, String> {
+fn by_comm(name: &OsStr, signal: Signal) -> Result<Vec<i32>, String> {
     let mut sent = Vec::new();
     let mut refused = None;
     let own = i32::try_from(std::process::id()).unwrap_or(0);
     let is_it = |pid: i32| {
-        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end_matches('\n') == name)
+        fs::read(format!("/proc/{pid}/comm"))
+            .is_ok_and(|comm| comm.strip_suffix(b"\n").unwrap_or(&comm) == kept_of(name))
     };
     let all = procfs::process::all_processes().map_err(|error| format!("read /proc: {error}"))?;
     for pid in all.flatten().map(|process| process.pid()).filter(|pid| *pid != own && is_it(*pid)) {
@@ -161,16 +184,19 @@ fn by_comm(name: &str, signal: Signal) -> Result<Vec<i32>, String> {
     }
     match refused {
         Some(why) if sent.is_empty() => Err(why),
-        None if sent.is_empty() => {
-            Err(format!("signal processes named {name}: none runs; start the service, or see ps -e -o comm"))
-        }
+        None if sent.is_empty() => Err(format!(
+            "signal processes named {}: none runs; start the service, or see ps -e -o comm",
+            name.display()
+        )),
         _ => Ok(sent),
     }
 }
 
-fn main_pid(unit: &str) -> Result<i32, String> {
-    let output = Command::new("systemctl")
-        .args(["show", "-p", "MainPID", "--value", "--", unit])
+fn main_pid(unit: &OsStr) -> Result<i32, String> {
+    let mut systemctl = Command::new("systemctl");
+    systemctl.args(["show", "-p", "MainPID", "--value", "--"]).arg(unit);
+    let unit = unit.display();
+    let output = systemctl
         .output()
         .map_err(|error| format!("ask systemctl for unit {unit}: {error}; use --pid-file or --comm"))?;
     let said = String::from_utf8_lossy(&output.stdout);

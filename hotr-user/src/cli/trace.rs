@@ -1,7 +1,6 @@
 //! `hotr trace`: options, path checks, and the run itself on one thread.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use hotr_user::event::Op;
 use hotr_user::options::{Channels, TierChoice, TraceOptions};
 use hotr_user::output;
+use hotr_user::procinfo::kept_of;
 
 use super::{ColorChoice, Status, engine, or_here, paths, say, signals, values};
 
@@ -50,7 +50,7 @@ pub(super) struct TraceArgs {
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     pid: Vec<u32>,
     /// Print only changes by tasks of this name (its first 15 bytes count, as in the kernel); repeatable
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = values::name())]
     comm: Vec<OsString>,
     /// Leave out paths that match, as in .gitignore; repeatable
     #[arg(long, value_name = "GLOB", value_parser = values::glob)]
@@ -90,9 +90,6 @@ impl From<Tier> for TierChoice {
     }
 }
 
-/// The kernel keeps 15 bytes of a task's name (`TASK_COMM_LEN` with the final zero).
-const COMM_BYTES: usize = 15;
-
 pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
     if args.tier != Tier::Auto && !args.channels.ebpf {
         say("--tier chooses eBPF programs, and --channels leaves ebpf out; see hotr trace --help");
@@ -112,7 +109,7 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
         duration: args.duration,
         ops: args.op,
         pids: args.pid,
-        comms: args.comm.into_iter().map(comm).collect(),
+        comms: args.comm.iter().map(|name| kept_of(name).to_owned()).collect(),
         exclude,
         raw: args.raw,
         at_once: false,
@@ -125,21 +122,4 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
         printer.flush()?;
         Ok(Status::Done)
     })
-}
-
-fn comm(name: OsString) -> Vec<u8> {
-    let mut name = name.into_vec();
-    name.truncate(COMM_BYTES);
-    name
-}
-
-#[cfg(test)]
-mod tests {
-    use super::comm;
-
-    #[test]
-    fn task_names_are_cut_as_the_kernel_cuts_them() {
-        assert_eq!(comm("vim".into()), b"vim");
-        assert_eq!(comm("a-name-of-17-byte".into()), b"a-name-of-17-by");
-    }
 }

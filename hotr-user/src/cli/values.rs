@@ -1,11 +1,13 @@
 //! Values of options: each function turns one word into what the engine reads, or says what is wrong with it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use hotr_user::event::Op;
 use hotr_user::options::Channels;
+pub(super) use hotr_user::options::patterns as exclude_set;
 use rustix::process::Signal;
 
 /// A duration with its unit: `10s`, `1m 30s`, `500ms`.
@@ -66,31 +68,6 @@ pub(super) fn glob(word: &str) -> Result<String, String> {
     exclude_set([word]).map(|_| word.to_owned())
 }
 
-/// Patterns as in .gitignore: one without a slash matches a name at any depth, one with a slash is relative to
-/// the root; both also match everything below what they match.
-pub(super) fn exclude_set<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<GlobSet, String> {
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        let name = pattern.strip_suffix('/').unwrap_or(pattern);
-        let (prefix, name) = match name.strip_prefix('/') {
-            Some(anchored) => ("", anchored),
-            None if name.contains('/') => ("", name),
-            None => ("**/", name),
-        };
-        if name.is_empty() {
-            return Err("an empty pattern matches nothing".to_owned());
-        }
-        for whole in [format!("{prefix}{name}"), format!("{prefix}{name}/**")] {
-            let glob = GlobBuilder::new(&whole)
-                .literal_separator(true)
-                .build()
-                .map_err(|error| format!("bad pattern: {}", error.kind()))?;
-            set.add(glob);
-        }
-    }
-    set.build().map_err(|error| format!("bad pattern: {}", error.kind()))
-}
-
 /// A number of bytes: `512`, `64M`, `1G`.
 pub(super) fn size(word: &str) -> Result<u64, String> {
     let (digits, shift) = match word.as_bytes().last() {
@@ -126,12 +103,28 @@ pub(super) fn signal(word: &str) -> Result<Signal, String> {
         .ok_or_else(|| format!("'{word}' is not a signal; write {}", known.map(|(name, _)| name).join(", ")))
 }
 
-/// `KEY=VALUE`.
-pub(super) fn variable(word: &str) -> Result<(OsString, OsString), String> {
-    match word.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
-        _ => Err("write it as KEY=VALUE".to_owned()),
-    }
+/// `KEY=VALUE`, of any bytes.
+pub(super) fn variable() -> impl TypedValueParser<Value = (OsString, OsString)> {
+    OsStringValueParser::new().try_map(|word| {
+        let bytes = word.as_bytes();
+        let equals = bytes.iter().position(|byte| *byte == b'=').filter(|at| *at > 0);
+        let text = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+        equals.map(|at| (text(&bytes[..at]), text(&bytes[at + 1..]))).ok_or("write it as KEY=VALUE")
+    })
+}
+
+/// A name of any bytes, but for none at all.
+pub(super) fn name() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(|word| if word.is_empty() { Err("it is empty") } else { Ok(word) })
+}
+
+/// A file's extension, with its dot or without.
+pub(super) fn extension() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(|word| match word.as_bytes() {
+        [] | [b'.'] => Err("it is empty; write it as toml"),
+        [b'.', rest @ ..] => Ok(OsStr::from_bytes(rest).to_owned()),
+        _ => Ok(word),
+    })
 }
 
 #[cfg(test)]

@@ -44,8 +44,8 @@ pub(super) struct WatchArgs {
     #[command(flatten)]
     actions: actions::ActionArgs,
     /// Only files with these extensions; a list has commas
-    #[arg(short, long, value_name = "EXT", value_delimiter = ',')]
-    exts: Vec<String>,
+    #[arg(short, long, value_name = "EXT", value_delimiter = ',', value_parser = values::extension())]
+    exts: Vec<OsString>,
     /// Only paths that match, as in .gitignore; repeatable
     #[arg(short, long, value_name = "GLOB", value_parser = values::glob)]
     filter: Vec<String>,
@@ -172,9 +172,8 @@ impl WatchArgs {
         let set = |globs: &[String]| {
             values::exclude_set(globs.iter().map(String::as_str)).map_err(anyhow::Error::msg)
         };
-        let exts = self.exts.iter().map(|ext| ext.trim_start_matches('.').into()).collect();
         let filter = FilterOptions {
-            exts,
+            exts: self.exts.clone(),
             only: if self.filter.is_empty() { None } else { Some(set(&self.filter)?) },
             ignore: set(&self.ignore)?,
             vcs_ignore: !self.no_vcs_ignore,

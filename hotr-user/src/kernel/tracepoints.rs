@@ -88,7 +88,7 @@ pub fn attach(
         }
         return Vec::new();
     }
-    let mut events = Vec::new();
+    let mut tier = Attaching { ebpf, kernel, manner, events: Vec::new() };
     for traced in [Hook::SysExit, Hook::Dirty, Hook::UringTrace] {
         let mut waiting: Vec<&mut PlannedHook> =
             plan.iter_mut().filter(|row| row.tier.is_none() && stand_in(row.hook) == Some(traced)).collect();
@@ -97,9 +97,9 @@ pub fn attach(
             continue;
         }
         let (function, outcome): (&'static str, _) = match traced {
-            Hook::Dirty => (DIRTY, attach_programs(ebpf, kernel, &with_copies(DIRTY_PROGRAMS, manner))),
-            Hook::UringTrace => (URING, attach_uring(ebpf, kernel, manner, &mut events)),
-            _ => (SYS_EXIT, attach_exit(ebpf, kernel, manner, &mut events)),
+            Hook::Dirty => (DIRTY, tier.programs(&with_copies(DIRTY_PROGRAMS, manner))),
+            Hook::UringTrace => (URING, tier.uring()),
+            _ => (SYS_EXIT, tier.exit()),
         };
         for row in &mut waiting {
             match &outcome {
@@ -119,54 +119,88 @@ pub fn attach(
     if plan.iter().any(|row| row.hook == Hook::Unlink && row.tier == Some(Tier::Tracepoint)) {
         for (name, tracepoint) in with_copies(VICTIM_PROGRAMS, manner) {
             // Without them a removed file is reported without its number and type.
-            let _ = attach_program(ebpf, kernel, name, tracepoint);
+            let _ = tier.program(name, tracepoint);
         }
     }
-    events
+    tier.events
 }
 
-/// The programs on `sys_exit`: where they could be preempted by way of perf, unless that cannot be had.
-fn attach_exit(
-    ebpf: &mut Ebpf,
-    kernel: &KernelTypes,
+/// The tier while it is being attached.
+struct Attaching<'a> {
+    ebpf: &'a mut Ebpf,
+    kernel: &'a KernelTypes,
     manner: Manner,
-    events: &mut Vec<OwnedFd>,
-) -> Result<(), String> {
-    if goes_by_perf(kernel, manner)
-        && let Ok(event) = attach_exit_by_perf(ebpf, kernel)
-    {
-        events.push(event);
-        return Ok(());
+    /// The perf events that programs hang on.
+    events: Vec<OwnedFd>,
+}
+
+impl Attaching<'_> {
+    /// The programs on `sys_exit`: where they could be preempted by way of perf, unless that cannot be had.
+    fn exit(&mut self) -> Result<(), String> {
+        if goes_by_perf(self.kernel, self.manner) && self.exit_by_perf().is_ok() {
+            return Ok(());
+        }
+        self.load_classes("CLASS_PROGRAMS", CLASS_PROGRAMS)?;
+        self.programs(EXIT_PROGRAMS)
     }
-    load_classes(ebpf, kernel, "CLASS_PROGRAMS", CLASS_PROGRAMS)?;
-    attach_programs(ebpf, kernel, EXIT_PROGRAMS)
-}
 
-fn attach_exit_by_perf(ebpf: &mut Ebpf, kernel: &KernelTypes) -> Result<OwnedFd, String> {
-    load_classes(ebpf, kernel, "PERF_CLASSES", PERF_CLASS_PROGRAMS)?;
-    attach_by_perf(ebpf, kernel, PERF_EXIT, "raw_syscalls/sys_exit")
-}
-
-fn attach_uring(
-    ebpf: &mut Ebpf,
-    kernel: &KernelTypes,
-    manner: Manner,
-    events: &mut Vec<OwnedFd>,
-) -> Result<(), String> {
-    if goes_by_perf(kernel, manner)
-        && tells_request(kernel)
-        && let Ok(event) = attach_by_perf(ebpf, kernel, PERF_URING, "io_uring/io_uring_complete")
-    {
-        events.push(event);
-        return Ok(());
+    fn exit_by_perf(&mut self) -> Result<(), String> {
+        self.load_classes("PERF_CLASSES", PERF_CLASS_PROGRAMS)?;
+        self.by_perf(PERF_EXIT, "raw_syscalls/sys_exit")
     }
-    attach_programs(ebpf, kernel, uring_programs(kernel))
-}
 
-fn attach_by_perf(ebpf: &mut Ebpf, kernel: &KernelTypes, name: &str, event: &str) -> Result<OwnedFd, String> {
-    let descriptor = loaded(ebpf, kernel, name, "").map_err(|error| chain(&error))?;
-    let events = Events::open().map_err(|error| format!("open tracefs: {error}"))?;
-    events.attach(event, descriptor.as_fd()).map_err(|error| error.to_string())
+    /// The programs on io_uring's completions.
+    fn uring(&mut self) -> Result<(), String> {
+        if goes_by_perf(self.kernel, self.manner)
+            && tells_request(self.kernel)
+            && self.by_perf(PERF_URING, "io_uring/io_uring_complete").is_ok()
+        {
+            return Ok(());
+        }
+        self.programs(uring_programs(self.kernel))
+    }
+
+    fn by_perf(&mut self, name: &str, event: &str) -> Result<(), String> {
+        let descriptor = self.loaded(name, "").map_err(|error| chain(&error))?;
+        let events = Events::open().map_err(|error| format!("open tracefs: {error}"))?;
+        self.events.push(events.attach(event, descriptor.as_fd()).map_err(|error| error.to_string())?);
+        Ok(())
+    }
+
+    fn load_classes(&mut self, map: &str, programs: &[(Class, &str)]) -> Result<(), String> {
+        for &(class, name) in programs {
+            let descriptor = self.loaded(name, SYS_EXIT).map_err(|error| chain(&error))?;
+            let map = self.ebpf.map_mut(map).ok_or_else(|| format!("the object has no map {map}"))?;
+            let mut classes: ProgramArray<&mut MapData> = map.try_into().map_err(|error| chain(&error))?;
+            classes.set(class as u32, &descriptor, 0).map_err(|error| chain(&error))?;
+        }
+        Ok(())
+    }
+
+    fn programs(&mut self, programs: &[(&str, &str)]) -> Result<(), String> {
+        if programs.is_empty() {
+            return Err("this kernel's tracepoint does not tell which request ended".to_owned());
+        }
+        for (name, tracepoint) in programs {
+            self.program(name, tracepoint).map_err(|error| chain(&error))?;
+        }
+        Ok(())
+    }
+
+    fn program(&mut self, name: &str, tracepoint: &str) -> Result<(), ProgramError> {
+        self.loaded(name, tracepoint)?;
+        let program: &mut BtfTracePoint =
+            self.ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
+        program.attach()?;
+        Ok(())
+    }
+
+    /// A program, loaded for a tracepoint unless it has been.
+    fn loaded(&mut self, name: &str, tracepoint: &str) -> Result<ProgramFd, ProgramError> {
+        let program = self.ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
+        preload::load(program, tracepoint, self.kernel)?;
+        Ok(program.fd()?.try_clone()?)
+    }
 }
 
 /// Whether programs on `sys_exit` and `io_uring_complete` go by way of perf, which costs more where it is not needed.
@@ -269,33 +303,6 @@ const PERF_CLASS_PROGRAMS: &[(Class, &str)] = &[
     (Class::Bind, "perf_path"),
 ];
 
-fn load_classes(
-    ebpf: &mut Ebpf,
-    kernel: &KernelTypes,
-    map: &str,
-    programs: &[(Class, &str)],
-) -> Result<(), String> {
-    for &(class, name) in programs {
-        let descriptor = loaded(ebpf, kernel, name, SYS_EXIT).map_err(|error| chain(&error))?;
-        let map = ebpf.map_mut(map).ok_or_else(|| format!("the object has no map {map}"))?;
-        let mut classes: ProgramArray<&mut MapData> = map.try_into().map_err(|error| chain(&error))?;
-        classes.set(class as u32, &descriptor, 0).map_err(|error| chain(&error))?;
-    }
-    Ok(())
-}
-
-/// A program, loaded for a tracepoint unless it has been.
-fn loaded(
-    ebpf: &mut Ebpf,
-    kernel: &KernelTypes,
-    name: &str,
-    tracepoint: &str,
-) -> Result<ProgramFd, ProgramError> {
-    let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
-    preload::load(program, tracepoint, kernel)?;
-    Ok(program.fd()?.try_clone()?)
-}
-
 /// The programs that see io_uring's completions on this kernel, and their tracepoints.
 fn uring_programs(kernel: &KernelTypes) -> &'static [(&'static str, &'static str)] {
     match completion(kernel) {
@@ -305,26 +312,4 @@ fn uring_programs(kernel: &KernelTypes) -> &'static [(&'static str, &'static str
         }
         None => &[],
     }
-}
-
-fn attach_programs(ebpf: &mut Ebpf, kernel: &KernelTypes, programs: &[(&str, &str)]) -> Result<(), String> {
-    if programs.is_empty() {
-        return Err("this kernel's tracepoint does not tell which request ended".to_owned());
-    }
-    for (name, tracepoint) in programs {
-        attach_program(ebpf, kernel, name, tracepoint).map_err(|error| chain(&error))?;
-    }
-    Ok(())
-}
-
-fn attach_program(
-    ebpf: &mut Ebpf,
-    kernel: &KernelTypes,
-    name: &str,
-    tracepoint: &str,
-) -> Result<(), ProgramError> {
-    loaded(ebpf, kernel, name, tracepoint)?;
-    let program: &mut BtfTracePoint = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
-    program.attach()?;
-    Ok(())
 }

@@ -164,3 +164,9 @@ fn we_are_who_we_are() {
         Some(std::env::current_exe().unwrap().as_path())
     );
 }
+
+#[test]
+fn task_names_are_cut_as_the_kernel_cuts_them() {
+    assert_eq!(kept_of(OsStr::new("vim")), b"vim");
+    assert_eq!(kept_of(OsStr::new("a-name-of-17-byte")), b"a-name-of-17-by");
+}

@@ -23,10 +23,10 @@ use std::time::{Duration, Instant};
 use globset::GlobSet;
 
 use self::attr::Attr;
-use self::moves::Findings;
+use self::moves::{Findings, Touched};
 use self::scan::Task;
 use self::tree::{Base, Body, Dir, NONE, TOP, Tree};
-use crate::source::difference::Difference;
+use crate::source::difference::{Difference, Kind};
 
 pub use pace::Progress;
 
@@ -143,6 +143,22 @@ impl Poller {
         let mut findings = Findings::default();
         let tasks = roots::look(&mut self.tree, &mut findings, None);
         Ok(self.round(begin, findings, (tasks, true), cancel, progress))
+    }
+
+    /// Files of which the last look says that they changed after one inode time and not after another, in nanoseconds since
+    /// 1970: what a first look, which has nothing to compare with, can tell. Names that went leave nothing behind.
+    pub fn changed_between(&mut self, after_ns: i64, until_ns: i64) -> Vec<Difference> {
+        let mut findings = Findings::default();
+        for id in 0..u32::try_from(self.tree.dirs.len()).unwrap_or(u32::MAX) {
+            for (slot, name_at, _) in self.tree.dir(id).body.names() {
+                let attr = self.tree.attr(id, slot);
+                if attr.ctime > after_ns && attr.ctime <= until_ns && !attr.is_dir() {
+                    let kind = if attr.mtime > after_ns { Kind::Content } else { Kind::Attrib };
+                    findings.touched.push(Touched { dir: id, slot, name_at, kind });
+                }
+            }
+        }
+        moves::resolve(&mut self.tree, &mut findings)
     }
 
     /// Compares these directories alone, and what is new below them; for any other path, the nearest known directory

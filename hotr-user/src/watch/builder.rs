@@ -3,6 +3,7 @@
 //! In: paths. Out: [`Batch`]es, one for each save. The channels run on a thread of their own, so the stream can be
 //! polled by any executor.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,11 +14,11 @@ use globset::GlobSet;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::feed::{Fed, Feed};
-use super::filter::FilterOptions;
+use super::filter::{FilterOptions, VCS_DIRS};
 use super::poller::Polling;
 use super::{WatchOptions, no_thread};
 use crate::error::Error;
-use crate::options::{Channels, TierChoice, TraceOptions};
+use crate::options::{Channels, TierChoice, TraceOptions, patterns};
 use crate::pipeline::confirm::{ConfirmOptions, Confirmed, HashKind};
 
 /// Batches that wait to be taken before the next one is looked at.
@@ -40,9 +41,45 @@ pub type Batch = Vec<Confirmed>;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// Together with a value that follows a file:
+///
+/// ```
+/// use hotr_user::reload::Live;
+/// use hotr_user::watch::Builder;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = std::env::temp_dir().join(format!("hotr-builder-{}", std::process::id()));
+/// # std::fs::create_dir(&dir)?;
+/// let file = dir.join("port");
+/// std::fs::write(&file, "8080")?;
+/// let path = file.clone();
+/// let port = Live::new(move || -> Result<u16, String> {
+///     let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
+///     text.trim().parse().map_err(|_| format!("{text:?} is not a port"))
+/// })?;
+/// let mut changes = Builder::new(&dir).ignore(["*.log"]).start()?;
+///
+/// std::fs::write(&file, "9090")?;
+/// while *port.get() != 9090 {
+///     // One batch for each save.
+///     let Some(batch) = changes.next_blocking() else { break };
+///     assert_eq!(batch?[0].path, file);
+///     // What cannot be loaded is not put in place.
+///     if let Err(why) = port.reload() {
+///         eprintln!("{why}");
+///     }
+/// }
+/// assert_eq!(*port.get(), 9090);
+/// # std::fs::remove_dir_all(&dir)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Builder {
     options: WatchOptions,
+    only: Vec<String>,
+    ignore: Vec<String>,
 }
 
 impl Builder {
@@ -73,6 +110,8 @@ impl Builder {
                 whole_baseline: false,
                 polling: Polling::default(),
             },
+            only: Vec::new(),
+            ignore: Vec::new(),
         }
     }
 
@@ -87,6 +126,48 @@ impl Builder {
     #[must_use]
     pub fn extensions<S: AsRef<str>>(mut self, exts: impl IntoIterator<Item = S>) -> Self {
         self.options.filter.exts = exts.into_iter().map(|ext| ext.as_ref().into()).collect();
+        self
+    }
+
+    /// Only files that match one of these patterns, as in `.gitignore`; with [`Self::extensions`], either is enough.
+    #[must_use]
+    pub fn only<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
+        self.only.extend(patterns.into_iter().map(Into::into));
+        self
+    }
+
+    /// Nothing that matches one of these patterns, as in `.gitignore`.
+    #[must_use]
+    pub fn ignore<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
+        self.ignore.extend(patterns.into_iter().map(Into::into));
+        self
+    }
+
+    /// Whether to keep to `.gitignore` files and not to look into `.git` and its like; yes by default.
+    #[must_use]
+    pub fn vcs_ignore(mut self, vcs_ignore: bool) -> Self {
+        self.options.filter.vcs_ignore = vcs_ignore;
+        self
+    }
+
+    /// Whether to leave out what editors leave behind, and the staging names of Kubernetes; yes by default.
+    #[must_use]
+    pub fn default_ignore(mut self, default_ignore: bool) -> Self {
+        self.options.filter.default_ignore = default_ignore;
+        self
+    }
+
+    /// Whether to watch all that is below the directories, or what is in them alone; all by default.
+    #[must_use]
+    pub fn recursive(mut self, recursive: bool) -> Self {
+        self.options.trace.recursive = recursive;
+        self
+    }
+
+    /// Which kind of eBPF programs to use; for each hook the best by default.
+    #[must_use]
+    pub fn tier(mut self, tier: TierChoice) -> Self {
+        self.options.trace.tier = tier;
         self
     }
 
@@ -118,11 +199,42 @@ impl Builder {
         self
     }
 
+    /// For how long a batch is held at most, while changes go on or a file of it is open for writing; 5 s by default.
+    #[must_use]
+    pub fn settle_max(mut self, settle_max: Duration) -> Self {
+        self.options.settle_max = settle_max;
+        self
+    }
+
+    /// Larger files, in bytes, are compared by size and modification time; 64 MiB by default.
+    #[must_use]
+    pub fn hash_limit(mut self, bytes: u64) -> Self {
+        self.options.confirm.hash_limit = bytes;
+        self
+    }
+
+    /// Of so many files the content is remembered; 40,000 by default. One that was forgotten counts as changed.
+    #[must_use]
+    pub fn hash_entries(mut self, entries: NonZeroUsize) -> Self {
+        self.options.confirm.entries = entries;
+        self
+    }
+
     /// Starts the channels; when this returns, no change is missed any more.
     ///
     /// # Errors
-    /// When a path cannot be watched, or no channel can run.
-    pub fn start(self) -> Result<Changes, Error> {
+    /// When a path cannot be watched, a pattern makes no sense, or no channel can run.
+    pub fn start(mut self) -> Result<Changes, Error> {
+        let filter = &mut self.options.filter;
+        filter.ignore = set(&self.ignore)?;
+        filter.only = if self.only.is_empty() { None } else { Some(set(&self.only)?) };
+        // Whole directories that do not matter are not watched at all.
+        self.options.trace.exclude = if filter.vcs_ignore {
+            let vcs = VCS_DIRS.iter().map(|dir| (*dir).to_owned());
+            set(&self.ignore.iter().cloned().chain(vcs).collect::<Vec<_>>())?
+        } else {
+            filter.ignore.clone()
+        };
         let (batches, receiver) = channel(QUEUE);
         let (started, ready) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -143,6 +255,15 @@ impl Builder {
         ready.recv().map_err(|_| no_thread(std::io::ErrorKind::Other.into()))??;
         Ok(Changes { batches: receiver })
     }
+}
+
+fn set(all: &[String]) -> Result<GlobSet, Error> {
+    if let Some((pattern, cause)) =
+        all.iter().find_map(|one| patterns([one.as_str()]).err().map(|cause| (one, cause)))
+    {
+        return Err(Error::Pattern { pattern: pattern.clone(), cause });
+    }
+    patterns(all.iter().map(String::as_str)).map_err(|cause| Error::Pattern { pattern: all.join(" "), cause })
 }
 
 fn absolute(path: &Path) -> PathBuf {

@@ -4,7 +4,7 @@
 //! the content of a file, nor for a disk: it reads channels and makes heartbeats while a large file is read here. What
 //! is told meanwhile is the next batch, and that is not begun before this one is answered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -303,7 +303,7 @@ impl Work {
                 None => nothing.push(path.clone()),
             }
         }
-        let gone: Vec<PathBuf> = batch
+        let gone: HashSet<PathBuf> = batch
             .iter()
             .filter(|change| change.kind == Kind::Removed)
             .map(|change| change.path.clone())

@@ -76,7 +76,8 @@ impl Feed {
         let filter = PathFilter::new(options.filter.clone(), options.trace.paths.clone());
         let content = Content::start(&options, filter.clone(), rollback)?;
         content.order(Job::Begin { since_ns });
-        let guard = Guard::start(&mut session, &options.trace, &options.polling, &mut reports).await;
+        let guard =
+            Guard::start(&mut session, &options.trace, &options.polling, since_ns, &mut reports).await;
         let mut feed = Self {
             filter,
             options,
@@ -226,7 +227,11 @@ impl Feed {
             if is_dir && change.op != Op::Attrib {
                 self.pending.dirs.push(path.clone());
             }
-            self.pending.touch(path, change, i == 0);
+            // A directory that came or went is nothing but the files it brought or took. What was exchanged may have
+            // left a file at its name.
+            if !(is_dir && matches!(change.op, Op::Create | Op::Remove)) {
+                self.pending.touch(path, change, i == 0);
+            }
         }
         if any {
             self.wait(self.options.debounce.saturating_sub(age(change)));

@@ -39,6 +39,11 @@ pub struct PathFilter {
     rules: HashMap<PathBuf, Option<Gitignore>>,
 }
 
+/// Whether a name ends with a dot and an extension, which may have dots itself (`tar.gz`).
+fn has_extension(name: &[u8], ext: &[u8]) -> bool {
+    name.strip_suffix(ext).and_then(|rest| rest.strip_suffix(b".")).is_some_and(|stem| !stem.is_empty())
+}
+
 impl PathFilter {
     /// For paths below these roots.
     #[must_use]
@@ -67,7 +72,10 @@ impl PathFilter {
 
     fn is_chosen(&self, relative: &Path) -> bool {
         let options = &self.options;
-        let by_ext = || relative.extension().is_some_and(|ext| options.exts.iter().any(|one| one == ext));
+        let by_ext = || {
+            let name = relative.file_name().unwrap_or_default();
+            options.exts.iter().any(|ext| has_extension(name.as_bytes(), ext.as_bytes()))
+        };
         let by_glob = || options.only.as_ref().is_some_and(|only| only.is_match(relative));
         if options.exts.is_empty() && options.only.is_none() {
             return true;

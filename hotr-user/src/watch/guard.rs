@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::event::{Change, Channel, FileType, Missed, Op};
 use crate::options::TraceOptions;
 use crate::report::{ChannelInfo, ChannelState, Report};
+use crate::source::difference::Difference;
 use crate::source::mono_ns;
 use crate::source::poll::{Audit, PollOptions};
 use crate::trace::Session;
@@ -61,12 +62,13 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Starts the poller; the channels must listen already. Completes the report `ready`. Where no channel hears all,
+    /// Starts the poller; the channels listen since the inode time `since_ns`. Completes the report `ready`. Where no channel hears all,
     /// this waits until the trees are known: what changed before that, no audit would find.
     pub(super) async fn start(
         session: &mut Session,
         trace: &TraceOptions,
         polling: &Polling,
+        since_ns: i64,
         reports: &mut [Report],
     ) -> Self {
         let mut guard = Self {
@@ -94,7 +96,7 @@ impl Guard {
                 budget: Some(polling.budget),
                 ..PollOptions::default()
             };
-            match Handle::start(trace.paths.clone(), options, polling.scanning.clone()) {
+            match Handle::start(trace.paths.clone(), since_ns, options, polling.scanning.clone()) {
                 Ok(handle) => guard.poller = Some(handle),
                 Err(error) => off = Some(format!("its thread cannot be started: {error}")),
             }
@@ -251,7 +253,12 @@ impl Guard {
         let mut found = Found::default();
         match self.arrived.take() {
             None => {}
-            Some(News::Known) => self.is_known = true,
+            Some(News::Known(differences)) => {
+                self.is_known = true;
+                // No later look finds what this one has seen already.
+                self.compare(differences, filter, &mut found);
+                self.unjudged = self.unjudged.take().filter(|(_, open)| !open.is_empty());
+            }
             Some(News::Failed(why)) => {
                 self.poller = None;
                 self.is_known = false;
@@ -276,10 +283,17 @@ impl Guard {
 
     fn audited(&mut self, audit: Audit, filter: &mut PathFilter, found: &mut Found) {
         self.auditing = false;
+        self.compare(audit.differences, filter, found);
+        let reports = self.arbiter.audit_ends(now(), audit.cpu);
+        self.tell(reports);
+    }
+
+    /// Takes what no channel has told yet; they get some time to do so.
+    fn compare(&mut self, differences: Vec<Difference>, filter: &mut PathFilter, found: &mut Found) {
         let level = self.arbiter.level();
         let moment = SystemTime::now();
         let mut open = Vec::new();
-        for difference in audit.differences {
+        for difference in differences {
             let change = difference.into_change(Channel::Poll, moment);
             let is_dir = change.file_type == Some(FileType::Dir);
             // A directory's times change with its names, which are told by themselves.
@@ -297,8 +311,6 @@ impl Guard {
             found.touched.extend(open.iter().cloned());
         }
         self.unjudged = Some((Instant::now() + GRACE, open));
-        let reports = self.arbiter.audit_ends(now(), audit.cpu);
-        self.tell(reports);
     }
 
     fn judge(&mut self, found: &mut Found) {

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::source::difference::Difference;
+use crate::source::inode_clock_ns;
 use crate::source::poll::{Audit, PollOptions, Poller, Progress};
 
 /// Whether and how the trees are looked at beside the event channels.
@@ -44,8 +46,8 @@ pub struct Scanning {
 /// What the thread has done.
 #[derive(Debug)]
 pub(super) enum News {
-    /// The trees are known.
-    Known,
+    /// The trees are known; these files changed after the channels had begun to listen.
+    Known(Vec<Difference>),
     /// Why they cannot be.
     Failed(String),
     /// An audit ended.
@@ -61,16 +63,17 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    /// Starts to read the trees.
+    /// Starts to read the trees. After `since_ns`, an inode time, the channels listen.
     pub(super) fn start(
         roots: Vec<PathBuf>,
+        since_ns: i64,
         options: PollOptions,
         scanning: Arc<Scanning>,
     ) -> std::io::Result<Self> {
         let (orders, inbox) = channel();
         let (outbox, news) = unbounded_channel();
         let cancel = Arc::new(AtomicBool::new(false));
-        let work = Work { options, scanning, cancel: Arc::clone(&cancel) };
+        let work = Work { options, since_ns, scanning, cancel: Arc::clone(&cancel) };
         let thread = std::thread::Builder::new()
             .name("hotr-poller".to_owned())
             .spawn(move || work.run(&roots, &inbox, &outbox))?;
@@ -98,13 +101,14 @@ impl Drop for Handle {
 
 struct Work {
     options: PollOptions,
+    since_ns: i64,
     scanning: Arc<Scanning>,
     cancel: Arc<AtomicBool>,
 }
 
 impl Work {
     fn run(self, roots: &[PathBuf], inbox: &Receiver<bool>, outbox: &UnboundedSender<News>) {
-        let Self { options, scanning, cancel } = self;
+        let Self { options, since_ns, scanning, cancel } = self;
         let (budget, idle) = (options.budget, options.idle);
         let scan = Scan::begins(&scanning);
         // Until the trees are known no audit can find anything: at idle priority, but without a budget.
@@ -119,7 +123,9 @@ impl Work {
             Ok(poller) => poller,
             Err(error) => return drop(outbox.send(News::Failed(error.to_string()))),
         };
-        if outbox.send(News::Known).is_err() {
+        // Where the clock was set back, files have times that are yet to come.
+        let differences = poller.changed_between(since_ns, inode_clock_ns());
+        if outbox.send(News::Known(differences)).is_err() {
             return;
         }
         while let Ok(fast) = inbox.recv() {

@@ -11,9 +11,12 @@ use std::process::ExitStatus;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::ReloadOptions;
+use super::echo::Echo;
+use super::order::Order;
 use crate::action::check::Failure;
 use crate::action::emit::{Emitted, emit};
 use crate::action::group::{self, Group, Stdin};
@@ -30,18 +33,13 @@ const LIVED: Duration = Duration::from_secs(10);
 const HEALTHS: usize = 6;
 const FLAPS: usize = 2;
 
-/// What to reload for.
-#[derive(Clone, Debug)]
-pub(super) struct Order {
-    pub(super) trigger: Trigger,
-    pub(super) changes: Vec<Confirmed>,
-}
-
 /// What became of it.
 #[derive(Debug)]
 pub(super) enum News {
     Report(Box<Reload>),
     Say(String),
+    /// Clear the terminal, and say when that is done.
+    Clear(oneshot::Sender<()>),
     /// Reloaded and well: this is good content.
     Good(Vec<Confirmed>),
     /// Not reloaded, or not well.
@@ -63,6 +61,7 @@ pub(super) struct Worker {
     backoff: Duration,
     again_at: Option<Instant>,
     healths: VecDeque<bool>,
+    echo: Echo,
 }
 
 /// A command that is to go on running.
@@ -107,6 +106,7 @@ impl Worker {
             backoff: FIRST_BACKOFF,
             again_at: None,
             healths: VecDeque::new(),
+            echo: Echo::default(),
         }
     }
 
@@ -210,11 +210,7 @@ impl Worker {
 
     fn queue(&mut self, order: Order) {
         match &mut self.pending {
-            Some(pending) => {
-                // What changed twice is told once, as it is now.
-                pending.changes.retain(|old| order.changes.iter().all(|new| new.path != old.path));
-                pending.changes.extend(order.changes);
-            }
+            Some(pending) => pending.merge(order),
             None => self.pending = Some(order),
         }
     }
@@ -228,12 +224,16 @@ impl Worker {
         }
         self.seq += 1;
         let begun = Instant::now();
+        if let Some(text) = self.echo.begins(&order, begun) {
+            self.say(text);
+        }
         self.report(&order, ReloadState::Started, None, None);
         let ended = self.steps(&order).await;
         let Some(ended) = ended else { return };
         let is_good = ended.state == ReloadState::Done;
         let is_bad = matches!(ended.state, ReloadState::Failed | ReloadState::Unhealthy);
         self.report(&order, ended.state, Some(begun.elapsed()), Some(ended));
+        self.echo.ended(&order, Instant::now());
         if is_good {
             self.tell(News::Good(order.changes));
         } else {
@@ -284,7 +284,10 @@ impl Worker {
             self.meanwhile(sleep(self.options.delay)).await?;
         }
         if self.options.clear {
-            self.say("\x1bc");
+            // Not after the command has begun to write.
+            let (done, cleared) = oneshot::channel();
+            self.tell(News::Clear(done));
+            let _ = self.meanwhile(cleared).await?;
         }
         let env = emitted.env.clone();
         let ended = self.act(emitted).await?;
@@ -305,7 +308,7 @@ impl Worker {
     async fn act(&mut self, emitted: Emitted) -> Option<Ended> {
         match self.options.action.clone() {
             Action::Report => Some(Ended::new(ReloadState::Done, None, None)),
-            Action::Signal(target, signal) => Some(match target.send(signal) {
+            Action::Signal(target, signal) => Some(match self.meanwhile(target.send_aside(signal)).await? {
                 Ok(_) => Ended::new(ReloadState::Done, None, None),
                 Err(why) => Ended::failed(why),
             }),
@@ -351,9 +354,7 @@ impl Worker {
             };
             match self.options.busy {
                 Busy::Queue => self.queue(order),
-                Busy::DoNothing => {
-                    self.say(dropped(order.changes.len()));
-                }
+                Busy::DoNothing => self.say(order.dropped()),
                 Busy::Signal => group.signal(self.options.stop.signal),
                 Busy::Restart => {
                     self.queue(order);
@@ -366,13 +367,6 @@ impl Worker {
                 }
             }
         }
-    }
-}
-
-fn dropped(changes: usize) -> String {
-    match changes {
-        0 | 1 => "a change came while the command runs: dropped".to_owned(),
-        many => format!("{many} changes came while the command runs: dropped"),
     }
 }
 

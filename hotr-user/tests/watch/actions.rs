@@ -119,14 +119,16 @@ fn a_running_service_gets_a_signal() {
         got.display(),
         pid_file.display()
     );
-    let script = scratch.script("hotr-svc", &body);
+    // Longer than what the kernel keeps of it.
+    let name = "hotr-svc-of-a-long-name";
+    let script = scratch.script(name, &body);
     // Not by HUP: under nohup a shell cannot trap it.
     let mut service = Command::new(&script).stdin(Stdio::null()).spawn().unwrap();
     until("it runs", || !text(&pid_file).is_empty());
     let pid = service.id().to_string();
     let by_file = pid_file.to_str().unwrap();
     // By its name last: a child of the shell has that name too until it is `sleep`, and may be hit as well.
-    for target in [["--pid-file", by_file], ["--pid", &pid], ["--comm", "hotr-svc"]] {
+    for target in [["--pid-file", by_file], ["--pid", &pid], ["--comm", name]] {
         let before = text(&got).lines().count();
         let mut watch = Watch::start(&["-s", "USR1", target[0], target[1]], &scratch.w(), &[]);
         fs::write(&conf, format!("for {target:?}")).unwrap();
@@ -136,6 +138,16 @@ fn a_running_service_gets_a_signal() {
     }
     service.kill().unwrap();
     service.wait().unwrap();
+}
+
+#[test]
+fn a_command_that_changes_what_it_is_run_for_is_told() {
+    let scratch = Scratch::new("echo");
+    let stamp = scratch.file("stamp", "");
+    let script = scratch.script("run", &format!("echo >> {}", stamp.display()));
+    let watch = Watch::start(&["-d", "10ms"], &scratch.w(), &[&script]);
+    watch.until_said(&format!("10 reloads in a row were for {}", stamp.display()));
+    watch.end();
 }
 
 #[test]

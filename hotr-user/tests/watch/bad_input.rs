@@ -94,6 +94,30 @@ fn a_process_of_another_user_is_refused() {
 }
 
 #[test]
+fn a_process_that_may_not_be_signalled() {
+    if !root() {
+        return;
+    }
+    let scratch = Scratch::new("not-allowed");
+    let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
+    let conf = scratch.file("conf", "1");
+    let copy = scratch.0.join("hotr");
+    fs::copy(HOTR, &copy).unwrap();
+    let mut hotr = Command::new(copy);
+    hotr.args(["watch", "--json", "-s", "HUP", "--pid", &other.id().to_string()]).arg(scratch.w());
+    hotr.uid(65534).gid(65534);
+    let mut watch = Watch::spawn(hotr, &scratch.w());
+    fs::write(&conf, "2").unwrap();
+    let line = watch.reload("failed");
+    let why = line["why"].as_str().unwrap();
+    assert!(why.contains("it belongs to user 0; run hotr as that user or as root"), "{line}");
+    assert!(other.try_wait().unwrap().is_none(), "it was not signalled");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    watch.end();
+}
+
+#[test]
 fn a_recycled_pid_is_not_hit() {
     let scratch = Scratch::new("recycled");
     let mut service = Command::new("sleep").arg("1000").spawn().unwrap();
@@ -180,6 +204,28 @@ fn wrong_command_lines() {
         (&["watch", "--rollback", "--", "true"], "--health"),
         (&["watch", "--validate", "'open", "--", "true"], "a quote is open"),
         (&["watch", "-s", "NONSENSE", "--pid", "1"], "is not a signal"),
+        (&["watch", "-s", "HUP", "--comm", ""], "'--comm <NAME>': it is empty"),
+        (&["watch", "-s", "HUP", "--unit", ""], "'--unit <UNIT>': it is empty"),
+        (&["watch", "-s", "HUP", "--pid", "0"], "0 is not in 1.."),
+        (&["watch", "-s", "HUP", "--pid", "1", "--unit", "x"], "cannot be used with"),
+        (&["watch", "--", ""], "has an empty name"),
+        (&["watch", "--shell=", "--", "true"], "'--shell[=<SHELL>]': it is empty"),
+        (&["watch", "--validate", "", "--", "true"], "nothing is there"),
+        (&["watch", "--health", "''", "--", "true"], "nothing is there"),
+        (&["watch", "-e", "toml,"], "it is empty; write it as toml"),
+        (&["watch", "-f", ""], "an empty pattern matches nothing"),
+        (&["watch", "-E", "=x", "--", "true"], "write it as KEY=VALUE"),
+        (&["watch", "-d", "5"], "a unit is needed, as in 5s"),
+        (&["watch", "--hash", "md5"], "possible values: sha256, blake3"),
+        (&["watch", "--hash-limit", "64MB"], "write it as 512, 64K, 64M or 1G"),
+        (&["watch", "--hash-entries", "0"], "'--hash-entries <COUNT>'"),
+        (&["watch", "--poll=1ms"], "less than 100ms"),
+        (&["watch", "--poll-budget", "0%"], "above 0% and at most 100%"),
+        (&["watch", "--poll", "--no-poll"], "cannot be used with"),
+        (&["watch", "-r", "-o", "queue", "--", "true"], "cannot be used with"),
+        (&["watch", "-q", "-v"], "cannot be used with"),
+        (&["watch", "--backup-dir", "/tmp", "--", "true"], "--rollback"),
+        (&["watch", "--tier", "kprobe", "--channels", "inotify"], "--channels leaves ebpf out"),
     ] {
         let output = Command::new(HOTR).args(args).stdin(Stdio::null()).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();

@@ -76,6 +76,29 @@ fn a_unit_is_asked_for_its_main_process() {
     service.wait().unwrap();
 }
 
+/// systemctl waits for a service manager that does not answer.
+#[test]
+fn a_unit_that_is_waited_for_holds_nothing_back() {
+    let scratch = Scratch::new("slow-unit");
+    let (conf, gate) = (scratch.file("conf", "1"), scratch.0.join("gate"));
+    scratch.script(
+        "systemctl",
+        &format!("while [ ! -e {} ]; do sleep 0.02; done; echo no bus >&2", gate.display()),
+    );
+    let path = format!("{}:{}", scratch.0.display(), std::env::var("PATH").unwrap());
+    let mut hotr = Command::new(HOTR);
+    hotr.env("PATH", path).args(["watch", "--json", "-v", "-s", "USR1", "--unit", "app"]).arg(scratch.w());
+    let mut watch = Watch::spawn(hotr, &scratch.w());
+    fs::write(&conf, "2").unwrap();
+    watch.reload("started");
+    scratch.file("during", "x");
+    watch.wait("it is heard", |line| line["type"] == "change" && line["op"] == "create");
+    fs::write(&gate, "").unwrap();
+    let line = watch.reload("failed");
+    assert!(line["why"].as_str().unwrap().contains("systemctl said: no bus"), "{line}");
+    watch.end();
+}
+
 #[test]
 fn quiet_says_nothing_but_what_went_wrong() {
     let scratch = Scratch::new("quiet");

@@ -75,6 +75,16 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until what is changed from now on has a later time than what was changed before.
+pub(crate) fn next_tick() {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    until("the clock of inodes has moved on", || {
+        let coarse = clock_gettime(ClockId::RealtimeCoarse);
+        (coarse.tv_sec.unsigned_abs(), coarse.tv_nsec.unsigned_abs())
+            > (now.as_secs(), now.subsec_nanos().into())
+    });
+}
+
 /// Runs a program to its end; a missing one says what to install.
 pub(crate) fn tool(package: &str, program: &str, args: &[&str], dir: &Path) {
     let output = Command::new(program).args(args).current_dir(dir).stdin(Stdio::null()).output();
@@ -124,12 +134,7 @@ impl Watch {
 
     pub(crate) fn spawn(mut hotr: Command, path: &Path) -> Self {
         // A file that was made in the tick of the start is not taken as there before.
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        until("the clock of inodes has moved on", || {
-            let coarse = clock_gettime(ClockId::RealtimeCoarse);
-            (coarse.tv_sec.unsigned_abs(), coarse.tv_nsec.unsigned_abs())
-                > (now.as_secs(), now.subsec_nanos().into())
-        });
+        next_tick();
         hotr.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = hotr.spawn().unwrap();
         let (sender, lines) = channel();

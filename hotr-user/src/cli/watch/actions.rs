@@ -34,12 +34,12 @@ pub(super) struct ActionArgs {
     /// The process to signal: the one whose id this file holds
     #[arg(long, requires = "signal", group = "target", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pid_file: Option<PathBuf>,
-    /// The processes to signal: all of this task name
-    #[arg(long, requires = "signal", group = "target", value_name = "NAME")]
-    comm: Option<String>,
+    /// The processes to signal: all of this task name (its first 15 bytes count, as in the kernel)
+    #[arg(long, requires = "signal", group = "target", value_name = "NAME", value_parser = values::name())]
+    comm: Option<OsString>,
     /// The process to signal: the main process of this systemd unit
-    #[arg(long, requires = "signal", group = "target", value_name = "UNIT")]
-    unit: Option<String>,
+    #[arg(long, requires = "signal", group = "target", value_name = "UNIT", value_parser = values::name())]
+    unit: Option<OsString>,
     /// What changes do while the command runs
     #[arg(short, long, value_enum, value_name = "POLICY", default_value_t = OnBusy::Queue)]
     on_busy_update: OnBusy,
@@ -59,13 +59,13 @@ pub(super) struct ActionArgs {
     #[arg(short, long)]
     clear: bool,
     /// Run the commands by this shell: one string, with its own rules
-    #[arg(long, value_name = "SHELL", num_args = 0..=1, default_missing_value = "sh", require_equals = true)]
+    #[arg(long, value_name = "SHELL", num_args = 0..=1, default_missing_value = "sh", require_equals = true, value_parser = values::name())]
     shell: Option<OsString>,
     /// Run the commands without a shell, which is the default
     #[arg(short = 'n', conflicts_with = "shell")]
     no_shell: bool,
     /// A variable for the commands; repeatable
-    #[arg(short = 'E', long = "env", value_name = "KEY=VALUE", value_parser = values::variable)]
+    #[arg(short = 'E', long = "env", value_name = "KEY=VALUE", value_parser = values::variable())]
     env: Vec<(OsString, OsString)>,
     /// Where the commands run
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -168,6 +168,9 @@ impl ActionArgs {
             }
             return Ok(Action::Report);
         }
+        if command.first().is_some_and(|program| program.is_empty()) {
+            return usage("the command after -- has an empty name");
+        }
         let words = match &self.shell {
             None => command,
             Some(shell) => vec![shell.clone(), "-c".into(), command.join(OsStr::new(" "))],
@@ -192,14 +195,12 @@ impl ActionArgs {
         if let Some(shell) = &self.shell {
             return Ok(vec![shell.clone(), "-c".into(), text.to_owned()]);
         }
-        let words =
-            text.to_str().and_then(|text| shell_words::split(text).ok()).filter(|words| !words.is_empty());
-        let words = words.ok_or_else(|| {
-            Refused::Usage(format!(
-                "'{}' is no command: a quote is open, or nothing is there",
-                text.display()
-            ))
-        })?;
+        let refused = |why| Refused::Usage(format!("'{}' is no command: {why}", text.display()));
+        let utf8 = text.to_str().ok_or_else(|| refused("it is not UTF-8; put it into a script"))?;
+        let words = shell_words::split(utf8).map_err(|_| refused("a quote is open"))?;
+        if words.first().is_none_or(|program| program.is_empty()) {
+            return Err(refused("nothing is there"));
+        }
         Ok(words.into_iter().map(OsString::from).collect())
     }
 }

@@ -35,7 +35,8 @@ const STATS: u32 = 4;
 /// Offsets in `union bpf_attr` of a program load (include/uapi/linux/bpf.h).
 const LOG_LEVEL: u64 = 24;
 const NAME: u64 = 48;
-const LOG_SIZE: u32 = 4096;
+/// Some kernels note each call of a global function, whatever the level.
+const LOG_SIZE: u32 = 64 * 1024;
 /// Below the stack pointer, beyond what a signal handler could use meanwhile.
 const BELOW: u64 = 128 * 1024;
 

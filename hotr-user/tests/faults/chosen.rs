@@ -1,0 +1,95 @@
+//! What the options choose is told, and nothing else.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::place::Scratch;
+use super::run::{Run, changes, ebpf, path_of};
+
+/// Options that need no privilege.
+fn heard(options: &[&str], dir: &Path) -> Run {
+    Run::start(&[&["--channels", "inotify"], options].concat(), dir)
+}
+
+/// Operations and names, in order, of all that was told.
+fn told(lines: &[Value], dir: &Path) -> Vec<(String, String)> {
+    let name = |line: &Value| path_of(line).strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
+    changes(lines).map(|line| (line["op"].as_str().unwrap().to_owned(), name(line))).collect()
+}
+
+fn want(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    list.iter().map(|(op, name)| ((*op).to_owned(), (*name).to_owned())).collect()
+}
+
+#[test]
+fn only_these_operations() {
+    let scratch = Scratch::new("ops");
+    let dir = scratch.0.clone();
+    let mut run = heard(&["--op", "rename,remove"], &dir);
+    fs::write(dir.join("a"), "x").unwrap();
+    fs::rename(dir.join("a"), dir.join("b")).unwrap();
+    fs::remove_file(dir.join("b")).unwrap();
+    run.change("remove", &dir.join("b"));
+    assert_eq!(told(&run.end(), &dir), want(&[("rename", "b"), ("remove", "b")]));
+}
+
+#[test]
+fn paths_that_match_are_left_out() {
+    let scratch = Scratch::new("exclude");
+    let dir = scratch.0.clone();
+    fs::create_dir(dir.join("skip")).unwrap();
+    let mut run = heard(&["--op", "create", "--exclude", "skip", "--exclude", "*.tmp"], &dir);
+    for name in ["skip/a", "b.tmp", "c.tmpx", "end"] {
+        fs::write(dir.join(name), "").unwrap();
+    }
+    run.change("create", &dir.join("end"));
+    assert_eq!(told(&run.end(), &dir), want(&[("create", "c.tmpx"), ("create", "end")]));
+}
+
+#[test]
+fn only_the_named_directory() {
+    let scratch = Scratch::new("flat");
+    let dir = scratch.0.clone();
+    fs::create_dir(dir.join("sub")).unwrap();
+    let mut run = heard(&["--op", "create", "--no-recursive"], &dir);
+    fs::write(dir.join("sub/a"), "").unwrap();
+    fs::create_dir(dir.join("new")).unwrap();
+    fs::write(dir.join("new/a"), "").unwrap();
+    fs::write(dir.join("end"), "").unwrap();
+    run.change("create", &dir.join("end"));
+    assert_eq!(told(&run.end(), &dir), want(&[("create", "new"), ("create", "end")]));
+}
+
+/// Who wrote is known by eBPF alone.
+#[test]
+fn only_these_writers() {
+    if !ebpf() {
+        return;
+    }
+    let scratch = Scratch::new("writers");
+    let dir = scratch.0.clone();
+    // Longer than what the kernel keeps of it.
+    let other = dir.join("writer-of-a-long-name");
+    fs::copy("/bin/cp", &other).unwrap();
+    let touched = scratch.dir("d");
+    let by_comm = ["--channels", "ebpf", "--op", "create", "--comm", "writer-of-a-long-name"];
+    let own = std::process::id().to_string();
+    let by_pid = ["--channels", "ebpf", "--op", "create", "--pid", &own];
+    let mut runs = [Run::start(&by_comm, &touched), Run::start(&by_pid, &touched)];
+    fs::write(touched.join("by-test"), "").unwrap();
+    let status = Command::new(&other)
+        .args([Path::new("/dev/null"), &touched.join("by-other")])
+        .stdin(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    fs::write(touched.join("by-test-2"), "").unwrap();
+    runs[0].change("create", &touched.join("by-other"));
+    runs[1].change("create", &touched.join("by-test-2"));
+    let [by_comm, by_pid] = runs.map(|run| told(&run.end(), &touched));
+    assert_eq!(by_comm, want(&[("create", "by-other")]));
+    assert_eq!(by_pid, want(&[("create", "by-test"), ("create", "by-test-2")]));
+}
