@@ -7,7 +7,7 @@ use hotr_common::hook::Hook;
 
 use super::way::Way;
 use super::{Exit, is_watched, user_word};
-use crate::call::{Call, Known};
+use crate::call::{Call, Known, Second};
 use crate::change::{self, Target};
 use crate::kernel::{Probe, task};
 use crate::maps::{AIO_BATCH, Count, count_many};
@@ -118,7 +118,7 @@ pub extern "C" fn hotr_submitted(slot: u64) -> u64 {
         hook: Hook::SysExit,
         tier: call as u16,
         subject: null(),
-        second: null(),
+        second: Second::Is(null()),
         known: Known::NOTHING,
         ret: null(),
     };
