@@ -3,7 +3,7 @@
 //!
 //! `ops` does and describes, `session` runs hotr and puts barriers, `expect` compares, `exceptions` is the table of
 //! what is known to differ, `verdict` decides, `run` puts a
-//! run together, `render` writes the documentation. `faults` are what `hotr watch` has to bear in a guest: clocks that are
+//! run together, `render` writes the documentation. `roots` are what may become of a traced directory, `faults` what `hotr watch` has to bear in a guest: clocks that are
 //! set. `outside` cuts programs off by id, `aio` submits requests.
 
 pub mod aio;
@@ -16,6 +16,7 @@ pub mod ops;
 pub mod outside;
 pub mod place;
 pub mod render;
+pub mod roots;
 pub mod run;
 pub mod selftest;
 pub mod session;

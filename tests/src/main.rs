@@ -15,7 +15,7 @@ use hotr_tests::place::Place;
 use hotr_tests::run::{Outcome, Run};
 use hotr_tests::session::Deadlines;
 use hotr_tests::verdict::Verdict;
-use hotr_tests::{faults, render, selftest};
+use hotr_tests::{faults, render, roots, selftest};
 
 /// Kernel conformance matrix of hotr.
 #[derive(Parser)]
@@ -109,7 +109,7 @@ fn main() -> Result<ExitCode> {
         }
         Task::List => {
             ops::all().for_each(|op| println!("{}", op.id));
-            faults::names(None).for_each(|name| println!("{name}"));
+            faults::names(None).chain(roots::names(None)).for_each(|name| println!("{name}"));
             Ok(ExitCode::SUCCESS)
         }
         Task::Render { results, into } => run_render(&results, into.as_deref()),
@@ -138,22 +138,24 @@ fn run(dirs: &[(String, PathBuf)], tiers: &[String], what: &What, faulty: bool) 
     let exceptions = Exceptions::built_in()?;
     let filter = what.filter.as_deref();
     // A filter may choose faults alone.
-    let is_fault = faulty && filter.is_some() && faults::names(filter).next().is_some();
+    let is_fault =
+        faulty && filter.is_some() && faults::names(filter).chain(roots::names(filter)).next().is_some();
     let chosen = selected(filter).or_else(|error| if is_fault { Ok(Vec::new()) } else { Err(error) })?;
     let dirs = if chosen.is_empty() { &[] } else { dirs };
     let kernel = what.kernel.clone().unwrap_or_else(running_kernel);
     let mut file = File::create(&what.out).with_context(|| format!("make {}", what.out.display()))?;
     let mut outcomes: Vec<Outcome> = Vec::new();
+    let deadlines = Deadlines {
+        ready: Duration::from_secs(what.ready_deadline),
+        line: Duration::from_secs(what.line_deadline),
+    };
     for (fs, path) in dirs {
         for tier in tiers {
             let run = Run {
                 hotr: &what.hotr,
                 kernel: &kernel,
                 tier,
-                deadlines: Deadlines {
-                    ready: Duration::from_secs(what.ready_deadline),
-                    line: Duration::from_secs(what.line_deadline),
-                },
+                deadlines,
                 verbose: what.verbose,
                 exceptions: &exceptions,
             };
@@ -165,9 +167,9 @@ fn run(dirs: &[(String, PathBuf)], tiers: &[String], what: &What, faulty: bool) 
         }
     }
     for tier in tiers.iter().filter(|_| faulty) {
-        for outcome in
-            faults::run(&what.hotr, &kernel, tier, Duration::from_secs(what.ready_deadline), filter)?
-        {
+        let of_roots = roots::run(&what.hotr, &kernel, tier, deadlines, filter)?;
+        let of_watch = faults::run(&what.hotr, &kernel, tier, deadlines.ready, filter)?;
+        for outcome in of_roots.into_iter().chain(of_watch) {
             report(&outcome);
             writeln!(file, "{}", serde_json::to_string(&outcome)?)?;
             outcomes.push(outcome);

@@ -111,19 +111,25 @@ impl Run<'_> {
     fn session(&self, place: &Place, operations: &[&Operation]) -> Ended {
         let prepared: Vec<_> = operations.iter().map(|op| (*op, prepare(place, op))).collect();
         settle(place);
-        let (mut session, ready) =
-            match Session::start(self.hotr, self.tier, place.traced(), self.deadlines, self.verbose) {
-                Ok(started) => started,
-                Err(error) => {
-                    let mut outcomes =
-                        vec![self.verdict(place, "ready", vec![format!("hotr did not start: {error:#}")])];
-                    let not_run = |op: &&Operation| {
-                        self.outcome(place, op.id, Verdict::Fail, "not run: hotr did not start".to_owned())
-                    };
-                    outcomes.extend(operations.iter().map(not_run));
-                    return Ended { outcomes, skipped: false };
-                }
-            };
+        let (mut session, ready) = match Session::start(
+            self.hotr,
+            "ebpf,inotify",
+            self.tier,
+            &[place.traced()],
+            self.deadlines,
+            self.verbose,
+        ) {
+            Ok(started) => started,
+            Err(error) => {
+                let mut outcomes =
+                    vec![self.verdict(place, "ready", vec![format!("hotr did not start: {error:#}")])];
+                let not_run = |op: &&Operation| {
+                    self.outcome(place, op.id, Verdict::Fail, "not run: hotr did not start".to_owned())
+                };
+                outcomes.extend(operations.iter().map(not_run));
+                return Ended { outcomes, skipped: false };
+            }
+        };
         let mut outcomes = vec![self.judge_ready(place, &ready)];
         let done = run_operations(&mut session, prepared);
         let storms = wait_for_storms(&mut session, &done);

@@ -53,20 +53,21 @@ pub struct End {
 }
 
 impl Session {
-    /// Starts hotr on a directory and waits until it is ready; returns the `ready` line too.
+    /// Starts hotr on directories and waits until it is ready; returns the `ready` line too. Barriers are made in the first.
     ///
     /// # Errors
     /// It cannot be started, ends, or is not ready before the deadline.
     pub fn start(
         hotr: &Path,
+        channels: &str,
         tier: &str,
-        root: &Path,
+        roots: &[&Path],
         deadlines: Deadlines,
         verbose: bool,
     ) -> Result<(Self, Value)> {
         let mut child = Command::new(hotr)
-            .args(["trace", "--json", "--channels", "ebpf,inotify", "--tier", tier])
-            .arg(root)
+            .args(["trace", "--json", "--channels", channels, "--tier", tier])
+            .args(roots)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -87,7 +88,7 @@ impl Session {
             lines,
             stderr: keep_last_lines(errors),
             deadlines,
-            root: root.to_owned(),
+            root: roots.first().copied().context("start hotr on no directory")?.to_owned(),
             phase: 0,
             verbose,
             seen: Vec::new(),
@@ -135,6 +136,19 @@ impl Session {
     pub fn read_until(&mut self, done: impl Fn(&[Observed]) -> bool) -> Result<()> {
         let deadline = Instant::now() + self.deadlines.line;
         while !done(&self.seen) {
+            let text = self.next_line(deadline)?;
+            self.take(&text, self.phase, None);
+        }
+        Ok(())
+    }
+
+    /// Reads on until a line that is no change is as it has to be.
+    ///
+    /// # Errors
+    /// As [`Self::barrier`].
+    pub fn read_until_other(&mut self, wanted: impl Fn(&Value) -> bool) -> Result<()> {
+        let deadline = Instant::now() + self.deadlines.line;
+        while !self.others.iter().any(&wanted) {
             let text = self.next_line(deadline)?;
             self.take(&text, self.phase, None);
         }

@@ -1,0 +1,157 @@
+//! Roots that are renamed, removed, replaced, exchanged and unmounted under a running trace: in each tier somebody else
+//! tells of it.
+//!
+//! In: the real `hotr trace` on several roots in a guest. Out: one [`Outcome`] a case, as for the cells of the matrix,
+//! with `roots` in the place of the filesystem.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use crate::run::Outcome;
+use crate::session::{Deadlines, Session};
+use crate::verdict::Verdict;
+
+/// What stands in the place of the filesystem.
+pub const PLACE: &str = "roots";
+
+/// A case's root, what happens to it, and the reason of the line that tells.
+struct Case {
+    name: &'static str,
+    act: fn(&Path) -> io::Result<()>,
+    reason: &'static str,
+    /// Where the traced directory is afterwards; nothing when it is gone.
+    after: fn(&Path) -> Option<PathBuf>,
+}
+
+const CASES: [Case; 5] = [
+    Case {
+        name: "root-renamed",
+        act: |root| fs::rename(root, aside(root)),
+        reason: "root-moved",
+        after: |root| Some(aside(root)),
+    },
+    Case {
+        name: "root-exchanged",
+        act: |root| {
+            fs::create_dir(aside(root))?;
+            Ok(renameat_with(CWD, root, CWD, aside(root), RenameFlags::EXCHANGE)?)
+        },
+        reason: "root-moved",
+        after: |root| Some(aside(root)),
+    },
+    Case { name: "root-removed", act: |root| fs::remove_dir(root), reason: "root-deleted", after: |_| None },
+    Case {
+        name: "root-replaced",
+        act: |root| {
+            fs::create_dir(aside(root))?;
+            fs::rename(aside(root), root)
+        },
+        reason: "root-deleted",
+        after: |_| None,
+    },
+    Case {
+        name: "root-unmounted",
+        act: |root| Ok(unmount(root, UnmountFlags::empty())?),
+        reason: "unmounted",
+        after: |_| None,
+    },
+];
+
+fn aside(root: &Path) -> PathBuf {
+    root.with_extension("aside")
+}
+
+/// Names of the cases that contain this.
+pub fn names(filter: Option<&str>) -> impl Iterator<Item = &'static str> {
+    CASES.iter().map(|case| case.name).filter(move |name| filter.is_none_or(|part| name.contains(part)))
+}
+
+/// Makes the cases in one run of hotr in one tier.
+///
+/// # Errors
+/// The directories cannot be made.
+pub fn run(
+    hotr: &Path,
+    kernel: &str,
+    tier: &str,
+    deadlines: Deadlines,
+    filter: Option<&str>,
+) -> Result<Vec<Outcome>> {
+    let outcome = |op: &str, result: Result<()>| Outcome {
+        kernel: kernel.to_owned(),
+        fs: PLACE.to_owned(),
+        tier: tier.to_owned(),
+        op: op.to_owned(),
+        result: if result.is_ok() { Verdict::Pass } else { Verdict::Fail },
+        why: result.err().map(|error| format!("{error:#}")).unwrap_or_default(),
+    };
+    let chosen: Vec<&Case> =
+        CASES.iter().filter(|case| filter.is_none_or(|part| case.name.contains(part))).collect();
+    if chosen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let dir = std::env::temp_dir().join(format!("hotr-roots-{tier}"));
+    // The first is where the barriers are made.
+    let names = ["barriers"].into_iter().chain(chosen.iter().map(|case| case.name));
+    let roots: Vec<PathBuf> = names.map(|name| dir.join(name)).collect();
+    for root in &roots {
+        fs::create_dir_all(root).with_context(|| format!("make {}", root.display()))?;
+    }
+    let mounted = dir.join("root-unmounted");
+    if mounted.is_dir() {
+        mount("hotr", &mounted, "tmpfs", MountFlags::empty(), None).context("mount a tmpfs")?;
+    }
+    let paths: Vec<&Path> = roots.iter().map(PathBuf::as_path).collect();
+    let mut session = match Session::start(hotr, "ebpf", tier, &paths, deadlines, false) {
+        Ok((session, _)) => session,
+        Err(error) => return Ok(vec![outcome("ready", Err(error))]),
+    };
+    let mut outcomes: Vec<Outcome> = chosen
+        .iter()
+        .zip(&roots[1..])
+        .map(|(case, root)| outcome(case.name, told(&mut session, case, root)))
+        .collect();
+    let end = session.finish().and_then(|end| {
+        let losses: Vec<_> = session.others.iter().filter(|line| line["type"] == "loss").collect();
+        ensure!(end.status.success(), "{}; messages: {}", end.status, session.messages());
+        ensure!(losses.len() == chosen.len(), "one line for each root, not {losses:?}");
+        Ok(())
+    });
+    outcomes.push(outcome("end", end));
+    Ok(outcomes)
+}
+
+/// Does it, and waits for the line; afterwards the directory is traced on, or its path again.
+fn told(session: &mut Session, case: &Case, root: &Path) -> Result<()> {
+    (case.act)(root).with_context(|| format!("{} of {}", case.name, root.display()))?;
+    session.read_until_other(|line| {
+        line["type"] == "loss"
+            && line["reason"] == case.reason
+            && line["path"].as_str().map(Path::new) == Some(root)
+    })?;
+    let after = (case.after)(root);
+    let dir = after.as_deref().unwrap_or(root);
+    fs::create_dir_all(dir)?;
+    // A path is taken up again in its own time; a directory that was traced all along is heard at once.
+    let mut number = 0;
+    loop {
+        let name = format!("file{number}");
+        fs::write(dir.join(&name), "x")?;
+        session.barrier()?;
+        let wanted = root.join(&name);
+        if session.seen.iter().any(|change| change.op == "create" && change.path == wanted) {
+            return Ok(());
+        }
+        ensure!(after.is_none(), "the directory that was at {} is traced no more", root.display());
+        ensure!(number < BARRIERS, "{} was not traced again", root.display());
+        number += 1;
+    }
+}
+
+/// Barriers until a path is traced again.
+const BARRIERS: u32 = 1000;
