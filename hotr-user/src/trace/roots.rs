@@ -319,11 +319,8 @@ impl Roots {
             } else if flags.contains(ReadFlags::DELETE_SELF) {
                 gone.push(Gone { path, reason: "root-deleted" });
             }
-            // A watch is gone with the inode.
-            let ends = ReadFlags::IGNORED;
-            if flags.contains(ends)
-                || (matches!(who, Noticed::Slot(_)) && flags.contains(ReadFlags::DELETE_SELF))
-            {
+            // Told once, though the end of a watch and the mount table tell it as well.
+            if flags.intersects(ReadFlags::DELETE_SELF | ReadFlags::UNMOUNT | ReadFlags::IGNORED) {
                 self.forget(slot, source)?;
             }
         }

@@ -48,8 +48,8 @@ pub(crate) fn pwrite(version: &str, figures: &Figures) -> Table {
          vfs_write; `machine` includes the subject's userspace. bpftrace: `kretfunc:vfs_write` filtered by superblock, \
          printing; fatrace: `-c -f W`; inotifywait: `-m -r`. `hotr` is the fentry tier with --channels ebpf, `hotr-auto` \
          the default channels. On this kernel one watch on a filesystem makes every write to it pass the kernel's \
-         notification code: that is what inotifywait adds outside the tree, and it is in hotr's figures as well, whose \
-         watch on a root keeps its inode in memory.",
+         notification code: that is what inotifywait adds outside the tree, and what `hotr-auto` has more there than \
+         `hotr`.",
         &header,
         rows,
     )
