@@ -186,6 +186,14 @@ impl Confirmer {
         }
     }
 
+    /// Sets a path back to what was known of it before a decision that does not hold.
+    pub fn take_back(&mut self, path: PathBuf, before: Option<State>) {
+        match before {
+            Some(state) => self.put(path, state),
+            None => drop(self.known.pop(&path)),
+        }
+    }
+
     /// Known paths below a directory, that directory included.
     pub fn below<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = &'a Path> {
         self.known.iter().map(|(path, _)| path.as_path()).filter(move |path| path.starts_with(dir))

@@ -42,7 +42,7 @@ pub type Batch = Vec<Confirmed>;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Builder {
-    options: WatchOptions,
+    pub(super) options: WatchOptions,
 }
 
 impl Builder {
