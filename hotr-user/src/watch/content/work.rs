@@ -93,7 +93,7 @@ impl Work {
                     self.filter.forget_rules();
                 }
                 for (path, state) in self.early.drain(..).filter(|_| undo) {
-                    self.confirmer.take_back(path, state);
+                    self.confirmer.take_back(&path, state);
                 }
                 if when == When::Early {
                     let found = self.look_early(&pending, &say);
@@ -145,9 +145,9 @@ impl Work {
         match message {
             Message::States(states) => {
                 for (path, state) in states {
-                    let kept = self.rollback.is_on().then(|| (path.clone(), state.clone()));
-                    if self.confirmer.learn(path, state)
-                        && let Some((path, state)) = kept
+                    let kept = self.rollback.is_on().then(|| state.clone());
+                    if self.confirmer.learn(&path, state)
+                        && let Some(state) = kept
                         && let Err(why) = self.rollback.learn(&path, &state)
                     {
                         self.answer(Answer::Say(why));
@@ -263,7 +263,7 @@ impl Work {
         dirs.sort_unstable();
         dirs.dedup_by(|below, above| below.starts_with(above));
         for dir in dirs {
-            let mut found: Vec<PathBuf> = self.confirmer.below(&dir).map(Path::to_owned).collect();
+            let mut found: Vec<PathBuf> = self.confirmer.below(&dir).collect();
             let mut todo = vec![dir];
             while let Some(dir) = todo.pop() {
                 let Ok(entries) = std::fs::read_dir(&dir) else { continue };
