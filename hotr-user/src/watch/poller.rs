@@ -119,6 +119,7 @@ impl Work {
             Ok(poller) => poller,
             Err(error) => return drop(outbox.send(News::Failed(error.to_string()))),
         };
+        crate::memory::give_back();
         if outbox.send(News::Known).is_err() {
             return;
         }

@@ -162,6 +162,8 @@ impl Work {
                     self.confirmer.baseline_complete();
                 }
                 self.baseline = None;
+                // Paths and content went through the hands of two threads.
+                crate::memory::give_back();
                 self.answer(Answer::Known(self.confirmer.len()));
             }
         }
