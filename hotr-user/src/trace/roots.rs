@@ -36,7 +36,7 @@ pub(super) struct Place {
     /// Where it is in our namespace, to tell whether it is there already.
     dir: PathBuf,
     /// Keeps the inode where no watch could be had.
-    _kept: Option<std::rc::Rc<OwnedFd>>,
+    _kept: Option<std::sync::Arc<OwnedFd>>,
     watch: Option<i32>,
 }
 
@@ -230,7 +230,7 @@ impl Roots {
                 layer,
                 mount_id: mount_id(&fd).unwrap_or(u64::from(registered.mnt_id)),
                 dir,
-                _kept: watch.is_none().then(|| std::rc::Rc::new(fd)),
+                _kept: watch.is_none().then(|| std::sync::Arc::new(fd)),
                 watch,
             };
             self.places.insert(slot, place);
