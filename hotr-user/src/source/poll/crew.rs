@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::PollOptions;
+use super::bulk::ext4::Tables;
 use super::moves::Findings;
 use super::pace::{Pace, Progress, cpu_time, lower_priority};
 use super::scan::{Scanner, Shared, Task};
@@ -40,7 +41,13 @@ pub(super) fn run(
     // Before anything is looked at: what is mounted from now on, the next round is told of.
     let mounts = super::bulk::mounts();
     let in_bulk = AtomicBool::new(mounts.is_some() && mounts == tree.mounts);
-    let shared = Shared { tree: Mutex::new(tree), options, held: Arc::new(()), in_bulk };
+    let shared = Shared {
+        tree: Mutex::new(tree),
+        options,
+        held: Arc::new(()),
+        in_bulk,
+        tables: Tables::new(mounts.as_deref()),
+    };
     let queue = Queue {
         pile: Mutex::new(Pile { tasks, ..Pile::default() }),
         more: Condvar::new(),

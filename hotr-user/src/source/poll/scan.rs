@@ -18,12 +18,13 @@ use rustix::io::Errno;
 
 use super::PollOptions;
 use super::attr::{self, Attr, Source, WANTED};
-use super::bulk::Bulk;
+use super::bulk::ext4::Tables;
+use super::bulk::{Bulk, Whom};
 use super::moves::{Came, Findings, Gone, Touched};
 use super::pace::Pace;
 use super::tree::{Base, Body, Device, Facts, NONE, TOP, Tree};
 use crate::source::difference::Kind;
-use crate::source::fsinfo::Fs;
+use crate::source::fsinfo::{Family, Fs};
 use crate::source::walk::{open_dir, stat_at, stat_fd};
 
 /// Bytes of directory entries read at a time.
@@ -56,6 +57,7 @@ pub(super) struct Shared<'a> {
     pub(super) held: Arc<()>,
     /// Inodes may be asked for in bulk: nothing was mounted or unmounted since the round before, and it works.
     pub(super) in_bulk: AtomicBool,
+    pub(super) tables: Tables<'a>,
 }
 
 impl<'a> Shared<'a> {
@@ -174,7 +176,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
         let before = body.len() as u64;
         let devices = std::mem::take(&mut self.devices);
         let base = Base { ino, dev, devices: &devices };
-        let mut dir = Here { task, fd: fd.as_fd(), base, source: facts.source, is_xfs: facts.is_xfs };
+        let mut dir = Here { task, fd: fd.as_fd(), base, source: facts.source, family: facts.family };
         let quick = listed && facts.dates_names;
         let round = if quick {
             Ok(self.known(&mut dir, &mut body))
@@ -210,7 +212,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
             source: attr::source(fd),
             dates_names: fs.is_some_and(|fs| fs.dates_names),
             is_pseudo: fs.is_some_and(|fs| fs.pseudo.is_some()),
-            is_xfs: fs.is_some_and(|fs| fs.is_xfs),
+            family: fs.map_or(Family::Other, |fs| fs.family),
         };
         if let Some(index) = index {
             tree.devices[index].facts = Some(facts);
@@ -259,9 +261,15 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
     /// last seen in the tick of its change.
     fn ask_in_bulk(&mut self, dir: &Here<'_>, body: &Body) {
         let of_here = |attr: &Attr| attr.dev == dir.base.dev && !attr.is_dir() && !attr.racy;
-        let count = if dir.is_xfs && dir.source == Source::Generation { body.len() } else { 0 };
+        let table = (dir.family == Family::Ext).then(|| self.shared.tables.of(dir.base.dev)).flatten();
+        let whom = match dir.family {
+            Family::Xfs => Some(Whom::Xfs(dir.fd)),
+            Family::Ext => table.as_deref().map(Whom::Ext4),
+            Family::Other => None,
+        };
+        let whom = whom.filter(|_| dir.source == Source::Generation);
         let known = |slot| body.attr(slot, dir.base);
-        self.bulk.look(dir.fd, &self.shared.in_bulk, &mut self.pace, count, known, of_here);
+        self.bulk.look(whom, &self.shared.in_bulk, &mut self.pace, body.len(), known, of_here);
     }
 
     /// Writes a record whose device may be one that was not met before.
@@ -342,7 +350,7 @@ struct Here<'a> {
     fd: BorrowedFd<'a>,
     base: Base<'a>,
     source: Source,
-    is_xfs: bool,
+    family: Family,
 }
 
 impl Here<'_> {
