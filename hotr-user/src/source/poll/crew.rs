@@ -11,7 +11,7 @@ use super::bulk::ext4::Tables;
 use super::moves::Findings;
 use super::pace::{Pace, Progress, cpu_time, lower_priority};
 use super::scan::{Scanner, Shared, Task};
-use super::tree::Tree;
+use super::tree::{TOP, Tree};
 
 #[derive(Default)]
 struct Pile {
@@ -41,7 +41,9 @@ pub(super) fn run(
     // Before anything is looked at: what is mounted from now on, the next round is told of.
     let mounts = super::bulk::mounts();
     let in_bulk = AtomicBool::new(mounts.is_some() && mounts == tree.mounts);
+    let may_move = tree.dir(TOP).body.names().all(|(_, _, root)| root.to_bytes().starts_with(b"/"));
     let shared = Shared {
+        may_move,
         tree: Mutex::new(tree),
         options,
         held: Arc::new(()),

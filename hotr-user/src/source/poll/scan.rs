@@ -13,8 +13,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::io::Errno;
+use rustix::process::fchdir;
 
 use super::PollOptions;
 use super::attr::{self, Attr, Source, WANTED};
@@ -29,6 +30,8 @@ use crate::source::walk::{open_dir, stat_at, stat_fd};
 
 /// Bytes of directory entries read at a time.
 const BUFFER: usize = 256 * 1024;
+/// With so many files the working directory is moved to theirs: a name relative to it takes no reference of an open file.
+const MOVED: usize = 64;
 /// Directories held open for the sake of those below them; below more, a directory is opened by its path.
 const MAX_HELD: usize = 128;
 
@@ -58,6 +61,8 @@ pub(super) struct Shared<'a> {
     /// Inodes may be asked for in bulk: nothing was mounted or unmounted since the round before, and it works.
     pub(super) in_bulk: AtomicBool,
     pub(super) tables: Tables<'a>,
+    /// No path is relative to the working directory.
+    pub(super) may_move: bool,
 }
 
 impl<'a> Shared<'a> {
@@ -77,6 +82,8 @@ pub(super) struct Scanner<'s, 'a, 'p> {
     /// The devices known when the directory was begun.
     devices: Vec<Device>,
     bulk: Bulk,
+    /// This thread's working directory is its own to change.
+    has_own_cwd: bool,
 }
 
 /// A directory below the one at hand.
@@ -115,6 +122,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
             names: Vec::new(),
             devices: Vec::new(),
             bulk: Bulk::new(),
+            has_own_cwd: shared.may_move && attr::own_cwd(),
         }
     }
 
@@ -226,6 +234,8 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
         let mut at = 0;
         self.ask_in_bulk(dir, body);
         let now = attr::coarse_now();
+        let moves = self.has_own_cwd && body.len() >= MOVED && fchdir(dir.fd).is_ok();
+        let at_dir = if moves { CWD } else { dir.fd };
         for slot in 0..body.len() as u32 {
             if !self.pace.step() {
                 round.is_whole = false;
@@ -237,7 +247,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
             if self.bulk.is_same(slot) {
                 continue;
             }
-            let stat = match stat_at(dir.fd, name, WANTED) {
+            let stat = match stat_at(at_dir, name, WANTED) {
                 Ok(stat) => stat,
                 Err(_) => {
                     // It went after the directory was looked at, or may not be looked at: listed the next time.

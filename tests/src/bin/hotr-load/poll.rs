@@ -63,7 +63,7 @@ pub(crate) fn run(args: &PollArgs, out: &mut Figures) -> Result<()> {
         growth.push(measure(&tree, *files, args.rounds, out)?);
     }
     if let Some(into) = &args.into {
-        crate::poll_doc::write(into, &growth, args.rounds)?;
+        crate::poll_doc::write(into, &growth, args.rounds, &args.dir)?;
     }
     Ok(())
 }
