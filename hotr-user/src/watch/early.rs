@@ -68,6 +68,11 @@ impl Early {
         self.step = Step::Asked { void: false };
     }
 
+    /// The batch was given back, to be looked at again at its time and not before.
+    pub(super) fn held(&mut self) {
+        self.step = Step::Known(None);
+    }
+
     /// More was told: what was found, or will be, is not the whole batch.
     pub(super) fn more(&mut self) {
         match &mut self.step {
@@ -182,6 +187,10 @@ mod tests {
         early.answered(None);
         assert_eq!(early.lead(&pending("a"), QUIET), None);
         assert_eq!(early.due(pending("a")), Then::Look(pending("a")));
+        early.held();
+        assert_eq!(early.lead(&pending("a"), QUIET), None, "what holds it is looked at when it is time to");
+        early.more();
+        assert!(early.lead(&pending("a"), QUIET).is_some());
         let dirs = Pending { dirs: vec!["d".into()], ..Pending::default() };
         assert_eq!(early.lead(&dirs, QUIET), None);
         assert_eq!(early.lead(&pending("a"), Duration::from_millis(9)), None, "the quiet is too short");

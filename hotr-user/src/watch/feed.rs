@@ -145,6 +145,7 @@ impl Feed {
                 self.looking = false;
                 self.pending.put_before(pending);
                 self.wait(again);
+                self.early.held();
             }
             Some(Answer::Judged(judged)) => self.give(judged),
             Some(Answer::Early(found)) => {
