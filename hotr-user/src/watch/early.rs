@@ -45,6 +45,8 @@ pub(super) enum Then {
     Wait,
     /// Look at it.
     Look(Pending),
+    /// Look at it again, with what was told since.
+    Again(Pending),
 }
 
 /// See the module.
@@ -90,7 +92,7 @@ impl Early {
         match (std::mem::take(&mut self.step), found) {
             (Step::Asked { void: true }, found) => self.undo |= found.is_some(),
             (Step::Due(_), Some(found)) => return Some(Then::Take(found)),
-            (Step::Due(pending), None) => return Some(Then::Look(pending)),
+            (Step::Due(pending), None) => return Some(Then::Again(pending)),
             (_, found) => self.step = Step::Known(found),
         }
         None
@@ -175,7 +177,7 @@ mod tests {
             assert_eq!(early.due(pending("a")), Then::Wait);
             // Told for the next batch.
             early.more();
-            let expected = if found.is_some() { Then::Take(judged("a")) } else { Then::Look(pending("a")) };
+            let expected = if found.is_some() { Then::Take(judged("a")) } else { Then::Again(pending("a")) };
             assert_eq!(early.answered(found), Some(expected));
             assert!(!early.take_undo());
         }

@@ -141,12 +141,7 @@ impl Feed {
             Some(Answer::Begun) => {}
             Some(Answer::Known(files)) => self.out.push_back(Fed::Known(files)),
             Some(Answer::Say(text)) => self.out.push_back(Fed::Say(text)),
-            Some(Answer::Held { pending, again }) => {
-                self.looking = false;
-                self.pending.put_before(pending);
-                self.wait(again);
-                self.early.held();
-            }
+            Some(Answer::Held { pending, again }) => self.hold(pending, again),
             Some(Answer::Judged(judged)) => self.give(judged),
             Some(Answer::Early(found)) => {
                 if let Some(then) = self.early.answered(found) {
@@ -163,6 +158,14 @@ impl Feed {
             None => return Err(super::no_thread(std::io::ErrorKind::BrokenPipe.into())),
         }
         Ok(())
+    }
+
+    /// A batch that was looked at has to be looked at again, with what was told since.
+    fn hold(&mut self, pending: Pending, again: Duration) {
+        self.looking = false;
+        self.pending.put_before(pending);
+        self.wait(again);
+        self.early.held();
     }
 
     fn give(&mut self, Judged { batch, nothing }: Judged) {
@@ -315,6 +318,7 @@ impl Feed {
         match then {
             Then::Take(judged) => self.give(judged),
             Then::Wait => self.looking = true,
+            Then::Again(pending) => self.hold(pending, Duration::ZERO),
             Then::Look(pending) => {
                 self.looking = true;
                 let overdue = pending.first.is_some_and(|first| first.elapsed() >= self.options.settle_max);
