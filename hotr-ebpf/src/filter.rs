@@ -209,6 +209,9 @@ pub extern "C" fn hotr_directory(dentry: u64, superblock: u64) -> u64 {
     spot.0
 }
 
+/// The upper eight bits of every kernel address, also where addresses have 57 bits.
+const KERNEL_HALF: u64 = 0xff << 56;
+
 /// Walks from a directory to the nearest watched root.
 #[inline(always)]
 fn walk(dentry: u64) -> u64 {
@@ -221,7 +224,7 @@ fn walk(dentry: u64) -> u64 {
             // At most 128 times 256 bytes.
             return if next < u64::from(TOO_DEEP) { next | (len << 16) | (level << 32) } else { next };
         }
-        dentry = (next as i64 >> 8) as u64;
+        dentry = next >> 8 | KERNEL_HALF;
         len += (next & 0xff) + 1;
         level += 1;
     }

@@ -88,6 +88,7 @@ impl ColorChoice {
 
 /// Runs the command that the process was called with.
 pub(crate) fn main() -> ExitCode {
+    hotr_user::memory::keep_nothing_large();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error).into(),

@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod kernel;
+pub mod memory;
 pub mod mounts;
 pub mod options;
 pub mod output;

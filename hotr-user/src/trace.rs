@@ -170,13 +170,16 @@ impl Session {
         self.engine.gap(channel)
     }
 
-    /// Starts a channel anew; what it should have told meanwhile is not told.
-    ///
-    /// # Errors
-    /// When it cannot be started: the former one goes on.
-    pub fn revive(&mut self, channel: Channel) -> Result<(), Error> {
-        self.engine.revive(channel)?;
-        self.renew()
+    /// Begins to start a channel anew, one at a time; the former one goes on until that has ended. What it should have
+    /// told meanwhile is not told.
+    pub fn revive(&mut self, channel: Channel) {
+        self.engine.revive(channel);
+    }
+
+    /// How the last [`Self::revive`] went, told once; none while it goes on. Does not wait.
+    pub fn revived(&mut self) -> Option<(Channel, Result<(), Error>)> {
+        let (channel, answer) = self.engine.revived()?;
+        Some((channel, answer.and_then(|()| self.renew())))
     }
 
     /// What is still held, and the summary.

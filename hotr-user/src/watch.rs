@@ -8,6 +8,7 @@ mod alarm;
 mod arbiter;
 mod builder;
 mod content;
+mod early;
 mod echo;
 mod feed;
 pub mod filter;

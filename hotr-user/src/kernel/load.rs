@@ -15,6 +15,7 @@ use super::table::{HELPERS, Programs, SITES, Site};
 use super::tracepoints::Manner;
 use super::types::{self, KernelTypes};
 use super::{preload, rules, tracepoints};
+use crate::memory;
 use crate::options::TierChoice;
 use error::os_error;
 pub use error::{LoadError, chain};
@@ -105,12 +106,14 @@ pub fn load(kernel: &KernelTypes, ring_bytes: u32) -> Result<Ebpf, LoadError> {
     }
     tracepoints::set_arguments(kernel, &mut offsets);
     let offsets = OffsetsPod(offsets);
-    types::loader()
+    let loaded = types::loader()
         .override_global("OFF", &offsets, true)
         .map_max_entries("RECORDS", ring_bytes)
         .map_max_entries("COUNTERS", u32::try_from(possible_cpus()).unwrap_or(u32::MAX))
         .load(&OBJECT.0)
-        .map_err(LoadError::Object)
+        .map_err(LoadError::Object);
+    memory::let_go(&OBJECT.0);
+    loaded
 }
 
 #[derive(Clone, Copy)]

@@ -9,6 +9,7 @@
 
 pub mod baseline;
 mod state;
+mod store;
 #[cfg(test)]
 mod tests;
 pub mod writers;
@@ -17,11 +18,10 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use lru::LruCache;
-
 pub use state::{Digest, FileState, HashKind, State};
 
 use crate::event::Channel;
+use store::Store;
 
 /// How content is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ pub struct Confirmed {
 #[derive(Debug)]
 pub struct Confirmer {
     options: ConfirmOptions,
-    known: LruCache<PathBuf, State>,
+    known: Store,
     /// The baseline holds every path of the trees: a path that is not known was not there.
     complete: bool,
 }
@@ -127,8 +127,7 @@ impl Confirmer {
     /// Knows nothing yet.
     #[must_use]
     pub fn new(options: ConfirmOptions) -> Self {
-        // Unbounded here, bounded in `put`: a bounded one reserves its memory at once.
-        Self { options, known: LruCache::unbounded(), complete: false }
+        Self { options, known: Store::new(), complete: false }
     }
 
     /// The options.
@@ -146,7 +145,7 @@ impl Confirmer {
     /// Whether no state is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.known.len() == 0
     }
 
     /// The last confirmed state of a path.
@@ -156,10 +155,8 @@ impl Confirmer {
     }
 
     /// Takes a state from before the first change, and says whether it did: what was confirmed since counts more.
-    pub fn learn(&mut self, mut path: PathBuf, state: State) -> bool {
-        // Put together from a directory and a name, it has room to spare.
-        path.shrink_to_fit();
-        let is_news = !self.known.contains(&path) && self.known.len() < self.options.entries.get();
+    pub fn learn(&mut self, path: &Path, state: State) -> bool {
+        let is_news = self.known.peek(path).is_none() && self.known.len() < self.most();
         if is_news {
             self.known.put(path, state);
         }
@@ -178,22 +175,34 @@ impl Confirmer {
     }
 
     /// Sets a state without judging: hotr itself put it there.
-    pub fn put(&mut self, path: PathBuf, state: State) {
+    pub fn put(&mut self, path: &Path, state: State) {
         self.known.put(path, state);
-        while self.known.len() > self.options.entries.get() {
+        while self.known.len() > self.most() {
             self.complete = false;
-            self.known.pop_lru();
+            self.known.pop_oldest();
+        }
+    }
+
+    fn most(&self) -> usize {
+        self.options.entries.get().min(store::MOST)
+    }
+
+    /// Sets a path back to what was known of it before a decision that does not hold.
+    pub fn take_back(&mut self, path: &Path, before: Option<State>) {
+        match before {
+            Some(state) => self.put(path, state),
+            None => drop(self.known.pop(path)),
         }
     }
 
     /// Known paths below a directory, that directory included.
-    pub fn below<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = &'a Path> {
-        self.known.iter().map(|(path, _)| path.as_path()).filter(move |path| path.starts_with(dir))
+    pub fn below(&self, dir: &Path) -> impl Iterator<Item = PathBuf> {
+        self.known.below(dir)
     }
 
     /// All known states.
-    pub fn states(&self) -> impl Iterator<Item = (&Path, &State)> {
-        self.known.iter().map(|(path, state)| (path.as_path(), state))
+    pub fn states(&self) -> impl Iterator<Item = (PathBuf, &State)> {
+        self.known.iter()
     }
 
     /// Looks at a path now, and decides at once. `None`: nothing has changed since it was last confirmed. `born`: a
@@ -227,7 +236,7 @@ impl Confirmer {
             // Absence needs no memory when all that is there is known.
             self.known.pop(path);
         } else {
-            self.put(path.to_owned(), now.clone());
+            self.put(path, now.clone());
         }
         let (kind, by) = verdict?;
         let size = if let State::File(file) = &now { Some(file.size) } else { None };

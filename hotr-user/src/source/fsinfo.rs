@@ -32,14 +32,26 @@ const PSEUDO: &[(u32, &str)] = &[
     (0x0000_0187, "autofs"),
 ];
 
+/// Whose inodes can be asked for in bulk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// Tells of many inodes in one call.
+    Xfs,
+    /// ext2, ext3 or ext4.
+    Ext,
+    /// Any other.
+    Other,
+}
+
 const XFS: u32 = 0x5846_5342;
+const EXT: u32 = 0x0000_ef53;
 
 /// ext2, ext3, ext4; xfs; tmpfs: a directory without subdirectories has exactly two links.
-const COUNTS_SUBDIRECTORIES: &[u32] = &[0x0000_ef53, 0x5846_5342, 0x0102_1994];
+const COUNTS_SUBDIRECTORIES: &[u32] = &[EXT, XFS, 0x0102_1994];
 
 /// ext2, ext3, ext4; xfs; tmpfs; btrfs; f2fs: a name that comes or goes always changes its directory's times, whoever
 /// did it. On overlay a lower directory may change without the merged one; servers and FUSE daemons are free in this.
-const DATES_NAMES: &[u32] = &[0x0000_ef53, 0x5846_5342, 0x0102_1994, 0x9123_683e, 0xf2f5_2010];
+const DATES_NAMES: &[u32] = &[EXT, XFS, 0x0102_1994, 0x9123_683e, 0xf2f5_2010];
 
 /// A filesystem, by what matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +62,8 @@ pub(crate) struct Fs {
     pub(crate) counts_subdirectories: bool,
     /// A directory's times tell whether a name in it came or went.
     pub(crate) dates_names: bool,
-    /// It tells of many inodes in one call.
-    pub(crate) is_xfs: bool,
+    /// Whether many inodes can be asked for at a time.
+    pub(crate) family: Family,
 }
 
 impl Fs {
@@ -63,7 +75,11 @@ impl Fs {
             pseudo: PSEUDO.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name),
             counts_subdirectories: COUNTS_SUBDIRECTORIES.contains(&magic),
             dates_names: DATES_NAMES.contains(&magic),
-            is_xfs: magic == XFS,
+            family: match magic {
+                XFS => Family::Xfs,
+                EXT => Family::Ext,
+                _ => Family::Other,
+            },
         })
     }
 }

@@ -59,6 +59,7 @@ pub(super) struct Engine {
     /// A descriptor was replaced.
     renewed: bool,
     heart: Option<Heart>,
+    revival: Option<pulse::Revival>,
 }
 
 impl Engine {
@@ -113,6 +114,7 @@ impl Engine {
             roots_news: true,
             renewed: false,
             heart: None,
+            revival: None,
         };
         engine.ready(off.into_iter().map(|(channel, error)| (channel, cause(error))).collect());
         Ok(engine)

@@ -98,7 +98,8 @@ impl KernelSide {
         if tiers.any(|tier| source.is_preemptible(tier)) && !crate::sched::kernel_is_never_preempted() {
             crate::sched::never_preempt();
         }
-        give_back_memory();
+        // The kernel's types, the object.
+        crate::memory::give_back();
         // What was skipped while the programs were attached one by one was made before `ready`.
         let lost = [0, 0, source.skipped(), 0];
         let side = Self {
@@ -289,16 +290,6 @@ impl KernelSide {
     /// Totals for the summary.
     pub(super) fn totals(&self) -> KernelTotals {
         KernelTotals { recursion_misses: self.source.skipped(), ..self.source.counters() }
-    }
-}
-
-/// Gives the memory that the start took (the kernel's types, the object) back to the machine: without being asked, the
-/// C library keeps most of it for ever.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: no pointers are passed, and none become invalid.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 

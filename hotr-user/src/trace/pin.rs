@@ -4,7 +4,7 @@
 //! In: an open directory. Out: something to drop when the root is forgotten.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use landlock::{
     AccessFs, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
@@ -16,12 +16,12 @@ use rustix::io::Errno;
 #[derive(Clone, Debug)]
 pub(super) enum Pin {
     /// A rule of a Landlock ruleset, which is enforced on nobody (security/landlock/fs.c `get_inode_object`).
-    Rule { _ruleset: Rc<RulesetCreated> },
+    Rule { _ruleset: Arc<RulesetCreated> },
     /// An inotify watch, which tells when the inode is renamed or goes. On kernels since 6.10, one watch anywhere on a
     /// filesystem lets every write to it take the path of the notifications (fs/notify/fsnotify.c).
     Watch(i32),
     /// A descriptor, where no watch could be had.
-    Open { _fd: Rc<OwnedFd> },
+    Open { _fd: Arc<OwnedFd> },
 }
 
 /// Makes pins.
@@ -41,9 +41,9 @@ impl Pins {
     pub(super) fn pin(&mut self, dir: OwnedFd) -> Pin {
         let rule = self.told.then(|| rule(&dir)).flatten();
         if let Some(ruleset) = rule {
-            return Pin::Rule { _ruleset: Rc::new(ruleset) };
+            return Pin::Rule { _ruleset: Arc::new(ruleset) };
         }
-        self.watch(&dir).map_or_else(|| Pin::Open { _fd: Rc::new(dir) }, Pin::Watch)
+        self.watch(&dir).map_or_else(|| Pin::Open { _fd: Arc::new(dir) }, Pin::Watch)
     }
 
     fn watch(&mut self, dir: &OwnedFd) -> Option<i32> {

@@ -77,7 +77,7 @@ pub type Batch = Vec<Confirmed>;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Builder {
-    options: WatchOptions,
+    pub(super) options: WatchOptions,
     only: Vec<String>,
     ignore: Vec<String>,
 }

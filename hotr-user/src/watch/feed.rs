@@ -1,8 +1,8 @@
 //! From reports to batches of confirmed changes: what one save touched comes out as one batch.
 //!
 //! In: the reports of a [`Session`], what audits found (`guard`), and the links on the way to the watched paths. Out:
-//! [`Fed`]. A batch is looked at when nothing came for the debounce time, by a thread of its own (`content`), which may
-//! give it back to wait; after `settle_max` it is taken as it is.
+//! [`Fed`]. A batch is given when nothing came for the debounce time. It is looked at shortly before (`early`), or then,
+//! by a thread of its own (`content`), which may give it back to wait; after `settle_max` it is taken as it is.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::WatchOptions;
 use super::alarm::Alarm;
-use super::content::{Answer, Content, Job};
+use super::content::{Answer, Content, Job, When};
+use super::early::{Early, Judged, Then};
 use super::filter::PathFilter;
 use super::guard::Guard;
 use super::links::Links;
@@ -55,6 +56,7 @@ pub(super) struct Feed {
     /// The rules in `.gitignore` files have changed since the last look.
     forget_rules: bool,
     due: Option<Instant>,
+    early: Early,
     alarm: Alarm,
     out: VecDeque<Fed>,
 }
@@ -89,6 +91,7 @@ impl Feed {
             looking: false,
             forget_rules: false,
             due: None,
+            early: Early::default(),
             alarm: Alarm::new(),
             out: VecDeque::new(),
         };
@@ -116,11 +119,11 @@ impl Feed {
             if let Some(fed) = self.out.pop_front() {
                 return Ok(fed);
             }
-            let due = self.due;
+            let next_look = self.next_look();
             tokio::select! {
                 // What is due comes first: a storm of changes must hold neither batches nor audits back.
                 biased;
-                () = self.alarm.wait(due.unwrap_or_else(Instant::now)), if due.is_some() && !self.looking => {
+                () = self.alarm.wait(next_look.unwrap_or_else(Instant::now)), if next_look.is_some() => {
                     self.settle()?;
                 }
                 () = self.guard.wait() => self.look_around()?,
@@ -139,17 +142,11 @@ impl Feed {
             Some(Answer::Begun) => {}
             Some(Answer::Known(files)) => self.out.push_back(Fed::Known(files)),
             Some(Answer::Say(text)) => self.out.push_back(Fed::Say(text)),
-            Some(Answer::Held { pending, again }) => {
-                self.looking = false;
-                self.pending.put_before(pending);
-                self.wait(again);
-            }
-            Some(Answer::Judged { batch, nothing }) => {
-                self.looking = false;
-                if !batch.is_empty() {
-                    self.out.push_back(Fed::Batch(batch));
-                } else if !nothing.is_empty() {
-                    self.out.push_back(Fed::Nothing(nothing));
+            Some(Answer::Held { pending, again }) => self.hold(pending, again),
+            Some(Answer::Judged(judged)) => self.give(judged),
+            Some(Answer::Early(found)) => {
+                if let Some(then) = self.early.answered(found) {
+                    self.go_on(then);
                 }
             }
             Some(Answer::Restored(changes)) => {
@@ -162,6 +159,23 @@ impl Feed {
             None => return Err(super::no_thread(std::io::ErrorKind::BrokenPipe.into())),
         }
         Ok(())
+    }
+
+    /// A batch that was looked at has to be looked at again, with what was told since.
+    fn hold(&mut self, pending: Pending, again: Duration) {
+        self.looking = false;
+        self.pending.put_before(pending);
+        self.wait(again);
+        self.early.held();
+    }
+
+    fn give(&mut self, Judged { batch, nothing }: Judged) {
+        self.looking = false;
+        if !batch.is_empty() {
+            self.out.push_back(Fed::Batch(batch));
+        } else if !nothing.is_empty() {
+            self.out.push_back(Fed::Nothing(nothing));
+        }
     }
 
     /// The last reports.
@@ -246,6 +260,7 @@ impl Feed {
 
     /// The batch is due after this time, or when it may be held no longer.
     fn wait(&mut self, time: Duration) {
+        self.early.more();
         let now = Instant::now();
         let first = *self.pending.first.get_or_insert(now);
         let latest = first + self.options.settle_max.max(self.options.debounce);
@@ -276,21 +291,51 @@ impl Feed {
         self.wait(self.options.debounce);
     }
 
-    /// The time of the batch has come. On a busy machine that may be noticed before what was queued meanwhile was
-    /// read: that first.
+    /// When the batch is to be looked at.
+    fn next_look(&self) -> Option<Instant> {
+        let due = self.due.filter(|_| !self.looking)?;
+        let lead = self.early.lead(&self.pending, self.options.debounce);
+        Some(lead.and_then(|lead| due.checked_sub(lead)).unwrap_or(due))
+    }
+
+    /// The time to look has come. On a busy machine that may be noticed before what was queued meanwhile was read: that
+    /// first.
     fn settle(&mut self) -> Result<(), Error> {
         let reports = self.session.turn()?;
         self.absorb(reports);
         let now = Instant::now();
+        if self.next_look().is_none_or(|at| at > now) {
+            return Ok(());
+        }
         if self.due.is_some_and(|due| due <= now) {
             self.due = None;
-            self.looking = true;
             let pending = std::mem::take(&mut self.pending);
-            let overdue = pending.first.is_some_and(|first| now >= first + self.options.settle_max);
-            let forget_rules = std::mem::take(&mut self.forget_rules);
-            self.content.order(Job::Look { pending, overdue, forget_rules });
+            let then = self.early.due(pending);
+            self.go_on(then);
+        } else {
+            self.look(self.pending.clone(), When::Early);
+            self.early.ask();
         }
         Ok(())
+    }
+
+    fn go_on(&mut self, then: Then) {
+        match then {
+            Then::Take(judged) => self.give(judged),
+            Then::Wait => self.looking = true,
+            Then::Again(pending) => self.hold(pending, Duration::ZERO),
+            Then::Look(pending) => {
+                self.looking = true;
+                let overdue = pending.first.is_some_and(|first| first.elapsed() >= self.options.settle_max);
+                self.look(pending, if overdue { When::Overdue } else { When::Due });
+            }
+        }
+    }
+
+    fn look(&mut self, pending: Pending, when: When) {
+        let forget_rules = std::mem::take(&mut self.forget_rules);
+        let undo = self.early.take_undo();
+        self.content.order(Job::Look { pending, when, forget_rules, undo });
     }
 }
 

@@ -28,6 +28,9 @@ use crate::trace::Session;
 /// [`crate::pipeline::correlate`].
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Between two looks at a channel that is being started anew.
+const RESTART_LOOK: Duration = Duration::from_millis(50);
+
 /// What audits found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -217,6 +220,15 @@ impl Guard {
         if Instant::now() < self.beat_at {
             return session.turn();
         }
+        match self.revival.ended(session) {
+            Some((channel, Ok(()))) => {
+                self.arbiter.restarted(channel);
+                // Its former self told nothing.
+                self.postpone();
+            }
+            Some((_, Err(said))) => self.news.extend(said.map(Fed::Say)),
+            None => {}
+        }
         let (pulse, mut heard) = session.beat()?;
         for channel in self.channels.clone() {
             let beat = pulse.and_then(|pulse| match channel {
@@ -233,18 +245,11 @@ impl Guard {
             let reports = self.arbiter.gap(now(), channel, gap);
             self.tell(reports);
             let needs = self.arbiter.is_deaf(channel) || is_gap && channel == Channel::Inotify;
-            match self.revival.attend(session, channel, needs) {
-                Ok(true) => {
-                    self.arbiter.restarted(channel);
-                    // It took its time, in which no channel was read.
-                    self.postpone();
-                }
-                Ok(false) => {}
-                Err(said) => self.news.push(Fed::Say(said)),
-            }
+            self.revival.attend(session, channel, needs);
         }
         heard.extend(session.pending());
-        self.beat_at = Instant::now() + self.arbiter.beat_period(take(&mut self.is_busy));
+        let period = self.arbiter.beat_period(take(&mut self.is_busy));
+        self.beat_at = Instant::now() + if self.revival.runs() { RESTART_LOOK.min(period) } else { period };
         Ok(heard)
     }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::event::{Change, Channel, Op};
 
 /// What is known of a path of the batch.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Touched {
     /// The first that was told is that the name appeared.
     pub(super) born: bool,
@@ -32,7 +32,7 @@ impl Touched {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pending {
     pub(super) touched: BTreeMap<PathBuf, Touched>,
     /// Directories that appeared, went or got another name.

@@ -125,6 +125,7 @@ impl Work {
         };
         // Where the clock was set back, files have times that are yet to come.
         let differences = poller.changed_between(since_ns, inode_clock_ns());
+        crate::memory::give_back();
         if outbox.send(News::Known(differences)).is_err() {
             return;
         }

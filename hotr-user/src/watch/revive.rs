@@ -1,6 +1,6 @@
 //! New starts of a channel that hears nothing, at growing distances.
 //!
-//! In: which channel needs one. Out: the new start, and a sentence when it fails.
+//! In: which channel needs one. Out: the new start, which may take its time beside the loop, and a sentence when it fails.
 
 use std::time::Duration;
 
@@ -25,46 +25,46 @@ struct Attempt {
 #[derive(Debug, Default)]
 pub(super) struct Revival {
     attempts: Vec<(Channel, Attempt)>,
+    runs: bool,
 }
 
 impl Revival {
-    /// Starts a channel anew when it needs it and the time has come; whether it did.
-    ///
-    /// # Errors
-    /// A sentence, once, when it cannot be started.
-    pub(super) fn attend(
-        &mut self,
-        session: &mut Session,
-        channel: Channel,
-        needs: bool,
-    ) -> Result<bool, String> {
+    /// Whether a new start goes on.
+    pub(super) const fn runs(&self) -> bool {
+        self.runs
+    }
+
+    /// Begins to start a channel anew when it needs it and the time has come.
+    pub(super) fn attend(&mut self, session: &mut Session, channel: Channel, needs: bool) {
         let now = Instant::now();
         let known = self.attempts.iter().position(|(one, _)| *one == channel);
-        if !needs {
+        match known {
             // It has to prove itself for as long as the last pause before the next pause is a short one again.
-            let is_over = |at: usize| now >= self.attempts[at].1.at;
-            if let Some(at) = known.filter(|at| is_over(*at)) {
+            Some(at) if !needs && !self.runs && now >= self.attempts[at].1.at => {
                 self.attempts.swap_remove(at);
             }
-            return Ok(false);
+            Some(at) if needs && !self.runs && now >= self.attempts[at].1.at => {
+                session.revive(channel);
+                self.runs = true;
+            }
+            None if needs => {
+                self.attempts.push((channel, Attempt { at: now + FIRST, pause: FIRST, said: false }));
+            }
+            _ => {}
         }
-        let Some(at) = known else {
-            self.attempts.push((channel, Attempt { at: now + FIRST, pause: FIRST, said: false }));
-            return Ok(false);
-        };
-        let attempt = &mut self.attempts[at].1;
-        if now < attempt.at {
-            return Ok(false);
-        }
-        let answer = session.revive(channel);
+    }
+
+    /// A channel whose new start has ended; a sentence, once, when it could not be started.
+    pub(super) fn ended(&mut self, session: &mut Session) -> Option<(Channel, Result<(), Option<String>>)> {
+        let (channel, answer) = session.revived()?;
+        self.runs = false;
+        let (_, attempt) = self.attempts.iter_mut().find(|(one, _)| *one == channel)?;
         attempt.pause = (attempt.pause * 2).min(LAST);
         attempt.at = Instant::now() + attempt.pause;
-        match answer {
-            Err(error) if !attempt.said => {
-                attempt.said = true;
-                Err(format!("{} could not be started anew: {error}", channel.as_str()))
-            }
-            answer => Ok(answer.is_ok()),
-        }
+        let answer = answer.map_err(|error| {
+            let is_news = !std::mem::replace(&mut attempt.said, true);
+            is_news.then(|| format!("{} could not be started anew: {error}", channel.as_str()))
+        });
+        Some((channel, answer))
     }
 }

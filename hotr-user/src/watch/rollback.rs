@@ -130,7 +130,7 @@ impl Rollback {
             match vault.restore(&Self::file_of(&self.roots, &path, &bad), &bad) {
                 Ok(Restored::Good(state)) => {
                     // Its events find it confirmed.
-                    confirmer.put(path.clone(), state.clone());
+                    confirmer.put(&path, state.clone());
                     let size = if let State::File(file) = &state { Some(file.size) } else { None };
                     let kind = if state == State::Absent { Kind::Removed } else { Kind::Written };
                     restored.push(Confirmed {

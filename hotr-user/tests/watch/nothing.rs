@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::path::Path;
 use std::time::SystemTime;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -111,27 +112,43 @@ fn an_empty_directory_is_watched() {
     until("hotr leaves nothing", || fs::read_dir(scratch.w()).unwrap().count() == 1);
 }
 
+/// The file `path`, of this name to whoever reads a reload.
+fn becomes_a_directory_and_back(watch: &mut Watch, path: &Path, name: &str) {
+    let mut reloads_for = |kind: &str| {
+        let line = watch.reload("started");
+        assert_eq!((watch.names(&line), &line["changes"][0]["kind"]), (vec![name.to_owned()], &kind.into()));
+        watch.reload("done");
+    };
+    fs::remove_file(path).unwrap();
+    fs::create_dir(path).unwrap();
+    reloads_for("removed");
+    fs::remove_dir(path).unwrap();
+    fs::write(path, "two").unwrap();
+    reloads_for("created");
+    fs::write(path, "three").unwrap();
+    reloads_for("written");
+}
+
 #[test]
 fn a_file_becomes_a_directory_and_back() {
     let scratch = Scratch::new("turns");
     let path = scratch.file("conf", "one");
     let mut watch = Watch::start(&["-p"], &scratch.w(), &["true"]);
-    fs::remove_file(&path).unwrap();
-    fs::create_dir(&path).unwrap();
-    let line = watch.reload("started");
-    assert_eq!(
-        (watch.names(&line), &line["changes"][0]["kind"]),
-        (vec!["conf".to_owned()], &"removed".into())
-    );
-    watch.reload("done");
-    fs::remove_dir(&path).unwrap();
-    fs::write(&path, "two").unwrap();
-    let line = watch.reload("started");
-    assert_eq!(
-        (watch.names(&line), &line["changes"][0]["kind"]),
-        (vec!["conf".to_owned()], &"created".into())
-    );
-    watch.reload("done");
+    becomes_a_directory_and_back(&mut watch, &path, "conf");
     watch.nothing_but_a_marker();
+    watch.end();
+}
+
+#[test]
+fn a_named_file_becomes_a_directory_and_back() {
+    let scratch = Scratch::new("named-turns");
+    let path = scratch.file("conf", "one");
+    let mut watch = Watch::start(&["-p"], &path, &["true"]);
+    becomes_a_directory_and_back(&mut watch, &path, "");
+    // Its neighbours are of no interest, before and after.
+    scratch.file("other", "x");
+    fs::write(&path, "four").unwrap();
+    let line = watch.reload("started");
+    assert_eq!(watch.names(&line), [""], "{line}");
     watch.end();
 }

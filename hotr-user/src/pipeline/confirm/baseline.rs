@@ -13,9 +13,9 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::{ConfirmOptions, State};
 
-/// States in one message, and messages that wait to be taken.
-const CHUNK: usize = 256;
-const QUEUE: usize = 64;
+/// States in one message, and messages that wait to be taken: few, for they are in memory twice.
+const CHUNK: usize = 64;
+const QUEUE: usize = 8;
 
 /// What the thread says.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use sha2::Digest as _;
 use super::{ConfirmOptions, Evidence, Kind};
 use crate::event::FileType;
 use crate::source::difference::nanos;
-use crate::source::{device, inode_clock_ns};
+use crate::source::inode_clock_ns;
 
 /// A digest of a file's content.
 pub type Digest = [u8; 32];
@@ -41,7 +41,8 @@ pub struct FileState {
     pub size: u64,
     /// Digest of the content; none when it was too large or could not be read.
     pub digest: Option<Digest>,
-    dev: u64,
+    /// As the kernel encodes it towards userspace: 12 bits and 20 (include/linux/kdev_t.h).
+    dev: u32,
     ino: u64,
     ctime_ns: i64,
     /// A later change would show in the times.
@@ -179,7 +180,7 @@ fn bare(stat: &Statx, read_at: i64) -> FileState {
         mtime_ns: nanos(stat.stx_mtime),
         size: stat.stx_size,
         digest: None,
-        dev: device(stat),
+        dev: stat.stx_dev_major << 20 | stat.stx_dev_minor & 0xf_ffff,
         ino: stat.stx_ino,
         ctime_ns,
         settled: ctime_ns.saturating_add(RACY_NS) < read_at,

@@ -24,7 +24,7 @@ impl Drop for Place {
 
 fn knowing(path: &Path, options: ConfirmOptions) -> Confirmer {
     let mut confirmer = Confirmer::new(options);
-    confirmer.learn(path.to_owned(), State::of(path, None, options));
+    confirmer.learn(path, State::of(path, None, options));
     confirmer
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat, openat2};
 use rustix::io::{Errno, Result};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::source::difference::nanos;
@@ -138,6 +139,12 @@ fn decode(kind: i32, data: &[u8]) -> Option<u32> {
         _ => return None,
     };
     data.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+/// Gives the calling thread a working directory of its own; whether it has one.
+pub(super) fn own_cwd() -> bool {
+    // SAFETY: with this flag nothing changes for the memory of the process, nor for its other threads.
+    unsafe { unshare_unsafe(UnshareFlags::FS) }.is_ok()
 }
 
 static OPENAT2_WORKS: AtomicBool = AtomicBool::new(true);

@@ -1,9 +1,11 @@
-//! Which files of a directory are untouched, asked of xfs for many inodes at a time.
+//! Which files of a directory are untouched, asked for many inodes at a time: of xfs, or of ext4's inode tables (`ext4`).
 //!
 //! In: a directory's records. Out: the slots whose inode has the generation, mode and times of its record. They need no
 //! `statx`; every other file gets one, so this decides nothing but what need not be asked: a change of content or
 //! attributes changes the change time (fs/xfs/xfs_itable.c, `xfs_bulkstat_one_int`, reads the inode in memory).
 //! Sizes are left out: what is told here is the size on disk, which lags behind.
+
+pub(super) mod ext4;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +21,8 @@ const CHUNK: usize = 512;
 const FEWEST: usize = 32;
 /// Of the inodes that a call tells, one in so many has to be of this directory, or the rest is asked for one by one.
 const SPARSE: usize = 3;
+/// The same where they are only copied.
+const SPARSE_TABLE: usize = 16;
 
 /// `struct xfs_bulk_ireq`.
 #[repr(C)]
@@ -36,7 +40,7 @@ struct Head {
 /// `struct xfs_bulkstat`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Told {
+struct Stat {
     ino: u64,
     size: u64,
     blocks: u64,
@@ -64,13 +68,32 @@ struct Told {
 #[repr(C)]
 struct Request {
     head: Head,
-    told: [Told; CHUNK],
+    told: [Stat; CHUNK],
 }
-const _: () = assert!(size_of::<Head>() == 64 && size_of::<Told>() == 192);
+const _: () = assert!(size_of::<Head>() == 64 && size_of::<Stat>() == 192);
+
+/// Who is asked.
+#[derive(Clone, Copy)]
+pub(super) enum Whom<'a> {
+    /// The filesystem of this directory.
+    Xfs(BorrowedFd<'a>),
+    /// The filesystem's tables.
+    Ext4(&'a ext4::Table),
+}
+
+/// What is told of an inode; times are seconds and nanoseconds.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    generation: u32,
+    mode: u16,
+    mtime: (i64, u32),
+    ctime: (i64, u32),
+}
 
 /// Asked for by one thread of a scan.
 pub(super) struct Bulk {
     request: Box<Request>,
+    buffer: Vec<u8>,
     /// Inode and slot of the files at hand, by inode.
     wanted: Vec<(u64, u32)>,
     same: Vec<bool>,
@@ -78,7 +101,7 @@ pub(super) struct Bulk {
 
 impl Bulk {
     pub(super) fn new() -> Self {
-        let none = Told {
+        let none = Stat {
             ino: 0,
             size: 0,
             blocks: 0,
@@ -102,14 +125,14 @@ impl Bulk {
             more: [0; 7],
         };
         let request = Request { head: Head::default(), told: [none; CHUNK] };
-        Self { request: Box::new(request), wanted: Vec::new(), same: Vec::new() }
+        Self { request: Box::new(request), buffer: Vec::new(), wanted: Vec::new(), same: Vec::new() }
     }
 
     /// Looks at those of the `count` records that are asked for. `works` is cleared where the filesystem, or a missing
     /// `CAP_SYS_ADMIN`, refuses; [`Self::is_same`] then says no.
     pub(super) fn look(
         &mut self,
-        dir: BorrowedFd<'_>,
+        whom: Option<Whom<'_>>,
         works: &AtomicBool,
         pace: &mut Pace<'_>,
         count: usize,
@@ -117,9 +140,7 @@ impl Bulk {
         is_asked: impl Fn(&Attr) -> bool,
     ) {
         self.same.clear();
-        if count < FEWEST || !works.load(Ordering::Relaxed) {
-            return;
-        }
+        let Some(whom) = whom.filter(|_| count >= FEWEST && works.load(Ordering::Relaxed)) else { return };
         self.same.resize(count, false);
         self.wanted.clear();
         for slot in 0..count as u32 {
@@ -131,26 +152,58 @@ impl Bulk {
         self.wanted.sort_unstable();
         let mut at = 0;
         while self.wanted.len() - at >= FEWEST && pace.look() {
-            let told = self.ask(dir, self.wanted[at].0);
-            if told.is_none() {
+            let (begin, first) = (at, self.wanted[at].0);
+            let answer = match whom {
+                Whom::Xfs(dir) => self.take_told(dir, &mut at, &known).map(|told| told.div_ceil(SPARSE)),
+                Whom::Ext4(table) => {
+                    self.take_read(table, first, &mut at, &known).map(|read| read.div_ceil(SPARSE_TABLE))
+                }
+            };
+            if answer.is_none() {
                 works.store(false, Ordering::Relaxed);
             }
-            let Some(told) = told.filter(|told| *told > 0) else { return };
-            let begin = at;
-            for told in &self.request.told[..told] {
-                while self.wanted.get(at).is_some_and(|(ino, _)| *ino < told.ino) {
-                    at += 1;
-                }
-                // Two names of one file follow each other.
-                while let Some((_, slot)) = self.wanted.get(at).filter(|(ino, _)| *ino == told.ino) {
-                    self.same[*slot as usize] = told.is(&known(*slot));
-                    at += 1;
-                }
-            }
-            if (at - begin) * SPARSE < told || at == begin {
+            if answer.is_none_or(|least| at - begin < least.max(1)) {
                 return;
             }
         }
+    }
+
+    /// Asks for inodes from that of `at` on, and passes those that were told; the number that were.
+    fn take_told(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        at: &mut usize,
+        known: &impl Fn(u32) -> Attr,
+    ) -> Option<usize> {
+        let told = self.ask(dir, self.wanted[*at].0)?;
+        for stat in &self.request.told[..told] {
+            while self.wanted.get(*at).is_some_and(|(ino, _)| *ino < stat.ino) {
+                *at += 1;
+            }
+            // Two names of one file follow each other.
+            while let Some((_, slot)) = self.wanted.get(*at).filter(|(ino, _)| *ino == stat.ino) {
+                self.same[*slot as usize] = stat.told().is(&known(*slot));
+                *at += 1;
+            }
+        }
+        Some(told)
+    }
+
+    /// Reads inodes from `first` on, and passes those that the answer is about; their number.
+    fn take_read(
+        &mut self,
+        table: &ext4::Table,
+        first: u64,
+        at: &mut usize,
+        known: &impl Fn(u32) -> Attr,
+    ) -> Option<usize> {
+        let count = table.read(first, &mut self.buffer)?;
+        while let Some((ino, slot)) = self.wanted.get(*at).filter(|(ino, _)| *ino - first < count) {
+            let told = table.told(&self.buffer, ino - first);
+            self.same[*slot as usize] = told.is_some_and(|told| told.is(&known(*slot)));
+            *at += 1;
+        }
+        usize::try_from(count).ok()
     }
 
     /// Whether a file is as its record says; `false` when that is not known.
@@ -168,14 +221,25 @@ impl Bulk {
     }
 }
 
+impl Stat {
+    const fn told(&self) -> Told {
+        Told {
+            generation: self.gen_,
+            mode: self.mode,
+            mtime: (self.mtime, self.mtime_nsec),
+            ctime: (self.ctime, self.ctime_nsec),
+        }
+    }
+}
+
 impl Told {
     fn is(&self, known: &Attr) -> bool {
         let time =
-            |seconds: i64, nanos: u32| seconds.checked_mul(1_000_000_000)?.checked_add(i64::from(nanos));
-        self.gen_ == known.ident
+            |(seconds, nanos): (i64, u32)| seconds.checked_mul(1_000_000_000)?.checked_add(i64::from(nanos));
+        self.generation == known.ident
             && self.mode == known.mode
-            && time(self.mtime, self.mtime_nsec) == Some(known.mtime)
-            && time(self.ctime, self.ctime_nsec) == Some(known.ctime)
+            && time(self.mtime) == Some(known.mtime)
+            && time(self.ctime) == Some(known.ctime)
     }
 }
 

@@ -7,10 +7,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::PollOptions;
+use super::bulk::ext4::Tables;
 use super::moves::Findings;
-use super::pace::{Pace, Progress, cpu_time, lower_priority};
+use super::pace::{HEAD_START, Pace, Progress, cpu_time};
 use super::scan::{Scanner, Shared, Task};
-use super::tree::Tree;
+use super::tree::{TOP, Tree};
 
 #[derive(Default)]
 struct Pile {
@@ -37,10 +38,20 @@ pub(super) fn run(
 ) -> (Findings, Duration, bool) {
     // Less than a core needs one thread: more would only share its budget.
     let threads = if options.budget.is_some() { 1 } else { options.threads.max(1) };
+    let is_first = tasks.iter().all(|task| task.fresh);
+    let idle_after = options.idle.then_some(if is_first { HEAD_START } else { Duration::ZERO });
     // Before anything is looked at: what is mounted from now on, the next round is told of.
     let mounts = super::bulk::mounts();
     let in_bulk = AtomicBool::new(mounts.is_some() && mounts == tree.mounts);
-    let shared = Shared { tree: Mutex::new(tree), options, held: Arc::new(()), in_bulk };
+    let may_move = tree.dir(TOP).body.names().all(|(_, _, root)| root.to_bytes().starts_with(b"/"));
+    let shared = Shared {
+        may_move,
+        tree: Mutex::new(tree),
+        options,
+        held: Arc::new(()),
+        in_bulk,
+        tables: Tables::new(mounts.as_deref()),
+    };
     let queue = Queue {
         pile: Mutex::new(Pile { tasks, ..Pile::default() }),
         more: Condvar::new(),
@@ -51,11 +62,8 @@ pub(super) fn run(
     std::thread::scope(|scope| {
         // Threads of their own: the caller's priority could not be raised again.
         let work = || {
-            if options.idle {
-                lower_priority();
-            }
             let begin = cpu_time();
-            let mut scanner = Scanner::new(&shared, Pace::new(options.budget, cancel, progress));
+            let mut scanner = Scanner::new(&shared, Pace::new(options.budget, idle_after, cancel, progress));
             let whole = queue.work(&mut scanner);
             (scanner.findings, cpu_time().saturating_sub(begin), whole)
         };

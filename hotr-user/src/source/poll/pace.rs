@@ -14,6 +14,10 @@ const SLICE: Duration = Duration::from_millis(5);
 /// The longest sleep before the cancel flag is looked at again.
 const NAP: Duration = Duration::from_millis(50);
 
+/// Processor time of a first scan before its threads become idle ones: until a tree is known, what a channel loses there is
+/// not found, and on a busy machine an idle thread may wait for seconds.
+pub(super) const HEAD_START: Duration = Duration::from_millis(20);
+
 /// How far an audit is; may be read by another thread at any time.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -30,12 +34,31 @@ pub(super) struct Pace<'a> {
     progress: &'a Progress,
     since_look: u32,
     rested_at: Duration,
+    /// At this processor time the thread becomes an idle one.
+    idle_at: Option<Duration>,
     go_on: bool,
 }
 
 impl<'a> Pace<'a> {
-    pub(super) fn new(share: Option<f64>, cancel: &'a AtomicBool, progress: &'a Progress) -> Self {
-        Self { share, cancel, progress, since_look: 0, rested_at: cpu_time(), go_on: true }
+    /// Of the calling thread; it becomes an idle one after this much processor time.
+    pub(super) fn new(
+        share: Option<f64>,
+        idle_after: Option<Duration>,
+        cancel: &'a AtomicBool,
+        progress: &'a Progress,
+    ) -> Self {
+        let now = cpu_time();
+        let idle_at = idle_after.map(|after| now + after);
+        let mut pace = Self { share, cancel, progress, since_look: 0, rested_at: now, idle_at, go_on: true };
+        pace.settle_down();
+        pace
+    }
+
+    fn settle_down(&mut self) {
+        if self.idle_at.is_some_and(|at| cpu_time() >= at) {
+            self.idle_at = None;
+            lower_priority();
+        }
     }
 
     /// Counts a file, rests when it is time to; `false` when the scan was cancelled.
@@ -49,6 +72,7 @@ impl<'a> Pace<'a> {
         self.progress.done.fetch_add(u64::from(self.since_look), Ordering::Relaxed);
         self.since_look = 0;
         self.go_on = !self.cancel.load(Ordering::Relaxed);
+        self.settle_down();
         if let Some(share) = self.share {
             let worked = cpu_time().saturating_sub(self.rested_at);
             if worked >= SLICE {
@@ -76,7 +100,7 @@ pub(super) fn cpu_time() -> Duration {
 
 /// Gives the calling thread the lowest priority for processor and disk. Where the scheduler's idle class is refused,
 /// it gets the highest niceness; where the disk's is refused, none: neither changes what a scan finds.
-pub(super) fn lower_priority() {
+fn lower_priority() {
     const IOPRIO_WHO_PROCESS: libc::c_int = 1;
     const IOPRIO_CLASS_IDLE: libc::c_int = 3 << 13;
     // SAFETY: the struct is plain numbers; the call takes a pointer to one that lives on, and 0 names this thread.
@@ -101,29 +125,41 @@ mod tests {
     fn a_budget_is_kept_and_cancelling_ends_a_rest() {
         let (cancel, progress) = (AtomicBool::new(false), Progress::default());
         let (begin, cpu) = (Instant::now(), cpu_time());
-        let mut pace = Pace::new(Some(0.2), &cancel, &progress);
+        let mut pace = Pace::new(Some(0.2), None, &cancel, &progress);
         while cpu_time() - cpu < Duration::from_millis(20) {
             assert!(pace.step());
         }
         let (worked, took) = (cpu_time() - cpu, begin.elapsed());
         assert!(worked.as_secs_f64() / took.as_secs_f64() < 0.3, "{worked:?} of {took:?}");
-        let mut pace = Pace::new(Some(1e-9), &cancel, &progress);
+        let mut pace = Pace::new(Some(1e-9), None, &cancel, &progress);
         cancel.store(true, Ordering::Relaxed);
         while pace.step() {}
         assert!(progress.done.load(Ordering::Relaxed) > 0);
     }
 
     #[test]
-    fn a_scanning_thread_is_idle() {
-        std::thread::spawn(|| {
-            lower_priority();
+    fn a_scanning_thread_is_idle_after_its_head_start() {
+        let is_idle = || {
             // SAFETY: takes a number only; 0 names this thread.
             let class = unsafe { libc::sched_getscheduler(0) };
             // SAFETY: as above.
             let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-            assert!(class == libc::SCHED_IDLE || nice == 19, "class {class}, niceness {nice}");
-        })
-        .join()
-        .expect("the thread ends");
+            class == libc::SCHED_IDLE || nice == 19
+        };
+        for (idle_after, at_once, later) in
+            [(None, false, false), (Some(Duration::ZERO), true, true), (Some(HEAD_START), false, true)]
+        {
+            let scan = move || {
+                let (cancel, progress) = (AtomicBool::new(false), Progress::default());
+                let mut pace = Pace::new(None, idle_after, &cancel, &progress);
+                let begin = (is_idle(), cpu_time());
+                while cpu_time() - begin.1 < HEAD_START {
+                    pace.step();
+                }
+                pace.look();
+                assert_eq!((begin.0, is_idle()), (at_once, later), "{idle_after:?}");
+            };
+            std::thread::spawn(scan).join().expect("the thread ends");
+        }
     }
 }

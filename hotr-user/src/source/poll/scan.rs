@@ -13,21 +13,25 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::io::Errno;
+use rustix::process::fchdir;
 
 use super::PollOptions;
 use super::attr::{self, Attr, Source, WANTED};
-use super::bulk::Bulk;
+use super::bulk::ext4::Tables;
+use super::bulk::{Bulk, Whom};
 use super::moves::{Came, Findings, Gone, Touched};
 use super::pace::Pace;
 use super::tree::{Base, Body, Device, Facts, NONE, TOP, Tree};
 use crate::source::difference::Kind;
-use crate::source::fsinfo::Fs;
+use crate::source::fsinfo::{Family, Fs};
 use crate::source::walk::{open_dir, stat_at, stat_fd};
 
 /// Bytes of directory entries read at a time.
 const BUFFER: usize = 256 * 1024;
+/// With so many files the working directory is moved to theirs: a name relative to it takes no reference of an open file.
+const MOVED: usize = 64;
 /// Directories held open for the sake of those below them; below more, a directory is opened by its path.
 const MAX_HELD: usize = 128;
 
@@ -56,6 +60,9 @@ pub(super) struct Shared<'a> {
     pub(super) held: Arc<()>,
     /// Inodes may be asked for in bulk: nothing was mounted or unmounted since the round before, and it works.
     pub(super) in_bulk: AtomicBool,
+    pub(super) tables: Tables<'a>,
+    /// No path is relative to the working directory.
+    pub(super) may_move: bool,
 }
 
 impl<'a> Shared<'a> {
@@ -75,6 +82,8 @@ pub(super) struct Scanner<'s, 'a, 'p> {
     /// The devices known when the directory was begun.
     devices: Vec<Device>,
     bulk: Bulk,
+    /// This thread's working directory is its own to change.
+    has_own_cwd: bool,
 }
 
 /// A directory below the one at hand.
@@ -113,6 +122,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
             names: Vec::new(),
             devices: Vec::new(),
             bulk: Bulk::new(),
+            has_own_cwd: shared.may_move && attr::own_cwd(),
         }
     }
 
@@ -174,7 +184,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
         let before = body.len() as u64;
         let devices = std::mem::take(&mut self.devices);
         let base = Base { ino, dev, devices: &devices };
-        let mut dir = Here { task, fd: fd.as_fd(), base, source: facts.source, is_xfs: facts.is_xfs };
+        let mut dir = Here { task, fd: fd.as_fd(), base, source: facts.source, family: facts.family };
         let quick = listed && facts.dates_names;
         let round = if quick {
             Ok(self.known(&mut dir, &mut body))
@@ -210,7 +220,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
             source: attr::source(fd),
             dates_names: fs.is_some_and(|fs| fs.dates_names),
             is_pseudo: fs.is_some_and(|fs| fs.pseudo.is_some()),
-            is_xfs: fs.is_some_and(|fs| fs.is_xfs),
+            family: fs.map_or(Family::Other, |fs| fs.family),
         };
         if let Some(index) = index {
             tree.devices[index].facts = Some(facts);
@@ -224,6 +234,8 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
         let mut at = 0;
         self.ask_in_bulk(dir, body);
         let now = attr::coarse_now();
+        let moves = self.has_own_cwd && body.len() >= MOVED && fchdir(dir.fd).is_ok();
+        let at_dir = if moves { CWD } else { dir.fd };
         for slot in 0..body.len() as u32 {
             if !self.pace.step() {
                 round.is_whole = false;
@@ -235,7 +247,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
             if self.bulk.is_same(slot) {
                 continue;
             }
-            let stat = match stat_at(dir.fd, name, WANTED) {
+            let stat = match stat_at(at_dir, name, WANTED) {
                 Ok(stat) => stat,
                 Err(_) => {
                     // It went after the directory was looked at, or may not be looked at: listed the next time.
@@ -259,9 +271,15 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
     /// last seen in the tick of its change.
     fn ask_in_bulk(&mut self, dir: &Here<'_>, body: &Body) {
         let of_here = |attr: &Attr| attr.dev == dir.base.dev && !attr.is_dir() && !attr.racy;
-        let count = if dir.is_xfs && dir.source == Source::Generation { body.len() } else { 0 };
+        let table = (dir.family == Family::Ext).then(|| self.shared.tables.of(dir.base.dev)).flatten();
+        let whom = match dir.family {
+            Family::Xfs => Some(Whom::Xfs(dir.fd)),
+            Family::Ext => table.as_deref().map(Whom::Ext4),
+            Family::Other => None,
+        };
+        let whom = whom.filter(|_| dir.source == Source::Generation);
         let known = |slot| body.attr(slot, dir.base);
-        self.bulk.look(dir.fd, &self.shared.in_bulk, &mut self.pace, count, known, of_here);
+        self.bulk.look(whom, &self.shared.in_bulk, &mut self.pace, body.len(), known, of_here);
     }
 
     /// Writes a record whose device may be one that was not met before.
@@ -342,7 +360,7 @@ struct Here<'a> {
     fd: BorrowedFd<'a>,
     base: Base<'a>,
     source: Source,
-    is_xfs: bool,
+    family: Family,
 }
 
 impl Here<'_> {

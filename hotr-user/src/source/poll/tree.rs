@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use super::attr::{Attr, Source};
+use crate::source::fsinfo::Family;
 
 /// No directory.
 pub(super) const NONE: u32 = u32::MAX;
@@ -76,7 +77,7 @@ pub(super) struct Facts {
     pub(super) dates_names: bool,
     pub(super) is_pseudo: bool,
     /// Inodes can be asked for in bulk, see `bulk`.
-    pub(super) is_xfs: bool,
+    pub(super) family: Family,
 }
 
 impl Body {

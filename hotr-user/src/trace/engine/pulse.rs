@@ -1,6 +1,8 @@
 //! Heartbeats of a run: a change that hotr makes, and which channels heard it. What a channel cannot hear at all, and a
 //! new start of a channel that hears nothing.
 
+use std::thread::JoinHandle;
+
 use super::Engine;
 use crate::error::Error;
 use crate::event::Channel;
@@ -100,31 +102,78 @@ impl Engine {
         }
     }
 
-    /// Starts a channel anew. The programs of a former start are gone when this returns.
-    pub(in crate::trace) fn revive(&mut self, channel: Channel) -> Result<(), Error> {
-        match channel {
-            Channel::Ebpf if self.kernel.is_some() => {
-                let mut fresh = KernelSide::start(&self.options)?;
-                if let Some(ear) = &self.ear {
-                    fresh.listen_to(ear);
+    /// Begins to start a channel anew; [`Self::revived`] tells the end. Loading the programs takes a tenth of a second and
+    /// more: that is done beside the loop.
+    pub(in crate::trace) fn revive(&mut self, channel: Channel) {
+        self.revival = match (channel, &self.kernel) {
+            (Channel::Ebpf, Some(_)) => {
+                let options = self.options.clone();
+                let load = move || KernelSide::start(&options).map(Box::new);
+                match std::thread::Builder::new().name("hotr-load".to_owned()).spawn(load) {
+                    Ok(thread) => Some(Revival::Loads(thread)),
+                    Err(error) => Some(Revival::Refused(no_thread(error))),
                 }
-                if let Some(dir) = self.heart.as_ref().and_then(Heart::dir) {
-                    // Refused, it counts as unheard.
-                    let _ = fresh.listen_to_heart(dir);
-                }
-                self.kernel = Some(fresh);
             }
-            Channel::Inotify => {
-                let Some(ear) = &mut self.ear else { return Ok(()) };
-                let repaired = ear.repair()?;
-                if let Some(kernel) = &mut self.kernel {
-                    kernel.listen_to(ear);
-                }
-                self.report_found(repaired.found);
+            _ => Some(Revival::Short(channel)),
+        }
+    }
+
+    /// How the new start of a channel went; none while it goes on.
+    pub(in crate::trace) fn revived(&mut self) -> Option<(Channel, Result<(), Error>)> {
+        match self.revival.take()? {
+            Revival::Loads(thread) if !thread.is_finished() => {
+                self.revival = Some(Revival::Loads(thread));
+                None
             }
-            Channel::Ebpf | Channel::Poll => return Ok(()),
+            Revival::Loads(thread) => {
+                let loaded = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                Some((Channel::Ebpf, loaded.map(|fresh| self.replace(*fresh))))
+            }
+            Revival::Refused(error) => Some((Channel::Ebpf, Err(error))),
+            Revival::Short(Channel::Inotify) => Some((Channel::Inotify, self.repair())),
+            Revival::Short(channel) => Some((channel, Ok(()))),
+        }
+    }
+
+    fn replace(&mut self, mut fresh: KernelSide) {
+        if let Some(ear) = &self.ear {
+            fresh.listen_to(ear);
+        }
+        if let Some(dir) = self.heart.as_ref().and_then(Heart::dir) {
+            // Refused, it counts as unheard.
+            let _ = fresh.listen_to_heart(dir);
         }
         self.renewed = true;
+        let former = self.kernel.replace(fresh);
+        // The kernel waits for each program to end that is detached. Without a thread it is done here.
+        let _ = std::thread::Builder::new().spawn(move || drop(former));
+    }
+
+    fn repair(&mut self) -> Result<(), Error> {
+        let Some(ear) = &mut self.ear else { return Ok(()) };
+        let repaired = ear.repair()?;
+        if let Some(kernel) = &mut self.kernel {
+            kernel.listen_to(ear);
+        }
+        self.report_found(repaired.found);
+        self.renewed = true;
         Ok(())
+    }
+}
+
+/// A new start of a channel.
+pub(super) enum Revival {
+    Loads(JoinHandle<Result<Box<KernelSide>, Error>>),
+    Refused(Error),
+    /// Done when it is asked for.
+    Short(Channel),
+}
+
+fn no_thread(source: std::io::Error) -> Error {
+    Error::Os {
+        operation: "start",
+        object: "a thread that loads the programs".to_owned(),
+        source,
+        next: "raise the limits of threads and memory",
     }
 }

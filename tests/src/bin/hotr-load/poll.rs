@@ -63,7 +63,7 @@ pub(crate) fn run(args: &PollArgs, out: &mut Figures) -> Result<()> {
         growth.push(measure(&tree, *files, args.rounds, out)?);
     }
     if let Some(into) = &args.into {
-        crate::poll_doc::write(into, &growth, args.rounds)?;
+        crate::poll_doc::write(into, &growth, args.rounds, &args.dir)?;
     }
     Ok(())
 }
@@ -259,6 +259,8 @@ fn notify(tree: &Path) -> Result<Box<dyn FnMut() -> Result<Timed>>> {
         // Not timed: it has to be known before it can be missed again.
         File::create(&sentinel)?;
         walk(&watcher, |kind| matches!(kind, EventKind::Create(_)))?;
+        // That was told in the midst of a walk, which must not go on beside the next subject: this waits for its end.
+        let _unknown = watcher.unwatch(Path::new("/"));
         Ok(took)
     }))
 }

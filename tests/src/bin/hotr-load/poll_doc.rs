@@ -2,7 +2,7 @@
 //!
 //! In: medians by size. Out: `poller.md` and `poller.svg` in a folder.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 
@@ -14,19 +14,28 @@ const MARGIN: f64 = 60.0;
 const LINES: [(&str, &str); 3] = [("hotr", "#c0392b"), ("find", "#2c3e50"), ("notify", "#7f8c8d")];
 
 /// Writes both files.
-pub(crate) fn write(into: &Path, growth: &[Size], rounds: usize) -> Result<()> {
-    for (name, text) in [("poller.md", table(growth, rounds)), ("poller.svg", plot(growth))] {
+pub(crate) fn write(into: &Path, growth: &[Size], rounds: usize, dir: &Path) -> Result<()> {
+    let filesystem = filesystem(dir)?;
+    for (name, text) in [("poller.md", table(growth, rounds, &filesystem)), ("poller.svg", plot(growth))] {
         let path = into.join(name);
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
 }
 
-fn table(growth: &[Size], rounds: usize) -> String {
+/// The name of the filesystem that a folder lies on.
+fn filesystem(dir: &Path) -> Result<String> {
+    let mut findmnt = Command::new("findmnt");
+    let output = findmnt.args(["-n", "-o", "FSTYPE", "-T"]).arg(dir).output().context("run findmnt")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn table(growth: &[Size], rounds: usize, filesystem: &str) -> String {
     let mut text = format!(
         "# The poller: how an audit grows\n\nWritten by `hotr-load poll --dir DIR --rounds {rounds} --into docs`. N empty files in 1,000 \
-         directories, warm caches, medians,\nmeasured in turns: a full audit, `find -newermt '2 seconds ago'`, notify's \
-         PollWatcher. Memory is the whole\nprocess, resident, 1 MB is 10^6 bytes.\n\n| files | hotr wall ms | CPU ms | µs a file \
+         directories on {filesystem}, warm caches,\nmedians, measured in turns: a full audit, `find -newermt '2 seconds ago'`, \
+         notify's PollWatcher. Memory is the\nwhole process, resident, 1 MB is 10^6 bytes. ext4 and xfs tell of many inodes at a time: \
+         audits there take less,\nsee `bench/RESULTS.md`.\n\n| files | hotr wall ms | CPU ms | µs a file \
          | MB | find wall ms | CPU ms | PollWatcher wall ms | CPU ms | MB |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
