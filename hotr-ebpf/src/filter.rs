@@ -4,7 +4,7 @@
 use hotr_common::config::{MAX_SUPERBLOCKS, ROOT_LAYER, VERDICT_WAYS, Verdict, verdict_set};
 use hotr_common::record::{MAX_DEPTH, NO_ROOT, TOO_DEEP};
 
-use crate::kernel::{Mem, Near, Probe, task};
+use crate::kernel::{Layout, Mem, Near, Probe, task};
 use crate::maps::{self, EPOCH, ROOT_SLOTS, ROOTS, VERDICTS, live, off, read};
 
 /// Aliases of an inode that are looked at when its own dentry is not in a watched tree.
@@ -236,7 +236,7 @@ fn walk(dentry: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn hotr_step(dentry: u64) -> u64 {
-    let near = Near::read(dentry);
+    let near = Near::read(dentry, Layout::of_kernel());
     // SAFETY: the value is a plain word that userspace writes before it publishes the key.
     if let Some(slot) = unsafe { ROOTS.get(&near.inode) } {
         return u64::from(*slot);

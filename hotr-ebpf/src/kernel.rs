@@ -5,4 +5,4 @@ pub mod near;
 pub mod task;
 
 pub use access::{Direct, Mem, Probe, number};
-pub use near::Near;
+pub use near::{Layout, Near};

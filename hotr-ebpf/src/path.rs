@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use hotr_common::record::MAX_NAME;
 
-use crate::kernel::Near;
+use crate::kernel::{Layout, Near};
 
 /// The path did not fit.
 pub const OVERFLOW: u32 = u32::MAX;
@@ -23,9 +23,10 @@ pub unsafe fn append<const CAP: usize, const DEPTH: u32>(
     let mut dentry = dentry as u64;
     let mut end = start;
     let mut level = 0;
+    let layout = Layout::of_kernel();
     // One more look than names: the last one finds the root.
     while level <= DEPTH {
-        let near = Near::read(dentry);
+        let near = Near::read(dentry, layout);
         if near.inode == root {
             return end;
         }

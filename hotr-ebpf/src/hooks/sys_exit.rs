@@ -72,16 +72,13 @@ exit_program! {
     dispatch => sys_exit, perf_sys_exit
 }
 exit_program! {
-    /// [`Class::Write`], [`Class::File`], [`Class::Ioctl`]: the file of a descriptor was changed.
+    /// [`Class::Write`], [`Class::File`], [`Class::Ioctl`]: the file of a descriptor was changed. [`Class::OpenTruncate`]: a
+    /// file was opened that was there; the open may have cut it.
     descriptor => exit_descriptor, perf_descriptor
 }
 exit_program! {
     /// [`Class::Open`], [`Class::OpenHow`], [`Class::Creat`]: a file was opened that may not have been there.
     open => exit_open, perf_open
-}
-exit_program! {
-    /// [`Class::OpenTruncate`]: a file was opened that was there; the open may have cut it.
-    open_truncate => exit_open_truncate, perf_open_truncate
 }
 exit_program! {
     /// [`Class::Path`], [`Class::Bind`].
@@ -194,13 +191,25 @@ fn descriptor<W: Way>(way: W) {
     if class == Class::Write as u8 && bytes == 0 {
         return;
     }
-    let file = task::current_file(exit.descriptor());
+    let opened = opens(class);
+    let file = task::current_file(if opened { exit.ret as u32 } else { exit.descriptor() });
     if !is_watched(file) {
         return;
     }
-    let aux = exit.argument(exit.rule.aux0);
+    let mut aux = exit.argument(exit.rule.aux0);
     if class == Class::Ioctl as u8 && !command_changes(aux as u32) {
         return;
+    }
+    if opened {
+        if class == Class::Creat as u8 {
+            aux = O_TRUNC;
+        } else if class == Class::OpenHow as u8 {
+            aux = user_word(aux);
+        }
+        let inode = Probe::ptr(file, off!(file_f_inode));
+        if aux & O_TRUNC == 0 || Probe::u16(inode, off!(inode_i_mode)) & S_IFMT != S_IFREG {
+            return;
+        }
     }
     change::file::<Probe>(&exit.call(), &Target::file::<Probe>(file), exit.sysno, bytes, aux);
 }
@@ -224,21 +233,10 @@ fn open<W: Way>(way: W) {
     way.continue_as(Class::OpenTruncate as u8);
 }
 
+/// Whether a call of this class returns a new descriptor.
 #[inline(always)]
-fn open_truncate<W: Way>(way: W) {
-    let Some(exit) = Exit::of(way) else { return };
-    let file = task::file(task::current(), exit.ret as u32);
-    let target = Target::file::<Probe>(file);
-    let class = exit.rule.class;
-    let mut flags = exit.argument(exit.rule.aux0);
-    if class == Class::Creat as u8 {
-        flags = O_TRUNC;
-    } else if class == Class::OpenHow as u8 {
-        flags = user_word(flags);
-    }
-    if flags & O_TRUNC != 0 && Probe::u16(target.inode, off!(inode_i_mode)) & S_IFMT == S_IFREG {
-        change::file::<Probe>(&exit.call(), &target, exit.sysno, 0, flags);
-    }
+fn opens(class: u8) -> bool {
+    class == Class::Open as u8 || class == Class::OpenHow as u8 || class == Class::Creat as u8
 }
 
 #[inline(always)]

@@ -18,19 +18,33 @@ pub struct Near {
     pub inode: u64,
 }
 
+/// Where these fields are, asked once a walk.
+#[derive(Clone, Copy)]
+pub struct Layout {
+    are_neighbours: bool,
+    parent: usize,
+}
+
+impl Layout {
+    #[inline(always)]
+    pub fn of_kernel() -> Self {
+        Self { are_neighbours: off!(dentry_neighbours) != 0, parent: off!(dentry_d_parent) as usize }
+    }
+}
+
 impl Near {
     /// Reads them; an address that is not readable gives zeros.
     #[inline(always)]
-    pub fn read(dentry: u64) -> Self {
+    pub fn read(dentry: u64, layout: Layout) -> Self {
         let dentry = dentry as *const u8;
-        if off!(dentry_neighbours) != 0 {
+        if layout.are_neighbours {
             let mut near = MaybeUninit::<Self>::uninit();
             // SAFETY: the helper fills the whole destination, with zeros when the source is not readable.
             unsafe {
                 bpf_probe_read_kernel(
                     near.as_mut_ptr().cast(),
                     size_of::<Self>() as u32,
-                    dentry.wrapping_add(off!(dentry_d_parent) as usize).cast(),
+                    dentry.wrapping_add(layout.parent).cast(),
                 );
                 return near.assume_init();
             }

@@ -15,12 +15,32 @@ use super::types::KernelTypes;
 /// No machine gets faster by more.
 const MAX_WORKERS: usize = 16;
 
+/// How the names of programs begin that the verifier is done with soon: they come last, so that at the end nobody waits
+/// for one that takes long.
+const LIGHT: &[&str] = &[
+    "ctime",
+    "exit_open",
+    "fentry_r",
+    "fentry_un",
+    "kprobe_",
+    "perf_open",
+    "perf_sys_exit",
+    "sys_exit",
+    "wake",
+];
+
 /// Loads the programs whose name is in `wanted`, each for the function or tracepoint that stands there.
 pub(super) fn preload(ebpf: &mut Ebpf, kernel: &KernelTypes, wanted: &HashMap<&str, &str>) {
-    let programs = ebpf.programs_mut().filter_map(|(name, program)| Some((program, *wanted.get(name)?)));
-    let waiting: Mutex<Vec<(&mut Program, &str)>> = Mutex::new(programs.collect());
+    let programs = ebpf.programs_mut().filter_map(|(name, program)| {
+        let is_light = LIGHT.iter().any(|begin| name.starts_with(begin));
+        Some((program, *wanted.get(name)?, is_light))
+    });
+    let mut programs: Vec<(&mut Program, &str, bool)> = programs.collect();
+    // Taken from the end.
+    programs.sort_by_key(|(.., is_light)| !is_light);
+    let waiting = Mutex::new(programs);
     let work = || {
-        while let Some((program, function)) = next(&waiting) {
+        while let Some((program, function, _)) = next(&waiting) {
             let _ = load(program, function, kernel);
         }
     };

@@ -5,6 +5,7 @@
 //! given a stand-in, in which only the functions and tracepoints that hotr attaches to have a name.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use aya::{Btf as AyaBtf, BtfError as AyaBtfError, EbpfLoader, Endianness};
 use hotr_common::offsets::Offsets;
@@ -27,7 +28,7 @@ pub struct KernelTypes {
     pub knows_exit: bool,
     functions: Ids,
     tracepoints: Ids,
-    aya: AyaBtf,
+    aya: OnceLock<AyaBtf>,
 }
 
 impl KernelTypes {
@@ -45,8 +46,7 @@ impl KernelTypes {
         let tracepoints: Ids = wanted.tracepoints.iter().filter_map(found).collect();
         let knows_exit = perf::knows_exit(&btf);
         drop(btf);
-        let aya = stand_in(&functions, &tracepoints).map_err(|error| LoadError::Object(error.into()))?;
-        Ok(Self { offsets, knows_exit, functions, tracepoints, aya })
+        Ok(Self { offsets, knows_exit, functions, tracepoints, aya: OnceLock::new() })
     }
 
     /// A function's prototype; `None` when the kernel has no such function, or none that can be hooked.
@@ -61,10 +61,11 @@ impl KernelTypes {
         self.tracepoints.get(name).map(|(_, prototype)| prototype)
     }
 
-    /// What aya's programs look their function or tracepoint up in.
+    /// What aya's programs look their function or tracepoint up in. Made when it is first asked for, which takes as long as
+    /// the object does to be loaded. Where it could not be made, aya finds nothing, and says so of each program.
     #[must_use]
     pub fn for_aya(&self) -> &AyaBtf {
-        &self.aya
+        self.aya.get_or_init(|| stand_in(&self.functions, &self.tracepoints).unwrap_or_default())
     }
 }
 

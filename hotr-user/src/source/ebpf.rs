@@ -86,7 +86,13 @@ impl EbpfSource {
     pub fn load(options: EbpfOptions) -> Result<(Self, KernelTypes), LoadError> {
         let kernel = KernelTypes::read()?;
         let cpus = load::possible_cpus();
-        let mut ebpf = load::load(&kernel, options.ring_bytes)?;
+        let mut ebpf = std::thread::scope(|scope| {
+            // Both take their time. Without another thread it is made when it is asked for.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, || {
+                let _ = kernel.for_aya();
+            });
+            load::load(&kernel, options.ring_bytes)
+        })?;
         let settings = Live {
             lowest: u64::MAX,
             highest: 0,
@@ -142,6 +148,10 @@ impl EbpfSource {
     /// How this kernel runs programs on tracepoints, which the registering one tells. When it cannot be asked, the plan
     /// will say why.
     fn manner(&mut self) -> Manner {
+        // Asked again, the kernel would wait until everyone has seen that the program was taken off.
+        if self.settings.own_tgid != 0 {
+            return Manner { preemptible: self.is_preemptible };
+        }
         let Ok(own) = self.wake.try_clone() else { return Manner::default() };
         let found = self.register(&[own.as_fd()]).ok().and_then(|found| found.into_iter().next());
         Manner { preemptible: found.is_some_and(|found| found.preemptible != 0) }
