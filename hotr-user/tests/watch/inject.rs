@@ -6,6 +6,10 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+/// How long it may take until the process waits for something.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A process whose main thread stands still.
 pub(crate) struct Held {
@@ -18,6 +22,12 @@ fn ptrace(request: libc::c_uint, pid: libc::pid_t, address: usize, data: usize) 
     // SAFETY: the arguments are numbers, or a pointer to registers that outlives the call.
     let answer = unsafe { libc::ptrace(request, pid, address, data) };
     if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether its main thread waits for something.
+fn is_asleep(pid: libc::pid_t) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('S'))
 }
 
 fn wait_stopped(pid: libc::pid_t) {
@@ -33,7 +43,13 @@ impl Held {
         let pid = libc::pid_t::try_from(pid).unwrap();
         ptrace(libc::PTRACE_SEIZE, pid, 0, 0).expect("ptrace is allowed");
         let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
-        for _ in 0..1000 {
+        let deadline = Instant::now() + DEADLINE;
+        while Instant::now() < deadline {
+            // One that is stopped again and again comes to no system call.
+            if !is_asleep(pid) {
+                std::thread::yield_now();
+                continue;
+            }
             ptrace(libc::PTRACE_INTERRUPT, pid, 0, 0).unwrap();
             wait_stopped(pid);
             let regs = regs(pid);
