@@ -96,9 +96,16 @@ struct Common {
     dir: PathBuf,
 }
 
+/// What runs in the background may ignore SIGINT, and so would the tools, which are ended by it.
+fn heed_interrupts() {
+    // SAFETY: the default is no code of ours.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+}
+
 fn main() -> Result<()> {
     // Before anything else: for `reload-note` it is the result.
     let began_ns = reload::clock_ns();
+    heed_interrupts();
     let cli = Cli::parse();
     let mut figures = Figures::new(cli.out.as_deref())?;
     let out = &mut figures;
