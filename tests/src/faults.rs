@@ -16,7 +16,6 @@ use rustix::time::{ClockId, clock_gettime, clock_settime};
 use serde_json::Value;
 
 use crate::run::Outcome;
-use crate::verdict::Verdict;
 
 /// What stands in the place of the filesystem.
 pub const PLACE: &str = "watch";
@@ -52,14 +51,7 @@ pub fn run(
     filter: Option<&str>,
 ) -> Result<Vec<Outcome>> {
     let chosen: Vec<&str> = names(filter).collect();
-    let outcome = |op: &str, result: Result<()>| Outcome {
-        kernel: kernel.to_owned(),
-        fs: PLACE.to_owned(),
-        tier: tier.to_owned(),
-        op: op.to_owned(),
-        result: if result.is_ok() { Verdict::Pass } else { Verdict::Fail },
-        why: result.err().map(|error| format!("{error:#}")).unwrap_or_default(),
-    };
+    let outcome = |op: &str, result| Outcome::of(kernel, PLACE, tier, op, result);
     if chosen.is_empty() {
         return Ok(Vec::new());
     }

@@ -2,9 +2,9 @@
 //! exact lines that hotr prints for it, present and absent.
 //!
 //! `ops` does and describes, `session` runs hotr and puts barriers, `expect` compares, `exceptions` is the table of
-//! what is known to differ, `verdict` decides, `run` puts a
-//! run together, `render` writes the documentation. `roots` are what may become of a traced directory, `faults` what `hotr watch` has to bear in a guest: clocks that are
-//! set. `outside` cuts programs off by id, `aio` submits requests.
+//! what is known to differ, `verdict` decides, `run` puts a run together, `render` writes the documentation. `roots` are
+//! what may become of a traced directory, `faults` what `hotr watch` has to bear in a guest: clocks that are set.
+//! `outside` cuts programs off by id, `aio` submits requests.
 
 pub mod aio;
 pub mod exceptions;

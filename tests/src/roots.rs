@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use serde_json::Value;
 
 use crate::run::Outcome;
 use crate::session::{Deadlines, Session};
-use crate::verdict::Verdict;
 
 /// What stands in the place of the filesystem.
 pub const PLACE: &str = "roots";
@@ -82,14 +82,7 @@ pub fn run(
     deadlines: Deadlines,
     filter: Option<&str>,
 ) -> Result<Vec<Outcome>> {
-    let outcome = |op: &str, result: Result<()>| Outcome {
-        kernel: kernel.to_owned(),
-        fs: PLACE.to_owned(),
-        tier: tier.to_owned(),
-        op: op.to_owned(),
-        result: if result.is_ok() { Verdict::Pass } else { Verdict::Fail },
-        why: result.err().map(|error| format!("{error:#}")).unwrap_or_default(),
-    };
+    let outcome = |op: &str, result| Outcome::of(kernel, PLACE, tier, op, result);
     let chosen: Vec<&Case> =
         CASES.iter().filter(|case| filter.is_none_or(|part| case.name.contains(part))).collect();
     if chosen.is_empty() {
@@ -129,11 +122,11 @@ pub fn run(
 /// Does it, and waits for the line; afterwards the directory is traced on, or its path again.
 fn told(session: &mut Session, case: &Case, root: &Path) -> Result<()> {
     (case.act)(root).with_context(|| format!("{} of {}", case.name, root.display()))?;
-    session.read_until_other(|line| {
-        line["type"] == "loss"
-            && line["reason"] == case.reason
-            && line["path"].as_str().map(Path::new) == Some(root)
-    })?;
+    let tells = |line: &Value| {
+        let path = line["path"].as_str().map(Path::new);
+        line["type"] == "loss" && line["reason"] == case.reason && path == Some(root)
+    };
+    session.read_until(|session| session.others.iter().any(tells))?;
     let after = (case.after)(root);
     let dir = after.as_deref().unwrap_or(root);
     fs::create_dir_all(dir)?;

@@ -45,6 +45,20 @@ pub struct Outcome {
     pub why: String,
 }
 
+impl Outcome {
+    /// Of something that has a result instead of lines to be compared.
+    pub fn of(kernel: &str, fs: &str, tier: &str, op: &str, result: Result<()>) -> Self {
+        Self {
+            kernel: kernel.to_owned(),
+            fs: fs.to_owned(),
+            tier: tier.to_owned(),
+            op: op.to_owned(),
+            result: if result.is_ok() { Verdict::Pass } else { Verdict::Fail },
+            why: result.err().map(|error| format!("{error:#}")).unwrap_or_default(),
+        }
+    }
+}
+
 /// One run.
 pub struct Run<'a> {
     /// The program.
@@ -268,7 +282,7 @@ fn wait_for_storms(session: &mut Session, done: &[Done<'_>]) -> Result<()> {
         storm.writes.is_none_or(|expected| writes >= expected)
     };
     // A total that never comes is judged in its own cell; here it only means that waiting is over.
-    drop(session.read_until(|seen| storms.iter().all(|storm| told(seen, storm))));
+    drop(session.read_until(|session| storms.iter().all(|storm| told(&session.seen, storm))));
     Ok(())
 }
 

@@ -53,7 +53,8 @@ pub struct End {
 }
 
 impl Session {
-    /// Starts hotr on directories and waits until it is ready; returns the `ready` line too. Barriers are made in the first.
+    /// Starts hotr on directories and waits until it is ready; returns the `ready` line too. Barriers are made in the
+    /// first.
     ///
     /// # Errors
     /// It cannot be started, ends, or is not ready before the deadline.
@@ -129,26 +130,13 @@ impl Session {
         }
     }
 
-    /// Reads on until `done` says so about the changes so far.
+    /// Reads on until `done` says so about what was told so far.
     ///
     /// # Errors
     /// As [`Self::barrier`].
-    pub fn read_until(&mut self, done: impl Fn(&[Observed]) -> bool) -> Result<()> {
+    pub fn read_until(&mut self, done: impl Fn(&Self) -> bool) -> Result<()> {
         let deadline = Instant::now() + self.deadlines.line;
-        while !done(&self.seen) {
-            let text = self.next_line(deadline)?;
-            self.take(&text, self.phase, None);
-        }
-        Ok(())
-    }
-
-    /// Reads on until a line that is no change is as it has to be.
-    ///
-    /// # Errors
-    /// As [`Self::barrier`].
-    pub fn read_until_other(&mut self, wanted: impl Fn(&Value) -> bool) -> Result<()> {
-        let deadline = Instant::now() + self.deadlines.line;
-        while !self.others.iter().any(&wanted) {
+        while !done(self) {
             let text = self.next_line(deadline)?;
             self.take(&text, self.phase, None);
         }

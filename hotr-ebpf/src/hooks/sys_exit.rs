@@ -191,7 +191,7 @@ fn descriptor<W: Way>(way: W) {
     if class == Class::Write as u8 && bytes == 0 {
         return;
     }
-    let opened = opens(class);
+    let opened = class != Class::Write as u8 && opens(class);
     let file = task::current_file(if opened { exit.ret as u32 } else { exit.descriptor() });
     if !is_watched(file) {
         return;

@@ -160,7 +160,7 @@ impl Engine {
                 kernel.roots.notice();
             }
             self.more = kernel.read(&clock, &mut self.traced);
-            self.roots_news |= kernel.has_news();
+            self.roots_news |= kernel.roots.has_news();
         }
         self.listen(&clock)?;
         self.judge_all(&clock);

@@ -180,11 +180,6 @@ impl KernelSide {
         fds
     }
 
-    /// Whether records told of roots since the last [`Self::follow_roots`].
-    pub(super) fn has_news(&self) -> bool {
-        self.roots.has_news()
-    }
-
     /// Whether a root was not there when the roots were last looked at: it is looked for at every occasion.
     pub(super) fn lacks_roots(&self) -> bool {
         self.lacks_roots

@@ -252,7 +252,8 @@ impl Feed {
         }
     }
 
-    /// After a loss anything may have changed, and no audit can tell what: what is known is looked at again, and what is new is looked for.
+    /// After a loss anything may have changed, and no audit can tell what: what is known is looked at again, and what is
+    /// new is looked for.
     fn touch_all(&mut self) {
         self.pending.dirs.extend(self.options.trace.paths.iter().cloned());
         self.wait(self.options.debounce);

@@ -65,8 +65,8 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Starts the poller; the channels listen since the inode time `since_ns`. Completes the report `ready`. Where no channel hears all,
-    /// this waits until the trees are known: what changed before that, no audit would find.
+    /// Starts the poller; the channels listen since the inode time `since_ns`. Completes the report `ready`. Where no
+    /// channel hears all, this waits until the trees are known: what changed before that, no audit would find.
     pub(super) async fn start(
         session: &mut Session,
         trace: &TraceOptions,

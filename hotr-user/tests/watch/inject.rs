@@ -26,8 +26,7 @@ fn ptrace(request: libc::c_uint, pid: libc::pid_t, address: usize, data: usize) 
 
 /// Whether its main thread waits for something.
 fn is_asleep(pid: libc::pid_t) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('S'))
+    procfs::process::Process::new(pid).and_then(|process| process.stat()).unwrap().state == 'S'
 }
 
 fn wait_stopped(pid: libc::pid_t) {

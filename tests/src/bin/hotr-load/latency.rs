@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
@@ -14,11 +14,6 @@ use clap::Args;
 use crate::Common;
 use crate::figures::{Figures, percentile};
 use crate::watcher::{self, PATIENCE, Watcher};
-
-/// Between two samples. It is the rate of the load, no wait for something: at a thousand writes a second all watchers
-/// have gone back to sleep before the next one, as they have between the saves of a person, and three quarters of the
-/// time belong to nobody.
-const PAUSE: Duration = Duration::from_millis(1);
 
 /// How many samples.
 #[derive(Args)]
@@ -51,11 +46,15 @@ pub(crate) fn run(args: &LatencyArgs, out: &mut Figures) -> Result<()> {
         Ok(Subject { name, dir, watcher, microseconds: Vec::new() })
     };
     let mut subjects = [start("hotr")?, start("inotifywait")?, start("hotr-ebpf")?];
+    let pids = [0, 1, 2].map(|of: usize| subjects[of].watcher.pid());
     for sample in 0..args.count {
         for subject in &mut subjects {
             let took = one(subject, sample)?;
             subject.microseconds.push(took);
-            std::thread::sleep(PAUSE);
+            // As between the saves of a person: nobody still works on the one before.
+            for pid in pids {
+                watcher::until_asleep(pid)?;
+            }
         }
     }
     for subject in subjects {

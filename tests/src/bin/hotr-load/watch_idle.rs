@@ -15,7 +15,7 @@ use clap::Args;
 use crate::Common;
 use crate::figures::Figures;
 use crate::ready::megabytes;
-use crate::watcher::{Heard, PATIENCE, Watcher, contains};
+use crate::watcher::{Heard, Watcher, contains};
 
 /// The first states of a large tree are read at idle priority.
 const READING: Duration = Duration::from_secs(600);
@@ -40,9 +40,8 @@ pub(crate) fn run(args: &WatchIdleArgs, out: &mut Figures) -> Result<()> {
     let mut command = Command::new(&args.common.hotr);
     command.args(["watch", "--json", "--verbose"]).arg(&tree);
     let mut watcher = Watcher::start(command, true)?;
-    watcher.expect("\"type\":\"ready\"", Instant::now() + PATIENCE, |_| ())?;
     // The first states are read, or as many as are remembered.
-    watcher.expect("files is known", Instant::now() + READING, |_| ())?;
+    watcher.expect_all(&["\"type\":\"ready\"", "files is known"], Instant::now() + READING)?;
     out.count("watch-idle/files", args.files as u64)?;
     let (begin, before) = (Instant::now(), used(watcher.pid())?);
     let until = begin + Duration::from_secs(args.seconds);

@@ -195,6 +195,17 @@ impl Watcher {
         }
     }
 
+    /// Waits until each of these texts was in some line: what comes by stderr and by stdout comes in either order.
+    pub(crate) fn expect_all(&mut self, texts: &[&str], until: Instant) -> Result<()> {
+        let mut missing = texts.to_vec();
+        while let Some(&text) = missing.first() {
+            let seen =
+                self.expect(text, until, |line| missing.retain(|text| !contains(line, text.as_bytes())))?;
+            missing.retain(|text| !contains(&seen, text.as_bytes()));
+        }
+        Ok(())
+    }
+
     /// The beginning of what it said on stderr.
     fn said(&self) -> String {
         let mut said = [0; 1024];
