@@ -163,7 +163,7 @@ pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u
     {
         (place.dentry, place.directory) = (dentry, directory);
     }
-    let mut event = Event::new(call.hook as u16, call.tier, place.dentry, target.inode);
+    let mut event = Event::new(call.hook as u16, call.tier, number(place.dentry), target.inode);
     event.task = blur(target.task as u64) as *const u8;
     event.mnt = target.mount();
     event.writes = blur(writes);
@@ -205,7 +205,7 @@ pub fn name<M: Mem>(call: &Call, target: &Target, itself: u64, adjust: impl FnOn
     } else {
         None
     };
-    let mut event = Event::new(call.hook as u16, call.tier, dentry, target.inode);
+    let mut event = Event::new(call.hook as u16, call.tier, number(dentry), target.inode);
     event.aux[1] = itself;
     if let Some(why) = untold {
         if itself == 0 {

@@ -1,5 +1,6 @@
 //! The kernel as hotr meets it: its types, what it allows, and hotr's programs in it.
 
+mod ask;
 pub mod btf;
 pub mod facts;
 pub mod load;
@@ -7,6 +8,7 @@ pub mod offsets;
 pub mod perf;
 mod preload;
 mod rules;
+mod sections;
 pub mod syscalls;
 pub mod sysno;
 pub mod table;

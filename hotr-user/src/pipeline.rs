@@ -6,5 +6,6 @@ pub mod correlate;
 pub mod decode;
 pub mod filter;
 pub mod heard;
+pub mod late;
 pub mod settle;
 pub mod syscall;

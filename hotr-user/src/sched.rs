@@ -1,17 +1,22 @@
-//! The scheduling policy of the thread that reads the channels, and of the commands it starts; and its signals.
+//! How the thread that reads the channels is scheduled, and the commands it starts; and its signals.
 //!
-//! A thread of the kernel's normal policy becomes one that preempts nobody, where it would preempt a kernel program.
-//! That has its price: on a busy machine it waits for its turn, and so do its reports. A child inherits the policy; what
-//! the user runs is to have the one that hotr was started with, so it is set back between fork and exec.
+//! A thread of the kernel's normal policy asks for short turns, so that a change is told at once on a busy processor too. Where
+//! it would preempt a kernel program it becomes one that preempts nobody. That has its price: on a busy machine it
+//! waits for its turn, and so do its reports. A child inherits both; what the user runs is to have what hotr was started
+//! with, so it is set back between fork and exec.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// include/uapi/linux/sched.h: a bit beside the policy.
-const RESET_ON_FORK: libc::c_int = 0x4000_0000;
+use libc::sched_attr;
+
+/// The shortest turn that the kernel grants, in nanoseconds (kernel/sched/syscalls.c `__setparam_fair`).
+const SHORTEST: u64 = 100_000;
 
 /// Whether a thread of this process has left the normal policy.
 static LEFT: AtomicBool = AtomicBool::new(false);
+/// The turns hotr was started with, plus one; 0 while none others were asked for.
+static TURNS: AtomicU64 = AtomicU64::new(0);
 
 /// Whether the kernel says that it lets nobody be preempted while it works for them (kernel/sched/debug.c
 /// `sched_dynamic_show`, the mode that holds is in parentheses). It says nothing under lockdown, nor where the choice was
@@ -29,28 +34,71 @@ fn is_never_preempted(modes: &str) -> bool {
 /// kernel, the program would be interrupted there and not be run for whoever runs meanwhile on that CPU. On another,
 /// idle CPU it runs at once all the same. A policy that the user chose stays.
 pub(crate) fn never_preempt() {
-    // SAFETY: plain numbers; 0 is the calling thread.
-    let policy = unsafe { libc::sched_getscheduler(0) };
-    if policy & !RESET_ON_FORK == libc::SCHED_OTHER && policy >= 0 {
-        // Refused, more programs are skipped: that is told.
-        let done = set(libc::SCHED_BATCH | policy & RESET_ON_FORK);
-        LEFT.fetch_or(done.is_ok(), Ordering::Relaxed);
-    }
+    // Refused, more programs are skipped: that is told.
+    let _ = attributes().and_then(|mut now| {
+        if now.sched_policy == NORMAL {
+            now.sched_policy = BATCH;
+            set(&now)?;
+            LEFT.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    });
 }
 
-/// Gives the calling thread the policy that hotr was started with. For a child between fork and exec: a load and a
-/// system call, no memory is allocated and no lock is taken.
+/// Asks for short turns: of those who wait for the processor and have not used up their share, the one that asks for
+/// less is run first, and at once when it is woken (kernel/sched/fair.c `wakeup_preempt_fair`, `PREEMPT_SHORT`). The share
+/// stays what it was. Kernels that know no such request ignore it. A policy that the user chose stays.
+pub(crate) fn answer_soon() {
+    // Refused, a change is told a little later where others use the processor.
+    let _ = attributes().and_then(|mut now| {
+        if now.sched_policy == NORMAL && (now.sched_runtime == 0 || now.sched_runtime > SHORTEST) {
+            let before = std::mem::replace(&mut now.sched_runtime, SHORTEST);
+            set(&now)?;
+            // What this process asked for before is not what it was started with.
+            let _ = TURNS.compare_exchange(0, before + 1, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+}
+
+/// Gives the calling thread the policy and the turns that hotr was started with. For a child between fork and exec:
+/// loads and system calls, no memory is allocated and no lock is taken.
 ///
 /// # Errors
-/// Those of `sched_setscheduler`.
+/// Those of `sched_getattr` and `sched_setattr`.
 pub(crate) fn as_started() -> io::Result<()> {
-    if LEFT.load(Ordering::Relaxed) { set(libc::SCHED_OTHER) } else { Ok(()) }
+    let (left, turns) = (LEFT.load(Ordering::Relaxed), TURNS.load(Ordering::Relaxed));
+    if !left && turns == 0 {
+        return Ok(());
+    }
+    let mut now = attributes()?;
+    if left {
+        now.sched_policy = NORMAL;
+    }
+    if let Some(turns) = turns.checked_sub(1) {
+        now.sched_runtime = turns;
+    }
+    set(&now)
 }
 
-fn set(policy: libc::c_int) -> io::Result<()> {
-    let priority = libc::sched_param { sched_priority: 0 };
-    // SAFETY: a pointer to a live structure, for the calling thread.
-    match unsafe { libc::sched_setscheduler(0, policy, &raw const priority) } {
+/// `SCHED_NORMAL`, as in [`sched_attr`].
+const NORMAL: u32 = libc::SCHED_OTHER.cast_unsigned();
+/// `SCHED_BATCH`, likewise.
+const BATCH: u32 = libc::SCHED_BATCH.cast_unsigned();
+
+/// What the calling thread has.
+fn attributes() -> io::Result<sched_attr> {
+    // SAFETY: plain integers, for which zero is a value.
+    let mut attributes: sched_attr = unsafe { std::mem::zeroed() };
+    attributes.size = size_of::<sched_attr>() as u32;
+    // SAFETY: a pointer to a live structure of the size that is named; 0 is the calling thread.
+    let done = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, attributes.size, 0) };
+    if done == 0 { Ok(attributes) } else { Err(io::Error::last_os_error()) }
+}
+
+fn set(attributes: &sched_attr) -> io::Result<()> {
+    // SAFETY: a pointer to a live structure that holds its size; 0 is the calling thread.
+    match unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const *attributes, 0) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -97,29 +145,57 @@ mod tests {
         }
     }
 
-    /// In a thread of its own: the policy is the thread's.
-    fn policy_after(start: libc::c_int, change: fn()) -> libc::c_int {
-        let thread = std::thread::spawn(move || {
-            set(start).unwrap();
+    /// In a thread of its own: what is changed is the thread's.
+    fn after(change: impl FnOnce() + Send + 'static) -> sched_attr {
+        std::thread::spawn(move || {
             change();
-            // SAFETY: plain numbers; 0 is the calling thread.
-            unsafe { libc::sched_getscheduler(0) }
-        });
-        thread.join().unwrap()
+            attributes().unwrap()
+        })
+        .join()
+        .unwrap()
     }
 
+    fn take(policy: libc::c_int, flags: u64) {
+        let chosen =
+            sched_attr { sched_policy: policy.cast_unsigned(), sched_flags: flags, ..attributes().unwrap() };
+        set(&chosen).unwrap();
+    }
+
+    /// include/uapi/linux/sched.h.
+    const RESET_ON_FORK: u64 = 1;
+
     #[test]
-    fn only_the_normal_policy_is_left_and_taken_again() {
-        for chosen in [libc::SCHED_BATCH, libc::SCHED_IDLE, libc::SCHED_IDLE | RESET_ON_FORK] {
-            assert_eq!(policy_after(chosen, never_preempt), chosen);
+    fn only_the_normal_policy_and_its_turns_are_left_and_taken_again() {
+        let fresh = after(|| ());
+        for (chosen, flags) in
+            [(libc::SCHED_BATCH, 0), (libc::SCHED_IDLE, 0), (libc::SCHED_IDLE, RESET_ON_FORK)]
+        {
+            let kept = after(move || {
+                take(chosen, flags);
+                answer_soon();
+                never_preempt();
+            });
+            assert_eq!((kept.sched_policy, kept.sched_flags), (chosen.cast_unsigned(), flags));
+            assert_eq!(kept.sched_runtime, fresh.sched_runtime);
         }
-        for normal in [0, RESET_ON_FORK] {
-            let left = policy_after(libc::SCHED_OTHER | normal, never_preempt);
-            assert_eq!(left, libc::SCHED_BATCH | normal);
+        for flags in [0, RESET_ON_FORK] {
+            let left = after(move || {
+                take(libc::SCHED_OTHER, flags);
+                answer_soon();
+                never_preempt();
+            });
+            assert_eq!((left.sched_policy, left.sched_flags), (BATCH, flags));
+            // 0 on kernels that tell of none.
+            assert!([0, SHORTEST].contains(&left.sched_runtime), "{}", left.sched_runtime);
+            assert_eq!(left.sched_runtime == 0, fresh.sched_runtime == 0);
         }
-        assert_eq!(
-            policy_after(libc::SCHED_OTHER, || (never_preempt(), drop(as_started())).1),
-            libc::SCHED_OTHER
-        );
+        let again = after(|| {
+            answer_soon();
+            answer_soon();
+            never_preempt();
+            as_started().unwrap();
+        });
+        assert_eq!(again.sched_policy, fresh.sched_policy);
+        assert_eq!(again.sched_runtime, fresh.sched_runtime);
     }
 }

@@ -90,12 +90,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// Starts the channels. [`Report::Ready`] is the first of [`Self::pending`].
+    /// Starts the channels. [`Report::Ready`] is the first of [`Self::pending`]. The calling thread asks the scheduler for
+    /// short turns (or, on kernels where it would preempt eBPF programs, becomes `SCHED_BATCH`), unless it has another
+    /// policy than the normal one.
     ///
     /// # Errors
     /// As [`run`].
     pub fn start(options: TraceOptions) -> Result<Self, Error> {
         let engine = Engine::start(options)?;
+        crate::sched::answer_soon();
         let ready = wait_for(&engine.descriptors())?;
         Ok(Self { ready, alarm: Alarm::new().map_err(runtime)?, engine })
     }
@@ -111,6 +114,7 @@ impl Session {
     /// # Errors
     /// When a channel cannot go on.
     pub async fn next(&mut self) -> Result<Vec<Report>, Error> {
+        self.engine.put_away();
         if self.engine.has_chores() {
             self.engine.catch_up()?;
             self.renew()?;

@@ -96,7 +96,7 @@ fn moved(call: &Call, old: *const OldName) {
     let inside = if new.is_inside() { new } else { from };
     // SAFETY: as above.
     let itself = unsafe { (*old).itself };
-    let mut event = Event::new(call.hook as u16, call.tier, dentry, inode);
+    let mut event = Event::new(call.hook as u16, call.tier, dentry as u64, inode);
     event.aux = [u64::from(flags), itself];
     // SAFETY: as above; only the address is taken.
     event.old_name = unsafe { (&raw const (*old).name).cast() };

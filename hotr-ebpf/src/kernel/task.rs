@@ -108,21 +108,30 @@ fn is_compat(task: *const u8) -> bool {
     off!(task_thread_status) != ABSENT && Probe::u32(task, off!(task_thread_status)) & TS_COMPAT != 0
 }
 
-/// The `struct file` of a descriptor of the running task, NULL when there is none. With direct loads where the
-/// helper that gives the task a type exists (5.11): writes to files nobody watches come by here.
+/// The `struct file` of a descriptor of the running task, NULL when there is none.
 #[inline(always)]
 pub fn current_file(descriptor: u32) -> *const u8 {
+    hotr_current_file(u64::from(descriptor)) as *const u8
+}
+
+/// See [`current_file`]. With direct loads where the helper that gives the task a type exists (5.11): writes to files
+/// nobody watches come by here. A global function, for the verifier searches all types of the kernel by name four times
+/// whenever it comes by a pointer loaded from a task (kernel/bpf/verifier.c `btf_nested_type_is_trusted`).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hotr_current_file(descriptor: u64) -> u64 {
+    let descriptor = descriptor as u32;
     if off!(has_typed_task) == 0 {
-        return file(current(), descriptor);
+        return file(current(), descriptor) as u64;
     }
     // SAFETY: the helper has no arguments and always answers.
     let task = unsafe { bpf_get_current_task_btf() } as *const u8;
     let table = Direct::ptr(Direct::ptr(task, off!(task_files)), off!(files_fdt));
     if descriptor >= Direct::u32(table, off!(fdtable_max_fds)) {
-        return core::ptr::null();
+        return 0;
     }
     let files = Direct::u64(table, off!(fdtable_fd));
-    Probe::ptr(files.wrapping_add(u64::from(descriptor) * 8) as *const u8, 0)
+    Probe::u64(files.wrapping_add(u64::from(descriptor) * 8) as *const u8, 0)
 }
 
 /// The `struct file` of a task's descriptor, NULL when there is none.

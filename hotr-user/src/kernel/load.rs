@@ -11,10 +11,11 @@ use aya::programs::{Program, ProgramError, ProgramType};
 use aya::sys::is_program_supported;
 use hotr_common::hook::Hook;
 
+use super::sections::Copy;
 use super::table::{HELPERS, Programs, SITES, Site};
 use super::tracepoints::Manner;
 use super::types::{self, KernelTypes};
-use super::{preload, rules, tracepoints};
+use super::{ask, preload, rules, tracepoints};
 use crate::memory;
 use crate::options::TierChoice;
 use error::os_error;
@@ -88,11 +89,17 @@ pub fn possible_cpus() -> usize {
     possible.max(1)
 }
 
-/// Loads the object with this kernel's offsets, attaches nothing yet.
+/// Loads the object with this kernel's offsets, attaches nothing yet. Programs of tiers that are `refused`, or not
+/// wanted, are left out.
 ///
 /// # Errors
 /// When the kernel has no BTF, lacks a field, or refuses the maps.
-pub fn load(kernel: &KernelTypes, ring_bytes: u32) -> Result<Ebpf, LoadError> {
+pub fn load(
+    kernel: &KernelTypes,
+    choice: TierChoice,
+    refused: &Refused,
+    ring_bytes: u32,
+) -> Result<Ebpf, LoadError> {
     raise_memlock();
     // Asked with the smallest program there is: a refusal of all would come out as a defect of the object.
     is_program_supported(ProgramType::RawTracePoint)
@@ -106,11 +113,12 @@ pub fn load(kernel: &KernelTypes, ring_bytes: u32) -> Result<Ebpf, LoadError> {
     }
     tracepoints::set_arguments(kernel, &mut offsets);
     let offsets = OffsetsPod(offsets);
+    let copy = Copy::without(&OBJECT.0, &refused.sections(choice));
     let loaded = types::loader()
         .override_global("OFF", &offsets, true)
         .map_max_entries("RECORDS", ring_bytes)
         .map_max_entries("COUNTERS", u32::try_from(possible_cpus()).unwrap_or(u32::MAX))
-        .load(&OBJECT.0)
+        .load(copy.as_ref().map_or(&OBJECT.0, Copy::bytes))
         .map_err(LoadError::Object);
     memory::let_go(&OBJECT.0);
     loaded
@@ -132,7 +140,13 @@ pub struct Attached {
 }
 
 /// Attaches every hook. `manner` is how this kernel runs programs on tracepoints.
-pub fn attach(ebpf: &mut Ebpf, kernel: &KernelTypes, choice: TierChoice, manner: Manner) -> Attached {
+pub fn attach(
+    ebpf: &mut Ebpf,
+    kernel: &KernelTypes,
+    choice: TierChoice,
+    mut refused: Refused,
+    manner: Manner,
+) -> Attached {
     let tiers: &[Tier] = match choice {
         TierChoice::Auto => &[Tier::Fentry, Tier::Kprobe],
         TierChoice::Fentry => &[Tier::Fentry],
@@ -140,12 +154,7 @@ pub fn attach(ebpf: &mut Ebpf, kernel: &KernelTypes, choice: TierChoice, manner:
         TierChoice::Tracepoint => &[],
     };
     rules::write_compat(ebpf);
-    let mut refused = Refused::default();
-    if !std::path::Path::new(KPROBES).exists() {
-        // Asked before any program is verified in vain.
-        refused.kprobe = Some("this kernel has no kprobes".to_owned());
-    }
-    preload_tiers(ebpf, kernel, choice, manner, &mut refused);
+    preload_tiers(ebpf, kernel, choice, manner, &refused);
     let mut plan = Vec::new();
     for hook in Hook::ALL {
         let sites: Vec<&Site> = SITES.iter().filter(|site| site.hook == hook).collect();
@@ -175,16 +184,11 @@ fn preload_tiers(
     kernel: &KernelTypes,
     choice: TierChoice,
     manner: Manner,
-    refused: &mut Refused,
+    refused: &Refused,
 ) {
     let mut wanted = HashMap::new();
-    if matches!(choice, TierChoice::Auto | TierChoice::Fentry) {
-        let (name, function) = PROBE;
-        let answer = ebpf.program_mut(name).map(|program| preload::load(program, function, kernel));
-        match answer {
-            Some(Err(error)) if is_refusal(&error) => refused.fentry = Some(chain(&error)),
-            _ => wanted = programs_of(kernel, Tier::Fentry),
-        }
+    if matches!(choice, TierChoice::Auto | TierChoice::Fentry) && refused.fentry.is_none() {
+        wanted = programs_of(kernel, Tier::Fentry);
     }
     if wanted.is_empty()
         && matches!(choice, TierChoice::Auto | TierChoice::Kprobe)
@@ -198,8 +202,8 @@ fn preload_tiers(
     preload::preload(ebpf, kernel, &wanted);
 }
 
-/// A program and its function that every kernel with the tier takes.
-const PROBE: (&str, &str) = ("fexit_write", "vfs_write");
+/// A function that every kernel has.
+const PROBED: &str = "vfs_write";
 
 /// Names of a tier's programs, each with the function it will be attached to.
 fn programs_of(kernel: &KernelTypes, tier: Tier) -> HashMap<&'static str, &'static str> {
@@ -224,11 +228,40 @@ fn programs_of(kernel: &KernelTypes, tier: Tier) -> HashMap<&'static str, &'stat
 /// There when the kernel can attach kprobes (kernel/events/core.c `perf_kprobe`, CONFIG_KPROBE_EVENTS).
 const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
 
-/// Tiers that the kernel refuses altogether: asked once, not once a hook.
+/// Tiers that the kernel refuses altogether, and why: asked once, before any program is verified in vain.
 #[derive(Default)]
-struct Refused {
+pub struct Refused {
     fentry: Option<String>,
     kprobe: Option<String>,
+}
+
+impl Refused {
+    /// Asks the kernel.
+    #[must_use]
+    pub fn by(kernel: &KernelTypes) -> Self {
+        let mut refused = Self::default();
+        if let Some(Err(error)) = kernel.function_id(PROBED).map(ask::for_fexit)
+            && is_altogether(error.raw_os_error())
+        {
+            refused.fentry = Some(format!("the BPF_PROG_LOAD syscall returned {error}"));
+        }
+        if !std::path::Path::new(KPROBES).exists() {
+            refused.kprobe = Some("this kernel has no kprobes".to_owned());
+        }
+        refused
+    }
+
+    /// The object's sections of programs that nobody will ask for.
+    fn sections(&self, choice: TierChoice) -> Vec<&'static str> {
+        let mut sections = Vec::new();
+        if self.fentry.is_some() || !matches!(choice, TierChoice::Auto | TierChoice::Fentry) {
+            sections.extend(["fentry", "fexit"]);
+        }
+        if self.kprobe.is_some() || !matches!(choice, TierChoice::Auto | TierChoice::Kprobe) {
+            sections.extend(["kprobe", "kretprobe"]);
+        }
+        sections
+    }
 }
 
 fn attach_hook(
@@ -262,7 +295,7 @@ fn attach_hook(
                 }
                 Err(error) => {
                     let text = chain(&error);
-                    if is_refusal(&error) {
+                    if is_altogether(os_error(&error)) {
                         let slot =
                             if tier == Tier::Fentry { &mut refused.fentry } else { &mut refused.kprobe };
                         *slot = Some(text.clone());
@@ -276,8 +309,8 @@ fn attach_hook(
 }
 
 /// Whether the error is about permission for, or the presence of, the whole tier.
-fn is_refusal(error: &ProgramError) -> bool {
-    matches!(os_error(error), Some(libc::EPERM | libc::EOPNOTSUPP))
+fn is_altogether(error: Option<i32>) -> bool {
+    matches!(error, Some(libc::EPERM | libc::EOPNOTSUPP))
 }
 
 /// Attaches all programs of a site, or none.

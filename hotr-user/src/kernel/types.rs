@@ -55,6 +55,12 @@ impl KernelTypes {
         self.functions.get(name).map(|(_, prototype)| prototype)
     }
 
+    /// A function's id; `None` as above.
+    #[must_use]
+    pub fn function_id(&self, name: &str) -> Option<u32> {
+        self.functions.get(name).map(|(id, _)| *id)
+    }
+
     /// Arguments of a tracepoint; `None` when the kernel has none of this name.
     #[must_use]
     pub fn tracepoint(&self, name: &str) -> Option<&Prototype> {

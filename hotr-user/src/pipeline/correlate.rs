@@ -9,9 +9,10 @@
 //! - an event read before T (the reader was faster than the function's exit) covers one record, the next of its
 //!   key: the one whose system call queued it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
+use super::late::LateMap;
 use crate::event::Op;
 
 /// What an inotify event says happened.
@@ -60,22 +61,26 @@ struct Heard<T> {
 /// Remembers inotify events until their records have come. `T` is what is wanted back of an event without one.
 #[derive(Debug)]
 pub struct Correlator<T> {
-    heard: HashMap<(PathBuf, Told), VecDeque<Heard<T>>>,
+    heard: LateMap<(PathBuf, Told), VecDeque<Heard<T>>>,
     order: VecDeque<(u64, PathBuf, Told)>,
 }
 
 impl<T> Default for Correlator<T> {
     fn default() -> Self {
-        Self { heard: HashMap::new(), order: VecDeque::new() }
+        Self { heard: LateMap::default(), order: VecDeque::new() }
     }
 }
 
 impl<T> Correlator<T> {
     /// Takes an event that was read at `read_ns` (`CLOCK_MONOTONIC`).
     pub fn hear(&mut self, path: &Path, told: Told, read_ns: u64, event: T) {
-        let queue = self.heard.entry((path.to_path_buf(), told)).or_default();
-        queue.push_back(Heard { read_ns, used: false, event: Some(event) });
-        self.order.push_back((read_ns, path.to_path_buf(), told));
+        let key = (path.to_path_buf(), told);
+        self.order.push_back((read_ns, key.0.clone(), told));
+        let heard = Heard { read_ns, used: false, event: Some(event) };
+        match self.heard.get_mut(&key) {
+            Some(queue) => queue.push_back(heard),
+            None => self.heard.insert(key, VecDeque::from([heard])),
+        }
     }
 
     /// Whether an event covers the record of a change made at `made_ns`. Every event that was queued before must
@@ -115,6 +120,11 @@ impl<T> Correlator<T> {
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         self.order.front().map(|(read, ..)| read + HOLD_NS)
+    }
+
+    /// Does the work on what was heard that can wait; see [`LateMap::put_away`].
+    pub fn put_away(&mut self) {
+        self.heard.put_away();
     }
 
     /// Forgets everything: the channel lost events, nothing can be proven by what is there.

@@ -4,10 +4,11 @@
 //! repeats when the window ends. No total is ever lost, and nothing that follows overtakes a held repeat of the
 //! same file.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::late::LateMap;
 use crate::event::{Change, FileId, Layer, Op};
 
 /// The dedup time to live: repeats of a change within this time of it are one change. Long enough to fold the
@@ -33,9 +34,9 @@ struct Window {
 /// See the module. Times are nanoseconds of any clock that does not go back.
 #[derive(Debug, Default)]
 pub struct Settler {
-    windows: HashMap<Arc<Key>, Window>,
+    windows: LateMap<Arc<Key>, Window>,
     /// Open windows of a name.
-    by_path: HashMap<PathBuf, Vec<Arc<Key>>>,
+    by_path: LateMap<PathBuf, Vec<Arc<Key>>>,
     /// In the order of their ends; an entry whose window has another end by now is void.
     ends: VecDeque<(u64, Arc<Key>)>,
 }
@@ -87,6 +88,12 @@ impl Settler {
         }
     }
 
+    /// Does the work on what was taken that can wait; see [`LateMap::put_away`].
+    pub fn put_away(&mut self) {
+        self.windows.put_away();
+        self.by_path.put_away();
+    }
+
     /// When [`Self::due`] should be called next; `None` when no window is open.
     pub fn next_deadline(&self) -> Option<u64> {
         self.ends.front().map(|(ends_ns, _)| *ends_ns)
@@ -95,7 +102,7 @@ impl Settler {
     /// All that is held, in the order of the windows' ends; nothing is open afterwards.
     pub fn finish(&mut self) -> Vec<Change> {
         self.by_path.clear();
-        let mut windows = std::mem::take(&mut self.windows);
+        let mut windows = std::mem::take(self.windows.all());
         let ends = std::mem::take(&mut self.ends);
         ends.into_iter().filter_map(|(_, key)| windows.remove(&key)?.held).map(|held| *held).collect()
     }
@@ -103,9 +110,16 @@ impl Settler {
     fn open(&mut self, key: Arc<Key>, now_ns: u64) {
         let ends_ns = now_ns.saturating_add(TTL_NS);
         self.ends.push_back((ends_ns, Arc::clone(&key)));
-        if self.windows.insert(Arc::clone(&key), Window { ends_ns, held: None }).is_none() {
-            self.by_path.entry(key.path.clone()).or_default().push(key);
+        let window = Window { ends_ns, held: None };
+        if let Some(open) = self.windows.get_mut(&key) {
+            *open = window;
+            return;
         }
+        match self.by_path.get_mut(&key.path) {
+            Some(keys) => keys.push(Arc::clone(&key)),
+            None => self.by_path.insert(key.path.clone(), vec![Arc::clone(&key)]),
+        }
+        self.windows.insert(key, window);
     }
 
     /// Reports what is held of the names in `change`, and ends their windows: what follows is another story. By name

@@ -18,7 +18,7 @@ use hotr_common::config::{
 use hotr_common::counters::Counters;
 use hotr_common::record::Record;
 
-use crate::kernel::load::{self, Attached, LoadError, PlannedHook};
+use crate::kernel::load::{self, Attached, LoadError, PlannedHook, Refused};
 use crate::kernel::tracepoints::Manner;
 use crate::kernel::types::KernelTypes;
 use crate::options::TierChoice;
@@ -72,6 +72,7 @@ pub struct EbpfSource {
     registered: Array<MapData, RegisteredPod>,
     settings: Live,
     used: Vec<Option<Registered>>,
+    refused: Refused,
     attached: Attached,
     /// Programs on tracepoints can be preempted.
     is_preemptible: bool,
@@ -86,12 +87,13 @@ impl EbpfSource {
     pub fn load(options: EbpfOptions) -> Result<(Self, KernelTypes), LoadError> {
         let kernel = KernelTypes::read()?;
         let cpus = load::possible_cpus();
+        let refused = Refused::by(&kernel);
         let mut ebpf = std::thread::scope(|scope| {
             // Both take their time. Without another thread it is made when it is asked for.
             let _ = std::thread::Builder::new().spawn_scoped(scope, || {
                 let _ = kernel.for_aya();
             });
-            load::load(&kernel, options.ring_bytes)
+            load::load(&kernel, options.tier, &refused, options.ring_bytes)
         })?;
         let settings = Live {
             lowest: u64::MAX,
@@ -118,6 +120,7 @@ impl EbpfSource {
             registered: take(&mut ebpf, "REGISTERED")?,
             settings,
             used: Vec::new(),
+            refused,
             attached: Attached::default(),
             is_preemptible: true,
             ebpf,
@@ -132,7 +135,8 @@ impl EbpfSource {
     /// When the ring buffer cannot be mapped.
     pub fn attach(&mut self, kernel: KernelTypes, choice: TierChoice) -> Result<(), LoadError> {
         let manner = self.manner();
-        self.attached = load::attach(&mut self.ebpf, &kernel, choice, manner);
+        let refused = std::mem::take(&mut self.refused);
+        self.attached = load::attach(&mut self.ebpf, &kernel, choice, refused, manner);
         self.skipped = Skipped::of(&self.ebpf);
         drop(kernel);
         self.ring = Some(take(&mut self.ebpf, RECORDS)?);

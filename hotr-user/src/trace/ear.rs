@@ -114,6 +114,11 @@ impl Ear {
         }
     }
 
+    /// Does the work on what was heard that can wait.
+    pub(super) fn put_away(&mut self) {
+        self.correlator.put_away();
+    }
+
     /// Whether inotify heard a change made at `made_ns`; for a rename out of the watched tree its old name counts.
     pub(super) fn heard(&mut self, change: &Change, made_ns: u64) -> bool {
         let told = Told::of(change.op);

@@ -223,6 +223,11 @@ impl KernelSide {
         self.storms.judged(record, change);
     }
 
+    /// Does the work on what was told that can wait.
+    pub(super) fn put_away(&mut self) {
+        self.storms.put_away();
+    }
+
     /// What was counted under a name that a change has just taken away.
     pub(super) fn renamed(&mut self, change: &Change, out: &mut Vec<Trailing>) {
         let Self { source, storms, roots, .. } = self;

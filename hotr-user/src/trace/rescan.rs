@@ -3,13 +3,14 @@
 //! In: what was reported since the programs last were known to have lost nothing. Out: every file that changed
 //! since then and was not reported after its change time. A removal leaves no trace but its directory's times.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::borrow::Borrow;
+use std::hash::Hash;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::event::{Change, Channel, FileId, FileType, Missed, Op};
 use crate::options::TraceOptions;
+use crate::pipeline::late::LateMap;
 use crate::source::since::{Changed, SearchOptions, changed_since};
 
 /// Inode times advance with the timer tick, at the slowest 100 times a second.
@@ -23,8 +24,8 @@ pub(super) struct Ledger {
     since_ns: i64,
     /// Time of a file's last report, and its size then: by path, and by device and inode for its other names. The
     /// device alone would not do: on btrfs and overlay the kernel's is another one than stat's.
-    by_path: HashMap<PathBuf, Reported>,
-    by_id: HashMap<(u64, u64), Reported>,
+    by_path: LateMap<PathBuf, Reported>,
+    by_id: LateMap<(u64, u64), Reported>,
     /// Why records were lost since [`Self::since_ns`], if any were.
     lost: Option<&'static str>,
 }
@@ -33,8 +34,8 @@ impl Ledger {
     pub(super) fn new() -> Self {
         Self {
             since_ns: nanos(SystemTime::now()),
-            by_path: HashMap::new(),
-            by_id: HashMap::new(),
+            by_path: LateMap::default(),
+            by_id: LateMap::default(),
             lost: None,
         }
     }
@@ -43,9 +44,15 @@ impl Ledger {
     pub(super) fn report(&mut self, change: &Change) {
         let report = (nanos(change.time), change.size);
         if let Some(id) = change.id {
-            keep_last(self.by_id.entry((id.dev, id.ino)), report);
+            keep_last(&mut self.by_id, &(id.dev, id.ino), report);
         }
-        keep_last(self.by_path.entry(change.path.clone()), report);
+        keep_last(&mut self.by_path, change.path.as_path(), report);
+    }
+
+    /// Does the work on what was reported that can wait; see [`LateMap::put_away`].
+    pub(super) fn put_away(&mut self) {
+        self.by_path.put_away();
+        self.by_id.put_away();
     }
 
     /// Whether the file's last change was reported. A change time is of the last tick before the change, a report
@@ -103,10 +110,15 @@ impl Ledger {
     }
 }
 
-fn keep_last<K>(entry: Entry<'_, K, Reported>, report: Reported) {
-    let last = entry.or_insert(report);
-    if report.0 >= last.0 {
-        *last = report;
+fn keep_last<K, Q>(reports: &mut LateMap<K, Reported>, key: &Q, report: Reported)
+where
+    K: Eq + Hash + Borrow<Q>,
+    Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+{
+    match reports.get_mut(key) {
+        Some(last) if report.0 < last.0 => {}
+        Some(last) => *last = report,
+        None => reports.insert(key.to_owned(), report),
     }
 }
 

@@ -10,6 +10,7 @@ use hotr_common::config::Storm;
 use hotr_common::record::Record;
 
 use crate::event::Change;
+use crate::pipeline::late::LateMap;
 use crate::source::ebpf::{Ended, StormId};
 
 /// Windows without a change after which the kernel's slot is freed. The file's next change then takes a slot and makes
@@ -26,7 +27,7 @@ struct Known {
 /// What has been told of each file under change.
 #[derive(Default)]
 pub(super) struct Storms {
-    known: HashMap<StormId, Known>,
+    known: LateMap<StormId, Known>,
     /// By slot: the birth of the last storm that ended there. Its records may still be on their way.
     ended: HashMap<u32, u64>,
     deadlines: VecDeque<(u64, StormId)>,
@@ -73,6 +74,11 @@ impl Storms {
         }
     }
 
+    /// Does the work on what was told that can wait; see [`LateMap::put_away`].
+    pub(super) fn put_away(&mut self) {
+        self.known.put_away();
+    }
+
     /// A name was changed or removed: gives what was counted under it to `trailing`, and follows the file to its
     /// new name.
     pub(super) fn renamed(
@@ -85,7 +91,7 @@ impl Storms {
         if self.known.is_empty() {
             return;
         }
-        let below = self.known.iter().filter(|(_, known)| known.last.path.starts_with(old));
+        let below = self.known.all().iter().filter(|(_, known)| known.last.path.starts_with(old));
         let ids: Vec<StormId> = below.map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(more) = read(id).and_then(|storm| self.more(id, &storm)) {

@@ -62,7 +62,7 @@ pub fn emit<W: Way>(exit: &Exit<W>) {
     // SAFETY: see the module: nobody else uses this CPU's buffer now.
     let (record, buffer) = unsafe { (&raw mut (*sized).record, (&raw mut (*sized).paths).cast::<u8>()) };
     count(Count::Seen);
-    let mut event = Event::new(Hook::SysExit as u16, W::TIER, core::ptr::null(), core::ptr::null());
+    let mut event = Event::new(Hook::SysExit as u16, W::TIER, 0, core::ptr::null());
     event.flags = FLAG_CALL;
     event.aux = [exit.argument(rule.aux0), exit.argument(rule.aux1)];
     // SAFETY: `record` is valid for writes.
@@ -96,7 +96,7 @@ pub fn emit<W: Way>(exit: &Exit<W>) {
         count(Count::Oversize);
         return;
     }
-    let len = size_of::<Record>() + bounded::<{ 2 * PATHS }>(total).min(PATHS);
+    let len = size_of::<Record>() + bounded::<{ 2 * PATHS }>(u64::from(total)).min(PATHS);
     // SAFETY: the record and `total` bytes behind it have been written, by this program or an earlier one.
     let bytes = unsafe { core::slice::from_raw_parts(sized.cast::<u8>(), len) };
     match RECORDS.output::<[u8]>(bytes, emit::submission(Hook::SysExit as u16, W::TIER)) {
@@ -154,7 +154,7 @@ fn append(buffer: *mut u8, start: u32, directory: Directory, string: u64) -> Bas
     let mut base = Base { root: NO_ROOT, mnt_id: 0, end: OVERFLOW };
     // SAFETY: `bounded` keeps the start below PATHS, and MAX_PATH bytes of slack follow.
     let (at, copied) = unsafe {
-        let at = buffer.add(bounded::<PATHS>(start));
+        let at = buffer.add(bounded::<PATHS>(u64::from(start)));
         (at, bpf_probe_read_user_str(at.cast(), MAX_PATH as u32, string as *const _))
     };
     if copied < 0 {
@@ -200,7 +200,5 @@ fn append(buffer: *mut u8, start: u32, directory: Directory, string: u64) -> Bas
 pub extern "C" fn hotr_append_directory(start: u32, dentry: u64, root: u64) -> u32 {
     let Some(sized) = CALL_RECORD.get_ptr_mut(0) else { return OVERFLOW };
     // SAFETY: the buffer has PATHS bytes and more than MAX_NAME of slack.
-    unsafe {
-        path::append::<PATHS, MAX_DEPTH>((&raw mut (*sized).paths).cast(), start, dentry as *const u8, root)
-    }
+    unsafe { path::append::<PATHS, MAX_DEPTH>((&raw mut (*sized).paths).cast(), start, dentry, root) }
 }

@@ -29,6 +29,18 @@ impl Engine {
             .map(|at| at + SLACK)
     }
 
+    /// Puts in its place what the last turn remembers of its changes.
+    pub(in crate::trace) fn put_away(&mut self) {
+        self.ledger.put_away();
+        self.settler.put_away();
+        if let Some(kernel) = &mut self.kernel {
+            kernel.put_away();
+        }
+        if let Some(ear) = &mut self.ear {
+            ear.put_away();
+        }
+    }
+
     /// Whether [`Self::catch_up`] has something to do now.
     pub(in crate::trace) fn has_chores(&self) -> bool {
         self.roots_news
