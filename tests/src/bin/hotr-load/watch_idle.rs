@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::Common;
@@ -19,6 +19,8 @@ use crate::watcher::{Heard, Watcher, contains};
 
 /// The first states of a large tree are read at idle priority.
 const READING: Duration = Duration::from_secs(600);
+/// How long a watch uses no processor time once it is idle.
+const REST: Duration = Duration::from_secs(2);
 
 /// How large, how long.
 #[derive(Args)]
@@ -42,6 +44,7 @@ pub(crate) fn run(args: &WatchIdleArgs, out: &mut Figures) -> Result<()> {
     let mut watcher = Watcher::start(command, true)?;
     // The first states are read, or as many as are remembered.
     watcher.expect_all(&["\"type\":\"ready\"", "files is known"], Instant::now() + READING)?;
+    until_at_rest(watcher.pid(), Instant::now() + READING)?;
     out.count("watch-idle/files", args.files as u64)?;
     let (begin, before) = (Instant::now(), used(watcher.pid())?);
     let until = begin + Duration::from_secs(args.seconds);
@@ -60,6 +63,20 @@ pub(crate) fn run(args: &WatchIdleArgs, out: &mut Figures) -> Result<()> {
     out.value("watch-idle/anonymous-mb", megabytes(watcher.memory("RssAnon")?))?;
     out.value("watch-idle/peak-mb", megabytes(watcher.memory("VmHWM")?))?;
     watcher.stop(|_| ())
+}
+
+/// Waits until a process has used no processor time for [`REST`]: what it says of its start may come before the end of it.
+fn until_at_rest(pid: u32, end: Instant) -> Result<()> {
+    let (mut before, mut since) = (used(pid)?, Instant::now());
+    while since.elapsed() < REST {
+        ensure!(Instant::now() < end, "process {pid} does not come to rest");
+        std::thread::sleep(REST / 10);
+        let now = used(pid)?;
+        if now > before {
+            (before, since) = (now, Instant::now());
+        }
+    }
+    Ok(())
 }
 
 /// Processor seconds of a process and of its children that have ended.
