@@ -187,13 +187,10 @@ fn preload_tiers(
     refused: &Refused,
 ) {
     let mut wanted = HashMap::new();
-    if matches!(choice, TierChoice::Auto | TierChoice::Fentry) && refused.fentry.is_none() {
+    if refused.leaves_fentry(choice) {
         wanted = programs_of(kernel, Tier::Fentry);
     }
-    if wanted.is_empty()
-        && matches!(choice, TierChoice::Auto | TierChoice::Kprobe)
-        && refused.kprobe.is_none()
-    {
+    if wanted.is_empty() && refused.leaves_kprobe(choice) {
         wanted = programs_of(kernel, Tier::Kprobe);
     }
     if wanted.is_empty() && matches!(choice, TierChoice::Auto | TierChoice::Tracepoint) {
@@ -251,13 +248,23 @@ impl Refused {
         refused
     }
 
+    /// Whether fentry is asked for and not refused.
+    fn leaves_fentry(&self, choice: TierChoice) -> bool {
+        self.fentry.is_none() && matches!(choice, TierChoice::Auto | TierChoice::Fentry)
+    }
+
+    /// The same of kprobes.
+    fn leaves_kprobe(&self, choice: TierChoice) -> bool {
+        self.kprobe.is_none() && matches!(choice, TierChoice::Auto | TierChoice::Kprobe)
+    }
+
     /// The object's sections of programs that nobody will ask for.
     fn sections(&self, choice: TierChoice) -> Vec<&'static str> {
         let mut sections = Vec::new();
-        if self.fentry.is_some() || !matches!(choice, TierChoice::Auto | TierChoice::Fentry) {
+        if !self.leaves_fentry(choice) {
             sections.extend(["fentry", "fexit"]);
         }
-        if self.kprobe.is_some() || !matches!(choice, TierChoice::Auto | TierChoice::Kprobe) {
+        if !self.leaves_kprobe(choice) {
             sections.extend(["kprobe", "kretprobe"]);
         }
         sections

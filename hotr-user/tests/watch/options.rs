@@ -189,6 +189,36 @@ fn writers_are_found_without_leases() {
     watch.reloads_when_written(&conf);
 }
 
+/// How long a turn on the processor a process has, in nanoseconds; 0 from kernels that do not tell.
+fn turn(pid: u32) -> u64 {
+    // SAFETY: plain integers, for which zero is a value.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    let size = size_of::<libc::sched_attr>();
+    // SAFETY: a pointer to a live structure of the size that is named.
+    let answer = unsafe { libc::syscall(libc::SYS_sched_getattr, pid, &raw mut attributes, size, 0) };
+    assert_eq!(answer, 0, "{}", std::io::Error::last_os_error());
+    attributes.sched_runtime
+}
+
+#[test]
+fn hotr_asks_for_short_turns_and_its_commands_have_what_it_was_started_with() {
+    let scratch = Scratch::new("turns");
+    let mut hotr = Command::new(HOTR);
+    hotr.args(["watch", "--json", "-r"]).arg(scratch.w());
+    hotr.args(["--", "sh", "-c", "echo pid=$$.; exec sleep 1000"]);
+    let watch = Watch::spawn(hotr, &scratch.w());
+    watch.until_said(".\n");
+    let said = watch.said();
+    let command = said.lines().find_map(|line| line.strip_prefix("pid=")?.strip_suffix('.')).unwrap();
+    let usual = turn(std::process::id());
+    assert_eq!(turn(command.parse().unwrap()), usual);
+    let stat = fs::read_to_string(format!("/proc/{}/stat", watch.pid())).unwrap();
+    // Where it preempts nobody, short turns are of no use.
+    let asks = policy(&stat) == libc::SCHED_OTHER && usual != 0;
+    assert_eq!(turn(watch.pid()), if asks { 100_000 } else { usual });
+    watch.end();
+}
+
 /// `kernel/sched`: field 41 of stat, counted behind the name in brackets.
 fn policy(stat: &str) -> i32 {
     stat.rsplit(") ").next().unwrap().split(' ').nth(38).unwrap().trim().parse().unwrap()

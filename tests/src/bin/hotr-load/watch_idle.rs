@@ -44,7 +44,7 @@ pub(crate) fn run(args: &WatchIdleArgs, out: &mut Figures) -> Result<()> {
     let mut watcher = Watcher::start(command, true)?;
     // The first states are read, or as many as are remembered.
     watcher.expect_all(&["\"type\":\"ready\"", "files is known"], Instant::now() + READING)?;
-    until_at_rest(watcher.pid(), Instant::now() + READING)?;
+    until_at_rest(&mut watcher)?;
     out.count("watch-idle/files", args.files as u64)?;
     let (begin, before) = (Instant::now(), used(watcher.pid())?);
     let until = begin + Duration::from_secs(args.seconds);
@@ -65,18 +65,20 @@ pub(crate) fn run(args: &WatchIdleArgs, out: &mut Figures) -> Result<()> {
     watcher.stop(|_| ())
 }
 
-/// Waits until a process has used no processor time for [`REST`]: what it says of its start may come before the end of it.
-fn until_at_rest(pid: u32, end: Instant) -> Result<()> {
-    let (mut before, mut since) = (used(pid)?, Instant::now());
-    while since.elapsed() < REST {
-        ensure!(Instant::now() < end, "process {pid} does not come to rest");
-        std::thread::sleep(REST / 10);
-        let now = used(pid)?;
-        if now > before {
-            (before, since) = (now, Instant::now());
+/// Waits until the watch has used no processor time for [`REST`]: what it says of its start may come before the end of it.
+fn until_at_rest(watcher: &mut Watcher) -> Result<()> {
+    let end = Instant::now() + READING;
+    loop {
+        let before = used(watcher.pid())?;
+        let until = Instant::now() + REST;
+        while let Heard::Line(line) = watcher.line(until)? {
+            eprintln!("hotr: {}", String::from_utf8_lossy(&line));
         }
+        if used(watcher.pid())? <= before {
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "the watch does not come to rest");
     }
-    Ok(())
 }
 
 /// Processor seconds of a process and of its children that have ended.
