@@ -7,6 +7,7 @@ pub mod load;
 pub mod offsets;
 pub mod perf;
 mod preload;
+mod probes;
 mod rules;
 mod sections;
 pub mod syscalls;

@@ -7,6 +7,7 @@
 //! `outside` cuts programs off by id, `aio` submits requests.
 
 pub mod aio;
+pub mod crowd;
 pub mod exceptions;
 pub mod expect;
 pub mod faults;

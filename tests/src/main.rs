@@ -15,7 +15,7 @@ use hotr_tests::place::Place;
 use hotr_tests::run::{Outcome, Run};
 use hotr_tests::session::Deadlines;
 use hotr_tests::verdict::Verdict;
-use hotr_tests::{faults, render, roots, selftest};
+use hotr_tests::{crowd, faults, render, roots, selftest};
 
 /// Kernel conformance matrix of hotr.
 #[derive(Parser)]
@@ -109,7 +109,7 @@ fn main() -> Result<ExitCode> {
         }
         Task::List => {
             ops::all().for_each(|op| println!("{}", op.id));
-            faults::names(None).chain(roots::names(None)).for_each(|name| println!("{name}"));
+            fault_names(None).for_each(|name| println!("{name}"));
             Ok(ExitCode::SUCCESS)
         }
         Task::Render { results, into } => run_render(&results, into.as_deref()),
@@ -130,6 +130,11 @@ fn selected(filter: Option<&str>) -> Result<Vec<&'static Operation>> {
     Ok(chosen)
 }
 
+/// Names of the cases that are made with `--faults`, and contain this.
+fn fault_names(filter: Option<&str>) -> impl Iterator<Item = &'static str> {
+    faults::names(filter).chain(roots::names(filter)).chain(crowd::names(filter))
+}
+
 fn running_kernel() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
@@ -138,8 +143,7 @@ fn run(dirs: &[(String, PathBuf)], tiers: &[String], what: &What, faulty: bool) 
     let exceptions = Exceptions::built_in()?;
     let filter = what.filter.as_deref();
     // A filter may choose faults alone.
-    let is_fault =
-        faulty && filter.is_some() && faults::names(filter).chain(roots::names(filter)).next().is_some();
+    let is_fault = faulty && filter.is_some() && fault_names(filter).next().is_some();
     let chosen = selected(filter).or_else(|error| if is_fault { Ok(Vec::new()) } else { Err(error) })?;
     let dirs = if chosen.is_empty() { &[] } else { dirs };
     let kernel = what.kernel.clone().unwrap_or_else(running_kernel);
@@ -168,8 +172,9 @@ fn run(dirs: &[(String, PathBuf)], tiers: &[String], what: &What, faulty: bool) 
     }
     for tier in tiers.iter().filter(|_| faulty) {
         let of_roots = roots::run(&what.hotr, &kernel, tier, deadlines, filter)?;
+        let of_crowd = crowd::run(&what.hotr, &kernel, tier, deadlines, filter)?;
         let of_watch = faults::run(&what.hotr, &kernel, tier, deadlines.ready, filter)?;
-        for outcome in of_roots.into_iter().chain(of_watch) {
+        for outcome in of_roots.into_iter().chain(of_crowd).chain(of_watch) {
             report(&outcome);
             writeln!(file, "{}", serde_json::to_string(&outcome)?)?;
             outcomes.push(outcome);

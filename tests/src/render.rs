@@ -38,7 +38,7 @@ pub fn read(path: &Path) -> Result<Vec<Outcome>> {
     }
     // Faults are no cells of the table.
     out.retain(|outcome: &Outcome| {
-        ![crate::faults::PLACE, crate::roots::PLACE].contains(&outcome.fs.as_str())
+        ![crate::faults::PLACE, crate::roots::PLACE, crate::crowd::PLACE].contains(&outcome.fs.as_str())
     });
     Ok(out)
 }

@@ -1,24 +1,26 @@
 //! Loads the kernel programs and attaches them: for each hook the first tier, and in it the first function, that
 //! the kernel accepts. What it answered to the others is kept for `hotr doctor`.
 
+mod attach;
 mod error;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 use aya::Ebpf;
-use aya::programs::{Program, ProgramError, ProgramType};
+use aya::programs::ProgramType;
 use aya::sys::is_program_supported;
 use hotr_common::hook::Hook;
 
+use super::probes::Probes;
 use super::sections::Copy;
-use super::table::{HELPERS, Programs, SITES, Site};
+use super::table::{HELPERS, SITES, Site};
 use super::tracepoints::Manner;
 use super::types::{self, KernelTypes};
 use super::{ask, preload, rules, tracepoints};
 use crate::memory;
 use crate::options::TierChoice;
-use error::os_error;
+use attach::{Attaching, is_altogether};
 pub use error::{LoadError, chain};
 
 /// The eBPF object, part of the program.
@@ -137,6 +139,16 @@ pub struct Attached {
     pub plan: Vec<PlannedHook>,
     /// The perf events that programs hang on; others hang on links that belong to the object.
     pub events: Vec<OwnedFd>,
+    /// The probes that programs hang on.
+    probes: Option<Probes>,
+}
+
+impl Attached {
+    /// Calls that the probes did not see, as far as tracefs tells; of others their links do.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.probes.as_ref().map_or(0, Probes::missed)
+    }
 }
 
 /// Attaches every hook. `manner` is how this kernel runs programs on tracepoints.
@@ -144,7 +156,7 @@ pub fn attach(
     ebpf: &mut Ebpf,
     kernel: &KernelTypes,
     choice: TierChoice,
-    mut refused: Refused,
+    refused: Refused,
     manner: Manner,
 ) -> Attached {
     let tiers: &[Tier] = match choice {
@@ -155,27 +167,29 @@ pub fn attach(
     };
     rules::write_compat(ebpf);
     preload_tiers(ebpf, kernel, choice, manner, &refused);
+    let mut attaching = Attaching::new(ebpf, kernel, refused);
     let mut plan = Vec::new();
     for hook in Hook::ALL {
         let sites: Vec<&Site> = SITES.iter().filter(|site| site.hook == hook).collect();
         if sites.is_empty() {
             continue;
         }
-        plan.push(attach_hook(ebpf, kernel, hook, &sites, tiers, &mut refused));
+        plan.push(attaching.hook(hook, &sites, tiers));
     }
     let best = plan.iter().filter_map(|hook| hook.tier).min();
     if let Some(tier) = best {
         for (function, programs) in HELPERS {
             // What a helper adds is missing then; the correlation works without.
-            let _ = attach_site(ebpf, kernel, function, programs, tier);
+            let _ = attaching.site(function, programs, tier);
         }
     }
+    let probes = attaching.into_probes();
     let mut events = Vec::new();
     if matches!(choice, TierChoice::Auto | TierChoice::Tracepoint) {
         // A hook that the kernel merely lacks, because another one tells the same there, gets none.
         events = tracepoints::attach(ebpf, kernel, manner, &mut plan);
     }
-    Attached { plan, events }
+    Attached { plan, events, probes }
 }
 
 /// Loads the programs that will be attached: of the first tier that the kernel does not refuse altogether.
@@ -248,6 +262,24 @@ impl Refused {
         refused
     }
 
+    /// Why a tier is refused.
+    fn reason(&self, tier: Tier) -> Option<&str> {
+        match tier {
+            Tier::Fentry => self.fentry.as_deref(),
+            Tier::Kprobe => self.kprobe.as_deref(),
+            Tier::Tracepoint => None,
+        }
+    }
+
+    /// The kernel's answer to one program was one to the whole tier.
+    fn refuse(&mut self, tier: Tier, why: &str) {
+        match tier {
+            Tier::Fentry => self.fentry = Some(why.to_owned()),
+            Tier::Kprobe => self.kprobe = Some(why.to_owned()),
+            Tier::Tracepoint => {}
+        }
+    }
+
     /// Whether fentry is asked for and not refused.
     fn leaves_fentry(&self, choice: TierChoice) -> bool {
         self.fentry.is_none() && matches!(choice, TierChoice::Auto | TierChoice::Fentry)
@@ -269,101 +301,4 @@ impl Refused {
         }
         sections
     }
-}
-
-fn attach_hook(
-    ebpf: &mut Ebpf,
-    kernel: &KernelTypes,
-    hook: Hook,
-    sites: &[&Site],
-    tiers: &[Tier],
-    refused: &mut Refused,
-) -> PlannedHook {
-    let mut why = Vec::new();
-    for &tier in tiers {
-        let known = if tier == Tier::Fentry { &refused.fentry } else { &refused.kprobe };
-        if let Some(reason) = known {
-            why.push(format!("{}: {reason}", tier.as_str()));
-            continue;
-        }
-        for site in sites {
-            if kernel.function(site.function).and_then(|found| site.arguments(found)).is_none() {
-                why.push(format!("{}: this kernel has no {}", tier.as_str(), site.function));
-                continue;
-            }
-            match attach_site(ebpf, kernel, site.function, &site.programs, tier) {
-                Ok(()) => {
-                    return PlannedHook {
-                        hook,
-                        tier: Some(tier),
-                        function: site.function,
-                        why: why.join("; "),
-                    };
-                }
-                Err(error) => {
-                    let text = chain(&error);
-                    if is_altogether(os_error(&error)) {
-                        let slot =
-                            if tier == Tier::Fentry { &mut refused.fentry } else { &mut refused.kprobe };
-                        *slot = Some(text.clone());
-                    }
-                    why.push(format!("{} {}: {text}", tier.as_str(), site.function));
-                }
-            }
-        }
-    }
-    PlannedHook { hook, tier: None, function: sites[0].function, why: why.join("; ") }
-}
-
-/// Whether the error is about permission for, or the presence of, the whole tier.
-fn is_altogether(error: Option<i32>) -> bool {
-    matches!(error, Some(libc::EPERM | libc::EOPNOTSUPP))
-}
-
-/// Attaches all programs of a site, or none.
-fn attach_site(
-    ebpf: &mut Ebpf,
-    kernel: &KernelTypes,
-    function: &str,
-    programs: &Programs,
-    tier: Tier,
-) -> Result<(), ProgramError> {
-    let (entry, exit) = programs.of(tier);
-    for (done, name) in entry.iter().chain(exit).enumerate() {
-        if let Err(error) = attach_program(ebpf, kernel, function, name) {
-            // This one as well: it may be loaded, for a function that another site does not have.
-            for tried in entry.iter().chain(exit).take(done + 1) {
-                detach(ebpf, tried);
-            }
-            return Err(error);
-        }
-    }
-    Ok(())
-}
-
-fn attach_program(
-    ebpf: &mut Ebpf,
-    kernel: &KernelTypes,
-    function: &str,
-    name: &str,
-) -> Result<(), ProgramError> {
-    let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
-    preload::load(program, function, kernel)?;
-    match program {
-        Program::FEntry(program) => program.attach().map(drop),
-        Program::FExit(program) => program.attach().map(drop),
-        Program::KProbe(program) => program.attach(function, 0).map(drop),
-        _ => Err(ProgramError::NotLoaded),
-    }
-}
-
-fn detach(ebpf: &mut Ebpf, name: &str) {
-    let result = match ebpf.program_mut(name) {
-        Some(Program::FEntry(program)) => program.unload(),
-        Some(Program::FExit(program)) => program.unload(),
-        Some(Program::KProbe(program)) => program.unload(),
-        _ => Ok(()),
-    };
-    // It is detached when the object is dropped at the latest.
-    let _ = result;
 }

@@ -103,10 +103,14 @@ impl Events {
         if answer == 0 { Ok(opened) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// Opens a file of tracefs by its path there.
+    pub(super) fn open_file(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        openat(self.0.as_fd(), Path::new(path), flags | OFlags::CLOEXEC, Mode::empty())
+    }
+
     /// The number of an event.
     fn number(&self, event: &str) -> io::Result<u64> {
-        let path = format!("events/{event}/id");
-        let file = openat(self.0.as_fd(), Path::new(&path), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let file = self.open_file(&format!("events/{event}/id"), OFlags::RDONLY)?;
         let mut text = String::new();
         File::from(file).read_to_string(&mut text)?;
         text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())

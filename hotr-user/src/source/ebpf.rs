@@ -333,7 +333,7 @@ impl EbpfSource {
     /// How often a program was not run although its hook was passed.
     #[must_use]
     pub fn skipped(&self) -> u64 {
-        self.skipped.count()
+        self.skipped.count() + self.attached.missed()
     }
 
     /// Counters of all CPUs together; without [`Self::skipped`], which takes longer to read.

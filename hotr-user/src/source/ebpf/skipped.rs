@@ -2,8 +2,11 @@
 //!
 //! It does not run a tracing program that is running already on that CPU, and no kprobe program while another one
 //! runs there: in a task that was preempted, or that an interrupt came into. It counts those in `recursion_misses` of
-//! the program's fdinfo (kernel/bpf/syscall.c `bpf_prog_show_fdinfo`), and probes that were not even handled in the
-//! `missed` of their link (kernel/trace/trace_kprobe.c `bpf_get_kprobe_info`), each on kernels that have it.
+//! the program's fdinfo (kernel/bpf/syscall.c `bpf_prog_show_fdinfo`), on kernels that have it. Probes that were not even
+//! handled it counts in tracefs (see [`Attached::missed`]), and in the `missed` of their link (kernel/trace/trace_kprobe.c
+//! `bpf_get_kprobe_info`, 6.7), for those that could not be made by way of tracefs.
+//!
+//! [`Attached::missed`]: crate::kernel::load::Attached::missed
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

@@ -1,0 +1,156 @@
+//! Many tasks that wait in the very functions that hotr's programs are on: the calls of others are seen all the same.
+//!
+//! In: the real `hotr trace` in a guest. Out: one [`Outcome`] a case, as for the cells of the matrix, with `crowd` in the
+//! place of the filesystem. A kretprobe follows only so many calls at a time, by default as many as there are CPUs, or
+//! ten (kernel/kprobes.c `register_kretprobe`).
+
+use std::fs::{self, File};
+use std::io::{self, Write, pipe};
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{CWD, Mode, mkfifoat};
+use rustix::pipe::fcntl_setpipe_size;
+use rustix::thread::{Pid, gettid};
+
+use crate::run::Outcome;
+use crate::session::{Deadlines, Session};
+
+/// What stands in the place of the filesystem.
+pub const PLACE: &str = "crowd";
+
+/// Waiting tasks: more than the kernel's default lets a kretprobe follow on the guests, which have one CPU.
+const WAITING: usize = 12;
+
+type Case = fn(&mut Session, &Path, Deadlines) -> Result<()>;
+
+const CASES: [(&str, Case); 2] = [("crowd-open", crowd_open), ("crowd-write", crowd_write)];
+
+/// Names of the cases that contain this.
+pub fn names(filter: Option<&str>) -> impl Iterator<Item = &'static str> {
+    CASES.into_iter().map(|(name, _)| name).filter(move |name| filter.is_none_or(|part| name.contains(part)))
+}
+
+/// Makes the cases in one run of hotr in one tier.
+///
+/// # Errors
+/// The directory cannot be made.
+pub fn run(
+    hotr: &Path,
+    kernel: &str,
+    tier: &str,
+    deadlines: Deadlines,
+    filter: Option<&str>,
+) -> Result<Vec<Outcome>> {
+    let chosen: Vec<&str> = names(filter).collect();
+    let outcome = |op: &str, result| Outcome::of(kernel, PLACE, tier, op, result);
+    if chosen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let dir = std::env::temp_dir().join(format!("hotr-crowd-{tier}"));
+    fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+    let mut session = match Session::start(hotr, "ebpf", tier, &[&dir], deadlines, false) {
+        Ok((session, _)) => session,
+        Err(error) => return Ok(vec![outcome("ready", Err(error))]),
+    };
+    let cases = CASES.into_iter().filter(|(name, _)| chosen.contains(name));
+    let mut outcomes: Vec<Outcome> =
+        cases.map(|(name, case)| outcome(name, case(&mut session, &dir, deadlines))).collect();
+    let end = session.finish().and_then(|end| {
+        ensure!(end.status.success(), "{}; messages: {}", end.status, session.messages());
+        Ok(())
+    });
+    outcomes.push(outcome("end", end));
+    Ok(outcomes)
+}
+
+/// Openers of fifos that wait for a writer; meanwhile a file is made.
+fn crowd_open(session: &mut Session, dir: &Path, deadlines: Deadlines) -> Result<()> {
+    let fifos = std::env::temp_dir().join("hotr-crowd-fifos");
+    fs::create_dir_all(&fifos)?;
+    let mut crowd = Vec::new();
+    for number in 0..WAITING {
+        let path = fifos.join(number.to_string());
+        mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).with_context(|| format!("make {}", path.display()))?;
+        let fifo = path.clone();
+        crowd.push((Waiting::start(move || File::open(fifo).map(drop))?, path));
+    }
+    let mut result = crowd.iter().try_for_each(|(waiting, _)| waiting.until_asleep(deadlines.line));
+    result = result.and_then(|()| heard(session, &dir.join("made"), "create"));
+    for (waiting, path) in crowd {
+        // Opened for both, it waits for nobody.
+        let _writer = File::options().read(true).write(true).open(path)?;
+        waiting.join()?;
+    }
+    fs::remove_dir_all(&fifos)?;
+    result
+}
+
+/// Writers to full pipes that wait for a reader; meanwhile a file is written.
+fn crowd_write(session: &mut Session, dir: &Path, deadlines: Deadlines) -> Result<()> {
+    let mut crowd = Vec::new();
+    for _ in 0..WAITING {
+        let (reader, mut writer) = pipe()?;
+        let size = fcntl_setpipe_size(&writer, PIPE_SIZE)?;
+        // One byte more than there is room for.
+        crowd.push((Waiting::start(move || writer.write_all(&vec![0; size + 1]))?, reader));
+    }
+    let mut result = crowd.iter().try_for_each(|(waiting, _)| waiting.until_asleep(deadlines.line));
+    result = result.and_then(|()| heard(session, &dir.join("written"), "write"));
+    for (waiting, mut reader) in crowd {
+        io::copy(&mut reader, &mut io::sink())?;
+        waiting.join()?;
+    }
+    result
+}
+
+/// Bytes in a pipe; the kernel takes a page.
+const PIPE_SIZE: usize = 4096;
+
+/// Makes and writes a file, and waits for the line of this operation.
+fn heard(session: &mut Session, path: &Path, op: &str) -> Result<()> {
+    fs::write(path, "x")?;
+    let tells = |session: &Session| session.seen.iter().any(|change| change.op == op && change.path == path);
+    session.read_until(tells).with_context(|| format!("the {op} of {} was not told", path.display()))
+}
+
+/// A thread in one system call that waits.
+struct Waiting {
+    thread: JoinHandle<io::Result<()>>,
+    id: Pid,
+}
+
+impl Waiting {
+    fn start(call: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<Self> {
+        let (tell, told) = channel();
+        let thread = std::thread::spawn(move || {
+            // The receiver waits for it.
+            let _ = tell.send(gettid());
+            call()
+        });
+        Ok(Self { thread, id: told.recv().context("the thread has ended")? })
+    }
+
+    /// Waits until the thread sleeps: that is in its call, for it does nothing else.
+    fn until_asleep(&self, limit: Duration) -> Result<()> {
+        let path = format!("/proc/self/task/{}/stat", self.id);
+        let deadline = Instant::now() + limit;
+        loop {
+            let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+            // The state follows the name, which stands in parentheses.
+            if stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S')) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "thread {} does not wait", self.id);
+            std::thread::yield_now();
+        }
+    }
+
+    fn join(self) -> Result<()> {
+        let ended = self.thread.join().map_err(|_| anyhow::anyhow!("thread {} panicked", self.id))?;
+        ended.with_context(|| format!("the call of thread {}", self.id))
+    }
+}
