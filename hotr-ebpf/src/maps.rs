@@ -7,7 +7,7 @@ use hotr_common::config::{
     Delivered, Live, MAX_ROOTS, MAX_SUPERBLOCKS, MMAPABLE, Registered, RootSlot, STORMS, Storm, Turn,
     Verdicts,
 };
-use hotr_common::counters::Counters;
+use hotr_common::counters::{Counters, FREQUENT_CELLS, Frequent};
 use hotr_common::hook::HOOKS;
 use hotr_common::offsets::{Arguments, Offsets};
 use hotr_common::rules::{CLASSES, RULES, Rule};
@@ -144,6 +144,12 @@ pub static mut EPOCH: u64 = 0;
 // SAFETY: integers and arrays of integers only, for which zero is a value.
 pub static mut VERDICTS: Verdicts = unsafe { core::mem::zeroed() };
 
+/// In a section of its own, as above.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.frequent")]
+// SAFETY: integers only, for which zero is a value.
+pub static mut FREQUENT: [Frequent; FREQUENT_CELLS] = unsafe { core::mem::zeroed() };
+
 /// Who takes a free slot of [`STORM_SLOTS`].
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.storm_turn")]
@@ -193,7 +199,7 @@ pub fn blur(value: u64) -> u64 {
     value.wrapping_add(live!(zero))
 }
 
-/// What a counter counts; see [`Counters`].
+/// What a counter counts; see [`Counters`] and [`Frequent`].
 #[derive(Clone, Copy)]
 pub enum Count {
     Seen,
@@ -215,20 +221,25 @@ pub fn count(what: Count) {
 #[inline(always)]
 pub fn count_many(what: Count, number: u64) {
     // SAFETY: no arguments.
-    let Some(counters) = COUNTERS.get_ptr_mut(unsafe { bpf_get_smp_processor_id() }) else { return };
-    // SAFETY: the pointer is to this CPU's map value, alive as long as the map.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let counters = || COUNTERS.get_ptr_mut(cpu);
+    // SAFETY: the index is below the number of cells.
+    let frequent = || unsafe { (&raw mut FREQUENT).cast::<Frequent>().add(cpu as usize % FREQUENT_CELLS) };
+    // SAFETY: pointers to this CPU's map value, alive as long as the map, or to a static.
     let cell = unsafe {
         match what {
-            Count::Seen => &raw mut (*counters).seen,
-            Count::Submitted => &raw mut (*counters).submitted,
-            Count::Coalesced => &raw mut (*counters).coalesced,
-            Count::Filtered => &raw mut (*counters).filtered,
-            Count::Outside => &raw mut (*counters).outside,
-            Count::RingFull => &raw mut (*counters).ring_full,
-            Count::Oversize => &raw mut (*counters).oversize,
+            Count::Seen => counters().map(|counters| &raw mut (*counters).seen),
+            Count::Submitted => counters().map(|counters| &raw mut (*counters).submitted),
+            Count::Filtered => counters().map(|counters| &raw mut (*counters).filtered),
+            Count::RingFull => counters().map(|counters| &raw mut (*counters).ring_full),
+            Count::Oversize => counters().map(|counters| &raw mut (*counters).oversize),
+            Count::Coalesced => Some(&raw mut (*frequent()).coalesced),
+            Count::Outside => Some(&raw mut (*frequent()).outside),
         }
     };
-    add(cell, number);
+    if let Some(cell) = cell {
+        add(cell, number);
+    }
 }
 
 /// Atomic add without a result: the one atomic instruction that every kernel's verifier knows.

@@ -1,5 +1,6 @@
 //! The eBPF channel: starts the kernel programs, registers roots with them, and reads their records.
 
+mod counts;
 mod shared;
 mod skipped;
 mod storms;
@@ -15,7 +16,6 @@ use aya::{Ebpf, Pod};
 use hotr_common::config::{
     Live, MAX_ROOTS, MAX_SUPERBLOCKS, ROOT_LAYER, Registered, RootSlot, STORMS, Storm,
 };
-use hotr_common::counters::Counters;
 use hotr_common::record::Record;
 
 use crate::kernel::load::{self, Attached, LoadError, PlannedHook, Refused};
@@ -23,6 +23,7 @@ use crate::kernel::tracepoints::Manner;
 use crate::kernel::types::KernelTypes;
 use crate::options::TierChoice;
 use crate::report::KernelTotals;
+use counts::Counts;
 use shared::Shared;
 use skipped::Skipped;
 use storms::StormTable;
@@ -42,7 +43,6 @@ pod! {
     LivePod(Live);
     SlotPod(RootSlot);
     RegisteredPod(Registered);
-    CountersPod(Counters);
     StormPod(Storm);
 }
 
@@ -67,7 +67,7 @@ pub struct EbpfSource {
     roots: HashMap<MapData, u64, u32>,
     slots: Array<MapData, SlotPod>,
     storms: StormTable,
-    counters: Shared<CountersPod>,
+    counts: Counts,
     skipped: Skipped,
     registered: Array<MapData, RegisteredPod>,
     settings: Live,
@@ -115,7 +115,7 @@ impl EbpfSource {
             roots: take(&mut ebpf, "ROOTS")?,
             slots: take(&mut ebpf, "ROOT_SLOTS")?,
             storms: StormTable::new(shared(&mut ebpf, "STORM_SLOTS", STORMS as usize)?),
-            counters: shared(&mut ebpf, "COUNTERS", cpus)?,
+            counts: Counts::new(shared(&mut ebpf, "COUNTERS", cpus)?, take(&mut ebpf, ".bss.frequent")?),
             skipped: Skipped::default(),
             registered: take(&mut ebpf, "REGISTERED")?,
             settings,
@@ -336,19 +336,16 @@ impl EbpfSource {
         self.skipped.count() + self.attached.missed()
     }
 
-    /// Counters of all CPUs together; without [`Self::skipped`], which takes longer to read.
+    /// See [`Counts::usual`].
     #[must_use]
     pub fn counters(&self) -> KernelTotals {
-        let mut sum = KernelTotals::default();
-        for CountersPod(cpu) in self.counters.values() {
-            sum.seen += cpu.seen + cpu.outside + cpu.coalesced;
-            sum.submitted += cpu.submitted;
-            sum.coalesced += cpu.coalesced;
-            sum.filtered += cpu.filtered + cpu.outside;
-            sum.ring_full += cpu.ring_full;
-            sum.oversize += cpu.oversize;
-        }
-        sum
+        self.counts.usual()
+    }
+
+    /// See [`Counts::all`]; [`Self::skipped`] included.
+    #[must_use]
+    pub fn totals(&self) -> KernelTotals {
+        KernelTotals { recursion_misses: self.skipped(), ..self.counts.all() }
     }
 }
 

@@ -289,7 +289,7 @@ impl KernelSide {
 
     /// Totals for the summary.
     pub(super) fn totals(&self) -> KernelTotals {
-        KernelTotals { recursion_misses: self.source.skipped(), ..self.source.counters() }
+        self.source.totals()
     }
 }
 

@@ -1,0 +1,59 @@
+//! What the kernel programs have counted, all CPUs together.
+
+use aya::Pod;
+use aya::maps::{Array, MapData};
+use hotr_common::counters::{Counters, FREQUENT_CELLS, Frequent};
+
+use super::shared::Shared;
+use crate::report::KernelTotals;
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct CountersPod(Counters);
+// SAFETY: `Counters` is `repr(C)`, made of integers, without padding.
+unsafe impl Pod for CountersPod {}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct FrequentPod([Frequent; FREQUENT_CELLS]);
+// SAFETY: as above.
+unsafe impl Pod for FrequentPod {}
+
+/// The counters' maps.
+pub(super) struct Counts {
+    usual: Shared<CountersPod>,
+    frequent: Array<MapData, FrequentPod>,
+}
+
+impl Counts {
+    pub(super) fn new(usual: Shared<CountersPod>, frequent: Array<MapData, FrequentPod>) -> Self {
+        Self { usual, frequent }
+    }
+
+    /// Those that tell of losses, without [`Frequent`]. Takes no system call.
+    pub(super) fn usual(&self) -> KernelTotals {
+        let mut sum = KernelTotals::default();
+        for CountersPod(cpu) in self.usual.values() {
+            sum.seen += cpu.seen;
+            sum.submitted += cpu.submitted;
+            sum.filtered += cpu.filtered;
+            sum.ring_full += cpu.ring_full;
+            sum.oversize += cpu.oversize;
+        }
+        sum
+    }
+
+    /// All. By bpf(2), which keeps kprobes of this CPU from being handled meanwhile (kernel/bpf/syscall.c
+    /// `bpf_disable_instrumentation`): for the end of a run.
+    pub(super) fn all(&self) -> KernelTotals {
+        let mut sum = self.usual();
+        // A map of one value, which is there as long as the programs.
+        let cells = self.frequent.get(&0, 0).map(|FrequentPod(cells)| cells);
+        for cell in cells.iter().flatten() {
+            sum.seen += cell.outside + cell.coalesced;
+            sum.coalesced += cell.coalesced;
+            sum.filtered += cell.outside;
+        }
+        sum
+    }
+}
