@@ -1,19 +1,21 @@
 //! Makes a record and hands it to userspace.
 //!
 //! Records are built inside the ring buffer's memory, not in a per-CPU buffer: a program on a function's entry
-//! or exit may be preempted, and another one would then write into the same buffer.
+//! or exit may be preempted, and another one would then write into the same buffer. Long paths are copied from a
+//! [draft](crate::draft).
 
 use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_ktime_get_ns, bpf_probe_read_kernel};
 use hotr_common::hook::Hook;
 use hotr_common::record::{
-    COMM_LEN, Delivery, FLAG_IO_WORKER, FLAG_KTHREAD, LARGE_PATHS, MAX_DEPTH, MAX_NAME, NO_ROOT, Record,
-    SMALL_DEPTH, SMALL_PATHS,
+    COMM_LEN, Delivery, FLAG_IO_WORKER, FLAG_KTHREAD, LARGE_PATHS, MAX_NAME, NO_ROOT, Record, SMALL_DEPTH,
+    SMALL_PATHS,
 };
 
 use crate::call::TRACEPOINT;
+use crate::draft::{self, Ends, Taken};
 use crate::filter;
 use crate::kernel::{Mem, Probe, number, task};
-use crate::maps::{Count, DELIVERIES, RECORDS, WAKE_DUE, blur, count, live, off};
+use crate::maps::{Count, DELIVERIES, RECORDS, WAKE_DUE, count, live, off};
 use crate::path::{self, OVERFLOW};
 
 /// `BPF_RB_NO_WAKEUP`.
@@ -124,52 +126,87 @@ struct Sized<const PATHS: usize> {
     slack: [u8; MAX_NAME],
 }
 
-/// Emits an event with one path. One of two sizes, and not the large one when the small one does not do: the verifier would
-/// look at the second at every place where the first may end.
-#[inline(never)]
-pub fn emit(event: &Event) -> u32 {
-    if event.is_small() {
-        emit_sized::<SMALL_PATHS, SMALL_DEPTH, false>(event)
-    } else {
-        emit_sized::<LARGE_PATHS, MAX_DEPTH, false>(event)
-    }
-    0
+/// Emits an event with one path.
+#[inline(always)]
+pub fn emit(event: &Event) {
+    emit_sized::<false>(event);
 }
 
 /// Emits a rename, with two paths.
-#[inline(never)]
-pub fn emit_rename(event: &Event) -> u32 {
-    if event.is_small() {
-        emit_sized::<SMALL_PATHS, SMALL_DEPTH, true>(event)
-    } else {
-        emit_sized::<LARGE_PATHS, MAX_DEPTH, true>(event)
-    }
-    0
+#[inline(always)]
+pub fn emit_rename(event: &Event) {
+    emit_sized::<true>(event);
 }
 
+/// In one of two sizes, and not in the large one when the small one does not do: the verifier would look at the second at
+/// every place where the first may end. Functions beside each other, not in each other: all stacks of a call together are
+/// 512 bytes at most.
 #[inline(always)]
-fn emit_sized<const PATHS: usize, const DEPTH: u32, const RENAME: bool>(event: &Event) {
-    let wakeup = submission(event.hook, event.tier);
-    let Some(mut entry) = RECORDS.reserve::<Sized<PATHS>>(0) else {
-        count(Count::RingFull);
+fn emit_sized<const RENAME: bool>(event: &Event) {
+    if event.is_small() {
+        emit_small::<RENAME>(event);
         return;
+    }
+    let Some(draft) = Taken::any() else {
+        count(Count::Oversize);
+        return;
+    };
+    let ends = draft::write::<RENAME>(&draft, event);
+    emit_large(event, &draft, ends);
+    draft.give_back();
+}
+
+#[inline(never)]
+fn emit_small<const RENAME: bool>(event: &Event) -> u32 {
+    let wakeup = submission(event.hook, event.tier);
+    let Some(mut entry) = RECORDS.reserve::<Sized<SMALL_PATHS>>(0) else {
+        count(Count::RingFull);
+        return 0;
     };
     let sized = entry.as_mut_ptr();
     // SAFETY: `sized` is memory of the whole size reserved for this program alone; every field of the header is
     // written before it is submitted, and payload beyond the given lengths is not read by userspace.
     let fits = unsafe {
         let record = &raw mut (*sized).record;
-        paths::<PATHS, DEPTH, RENAME>(record, (&raw mut (*sized).paths).cast(), event)
+        paths::<RENAME>(record, (&raw mut (*sized).paths).cast(), event)
     };
     if !fits {
         entry.discard(wakeup);
         count(Count::Oversize);
-        return;
+        return 0;
     }
     // SAFETY: as above.
     unsafe { header(&raw mut (*sized).record, event) };
     entry.submit(wakeup);
     count(Count::Submitted);
+    0
+}
+
+/// With paths from a draft, which end there.
+#[inline(never)]
+fn emit_large(event: &Event, draft: &Taken, ends: u64) -> u32 {
+    let Ends { path, all } = Ends::of(ends);
+    if path == OVERFLOW || all > LARGE_PATHS as u32 {
+        count(Count::Oversize);
+        return 0;
+    }
+    let wakeup = submission(event.hook, event.tier);
+    let Some(mut entry) = RECORDS.reserve::<Sized<LARGE_PATHS>>(0) else {
+        count(Count::RingFull);
+        return 0;
+    };
+    let sized = entry.as_mut_ptr();
+    let len = path::bounded::<{ 2 * LARGE_PATHS }>(u64::from(all)).min(LARGE_PATHS);
+    // SAFETY: as in `emit_small`; the draft has as many bytes.
+    unsafe {
+        bpf_probe_read_kernel((&raw mut (*sized).paths).cast(), len as u32, draft.paths().cast());
+        header(&raw mut (*sized).record, event);
+        (*sized).record.path_len = path as u16;
+        (*sized).record.old_len = all.wrapping_sub(path) as u16;
+    }
+    entry.submit(wakeup);
+    count(Count::Submitted);
+    0
 }
 
 /// How to submit a record of this hook and tier: without waking userspace when [`wake`] will run next. To be asked before
@@ -311,17 +348,12 @@ fn delivery(record: &mut Record) {
 /// Writes the path, and for a rename the old path behind it; false when they do not fit.
 ///
 /// # Safety
-/// `record` is valid for writes and `buffer` has `PATHS + MAX_NAME` writable bytes.
+/// `record` is valid for writes and `buffer` has `SMALL_PATHS + MAX_NAME` writable bytes.
 #[inline(always)]
-unsafe fn paths<const PATHS: usize, const DEPTH: u32, const RENAME: bool>(
-    record: *mut Record,
-    buffer: *mut u8,
-    event: &Event,
-) -> bool {
-    // As numbers of which the verifier knows no relation to others: however an event came about, the loop is one.
-    let root = blur(if event.root == NO_ROOT { 0 } else { filter::root_inode(event.root) });
+unsafe fn paths<const RENAME: bool>(record: *mut Record, buffer: *mut u8, event: &Event) -> bool {
+    let root = filter::root_of_slot(event.root);
     // SAFETY: the caller's promise.
-    let end = unsafe { path::append::<PATHS, DEPTH>(buffer, 0, number(event.dentry), root) };
+    let end = unsafe { path::append::<SMALL_PATHS, SMALL_DEPTH>(buffer, 0, number(event.dentry), root) };
     if end == OVERFLOW {
         return false;
     }
@@ -333,14 +365,15 @@ unsafe fn paths<const PATHS: usize, const DEPTH: u32, const RENAME: bool>(
     if !RENAME {
         return true;
     }
-    let root = blur(if event.old_root == NO_ROOT { 0 } else { filter::root_inode(event.old_root) });
+    let root = filter::root_of_slot(event.old_root);
     // SAFETY: the caller's promise.
-    let mut old_end = unsafe { path::name::<PATHS>(buffer, end, event.old_name) };
+    let mut old_end = unsafe { path::name::<SMALL_PATHS>(buffer, end, event.old_name) };
     if old_end == OVERFLOW {
         return false;
     }
     // SAFETY: the caller's promise.
-    old_end = unsafe { path::append::<PATHS, DEPTH>(buffer, old_end, number(event.old_parent), root) };
+    old_end =
+        unsafe { path::append::<SMALL_PATHS, SMALL_DEPTH>(buffer, old_end, number(event.old_parent), root) };
     if old_end == OVERFLOW {
         return false;
     }

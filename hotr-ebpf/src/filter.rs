@@ -286,6 +286,13 @@ pub fn root_inode(slot: u16) -> u64 {
     ROOT_SLOTS.get(u32::from(slot)).map_or(0, |root| root.inode)
 }
 
+/// Address of the inode where the names of a path end that belongs to this slot; 0 when they go on to the root of the
+/// filesystem. A number of which the verifier knows no relation to others: however an event came about, the walk is one.
+#[inline(always)]
+pub fn root_of_slot(slot: u16) -> u64 {
+    maps::blur(if slot == NO_ROOT { 0 } else { root_inode(slot) })
+}
+
 /// Whether the change is an overlay's own operation on one of its layers: the overlay file's change tells it.
 ///
 /// Up to 6.6 the file an overlay opens on its layer carries the overlay's dentry with the layer's inode.

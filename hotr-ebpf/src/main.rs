@@ -8,6 +8,7 @@
 
 mod call;
 mod change;
+mod draft;
 mod emit;
 mod filter;
 mod hooks;

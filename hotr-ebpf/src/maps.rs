@@ -12,6 +12,7 @@ use hotr_common::hook::HOOKS;
 use hotr_common::offsets::{Arguments, Offsets};
 use hotr_common::rules::{CLASSES, RULES, Rule};
 
+use crate::draft::{DRAFT_COUNT, Draft};
 use crate::hooks::{Batch, CallRecord, OldName, Removal, ToldFault, Victim};
 
 /// Records for userspace. The size is set by the loader.
@@ -150,6 +151,12 @@ pub static mut VERDICTS: Verdicts = unsafe { core::mem::zeroed() };
 // SAFETY: integers only, for which zero is a value.
 pub static mut FREQUENT: [Frequent; FREQUENT_CELLS] = unsafe { core::mem::zeroed() };
 
+/// In a section of its own, as above.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.drafts")]
+// SAFETY: integers and arrays of integers only, for which zero is a value.
+pub static mut DRAFTS: [Draft; DRAFT_COUNT as usize] = unsafe { core::mem::zeroed() };
+
 /// Who takes a free slot of [`STORM_SLOTS`].
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.storm_turn")]
@@ -162,15 +169,28 @@ pub static mut STORM_TURN: Turn = Turn { came: 0, went: 0 };
 /// only supported architecture keeps.
 #[inline(always)]
 pub fn alone(turn: *mut Turn, work: impl FnOnce()) {
+    if come(turn) {
+        work();
+    }
+    go(turn);
+}
+
+/// Goes inside; whether nobody else is there. Either way [`go`] has to follow.
+#[inline(always)]
+pub fn come(turn: *mut Turn) -> bool {
     // SAFETY: callers pass one of the statics above; words are read whole.
     unsafe {
         add(&raw mut (*turn).came, 1);
         let went = read(&raw const (*turn).went);
-        if read(&raw const (*turn).came).wrapping_sub(went) == 1 {
-            work();
-        }
-        add(&raw mut (*turn).went, 1);
+        read(&raw const (*turn).came).wrapping_sub(went) == 1
     }
+}
+
+/// See [`come`].
+#[inline(always)]
+pub fn go(turn: *mut Turn) {
+    // SAFETY: as in `come`.
+    unsafe { add(&raw mut (*turn).went, 1) };
 }
 
 /// Reads a field of [`OFF`] or [`LIVE`]; volatile, or rustc folds the initial zeros in. Only for the macros below.

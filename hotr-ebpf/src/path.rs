@@ -1,9 +1,10 @@
 //! Copies the names of a path, leaf first, into a record.
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
-use hotr_common::record::MAX_NAME;
+use hotr_common::record::{MAX_DEPTH, MAX_NAME};
 
 use crate::kernel::{Layout, Near};
+use crate::maps::read;
 
 /// The path did not fit.
 pub const OVERFLOW: u32 = u32::MAX;
@@ -12,8 +13,7 @@ pub const OVERFLOW: u32 = u32::MAX;
 /// the filesystem when `root` is 0; at most `DEPTH` of them. Returns the new end, or [`OVERFLOW`].
 ///
 /// The verifier goes through every level, and copies all it knows at each branch of one. So a level has one, and what went
-/// wrong on the way is found out at the end: names are copied into the buffer wherever it is, and a name that cannot be
-/// read is a very long one.
+/// wrong on the way is found out at the end: names are copied into the buffer wherever it is.
 ///
 /// # Safety
 /// `buffer` has `CAP + MAX_NAME` writable bytes, and `CAP` is a power of two.
@@ -31,22 +31,104 @@ pub unsafe fn append<const CAP: usize, const DEPTH: u32>(
     // One more look than names: the last one finds the root.
     while level <= u64::from(DEPTH) {
         let near = Near::read(dentry, layout);
-        // 0 when either is; two addresses' differences are never both such multiples of a power of 2 that it is otherwise,
-        // and if they were, it would be found here.
-        if is_zero((near.inode ^ root).wrapping_mul(near.parent ^ dentry)) {
+        if is_zero(end_of_walk(&near, dentry, root)) {
             let is_whole = near.inode == root || root == 0;
             return if is_whole && end <= CAP as u64 { end as u32 } else { OVERFLOW };
         }
-        // SAFETY: `bounded` keeps the place below CAP, and at most MAX_NAME bytes are written there.
-        let copied = unsafe {
-            let at = buffer.add(bounded::<CAP>(end));
-            bpf_probe_read_kernel_str(at.cast(), MAX_NAME as u32, near.name as *const _)
-        };
-        end += copied as u64 & 0x7fff_ffff;
+        // SAFETY: the caller's promise.
+        end += unsafe { copy::<CAP>(buffer, end, &near) };
         dentry = near.parent;
         level += 1;
     }
     OVERFLOW
+}
+
+/// A walk up the directories, between two calls of [`stride`]. In map memory.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Walk {
+    dentry: u64,
+    root: u64,
+    /// Where the next name goes, then the end of all.
+    end: u64,
+}
+
+/// Levels that [`stride`] goes up.
+const STRIDE: u64 = 8;
+/// Strides for [`MAX_DEPTH`] names and the look that finds the root.
+const STRIDES: u64 = MAX_DEPTH as u64 / STRIDE + 1;
+
+impl Walk {
+    /// As [`append`] of up to [`MAX_DEPTH`] names, where the verifier goes through [`STRIDE`] levels only: `on` is a global
+    /// function that calls [`stride`] with this walk.
+    ///
+    /// # Safety
+    /// `walk` is map memory that nobody else uses.
+    #[inline(always)]
+    pub unsafe fn along(walk: *mut Self, start: u32, dentry: u64, root: u64, on: impl Fn() -> u64) -> u32 {
+        // SAFETY: the caller's promise; volatile, for `on` reads and writes the same.
+        unsafe {
+            walk.write_volatile(Self { dentry, root, end: u64::from(start) });
+            let mut strides = 0;
+            while strides < STRIDES {
+                if is_zero(on()) {
+                    return read(&raw const (*walk).end) as u32;
+                }
+                strides += 1;
+            }
+        }
+        OVERFLOW
+    }
+}
+
+/// Appends the names of the next [`STRIDE`] levels; 0 when it has come to the end, where [`Walk::end`] may be [`OVERFLOW`].
+///
+/// # Safety
+/// As [`append`], and `walk` is map memory that nobody else uses.
+#[inline(always)]
+pub unsafe fn stride<const CAP: usize>(walk: *mut Walk, buffer: *mut u8) -> u64 {
+    // SAFETY: the caller's promise.
+    let Walk { mut dentry, root, mut end } = read(walk);
+    let mut level = 0;
+    let layout = Layout::of_kernel();
+    while level < STRIDE {
+        let near = Near::read(dentry, layout);
+        if is_zero(end_of_walk(&near, dentry, root)) {
+            let is_whole = near.inode == root || root == 0;
+            let end = if is_whole && end <= CAP as u64 { end } else { u64::from(OVERFLOW) };
+            // SAFETY: the caller's promise.
+            unsafe { (&raw mut (*walk).end).write_volatile(end) };
+            return 0;
+        }
+        // SAFETY: the caller's promise.
+        end += unsafe { copy::<CAP>(buffer, end, &near) };
+        dentry = near.parent;
+        level += 1;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { walk.write_volatile(Walk { dentry, root, end }) };
+    1
+}
+
+/// 0 at the dentry of the root, and at the uppermost one: then either difference is. Two addresses' differences are never
+/// both such multiples of a power of 2 that it is otherwise, and if they were, it would be found where the walk ends.
+#[inline(always)]
+fn end_of_walk(near: &Near, dentry: u64, root: u64) -> u64 {
+    (near.inode ^ root).wrapping_mul(near.parent ^ dentry)
+}
+
+/// Copies a name; the bytes it took. One that cannot be read is a very long one.
+///
+/// # Safety
+/// As [`append`].
+#[inline(always)]
+unsafe fn copy<const CAP: usize>(buffer: *mut u8, end: u64, near: &Near) -> u64 {
+    // SAFETY: `bounded` keeps the place below CAP, and at most MAX_NAME bytes are written there.
+    let copied = unsafe {
+        let at = buffer.add(bounded::<CAP>(end));
+        bpf_probe_read_kernel_str(at.cast(), MAX_NAME as u32, near.name as *const _)
+    };
+    copied as u64 & 0x7fff_ffff
 }
 
 /// Whether a word is 0: it and its negative have no sign. A comparison with 0 the compiler lays out as it likes; here it

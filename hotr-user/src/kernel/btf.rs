@@ -45,6 +45,9 @@ const KIND_DECL_TAG: u32 = 17;
 const KIND_TYPE_TAG: u32 = 18;
 const KIND_ENUM64: u32 = 19;
 
+/// How the names of the types begin that stand for tracepoints.
+const TRACEPOINT: &str = "btf_trace_";
+
 /// Nesting of anonymous members and modifiers that is followed.
 const MAX_NESTING: u32 = 16;
 
@@ -130,6 +133,7 @@ impl Btf {
     }
 
     fn index(&mut self, start: usize, end: usize, wanted: &Wanted) -> Result<(), BtfError> {
+        let beginnings = Beginnings::of(wanted);
         let mut at = start;
         while at < end {
             let id = u32::try_from(self.types.len()).map_err(|_| BtfError::Malformed("too many types"))?;
@@ -146,11 +150,12 @@ impl Btf {
                 _ => return Err(BtfError::Malformed("unknown kind of type")),
             };
             let found = match kind {
+                KIND_STRUCT | KIND_FUNC | KIND_TYPEDEF if !beginnings.have(self.bytes_at(at)) => None,
                 KIND_STRUCT => wanted.structures.get(self.name_at(at)).zip(Some(&mut self.structures)),
                 KIND_FUNC => wanted.functions.get(self.name_at(at)).zip(Some(&mut self.functions)),
                 KIND_TYPEDEF => self
                     .name_at(at)
-                    .strip_prefix("btf_trace_")
+                    .strip_prefix(TRACEPOINT)
                     .and_then(|name| wanted.tracepoints.get(name))
                     .zip(Some(&mut self.tracepoints)),
                 _ => None,
@@ -163,16 +168,20 @@ impl Btf {
         Ok(())
     }
 
+    /// What begins with a type's or member's name.
+    fn bytes_at(&self, position: usize) -> &[u8] {
+        let Some(offset) = word(&self.data, position) else { return &[] };
+        self.data.get(self.strings + offset as usize..).unwrap_or_default()
+    }
+
     fn name_at(&self, position: usize) -> &str {
-        let Some(offset) = word(&self.data, position) else { return "" };
-        let bytes = self.data.get(self.strings + offset as usize..).unwrap_or_default();
+        let bytes = self.bytes_at(position);
         let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(0);
         std::str::from_utf8(&bytes[..end]).unwrap_or("")
     }
 
     fn is_named(&self, position: usize, name: &str) -> bool {
-        let Some(offset) = word(&self.data, position) else { return false };
-        let rest = self.data.get(self.strings + offset as usize..).unwrap_or_default();
+        let rest = self.bytes_at(position);
         rest.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
     }
 
@@ -299,6 +308,26 @@ impl Btf {
         let (position, kind, _, _) = self.entry(self.plain(target)?)?;
         // 7 is a forward declaration.
         matches!(kind, KIND_STRUCT | KIND_UNION | 7).then(|| self.name_at(position))
+    }
+}
+
+/// The first two bytes of the wanted names: few others begin so, and need not be read to their end.
+struct Beginnings(Box<[bool]>);
+
+impl Beginnings {
+    fn of(wanted: &Wanted) -> Self {
+        let mut all = Self(vec![false; 1 << 16].into());
+        let names = wanted.structures.iter().chain(&wanted.functions).copied();
+        for name in names.chain([TRACEPOINT]) {
+            if let Some(two) = name.as_bytes().first_chunk() {
+                all.0[usize::from(u16::from_le_bytes(*two))] = true;
+            }
+        }
+        all
+    }
+
+    fn have(&self, name: &[u8]) -> bool {
+        name.first_chunk().is_some_and(|two| self.0[usize::from(u16::from_le_bytes(*two))])
     }
 }
 

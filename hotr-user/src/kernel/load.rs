@@ -281,7 +281,7 @@ impl Refused {
     }
 
     /// Whether fentry is asked for and not refused.
-    fn leaves_fentry(&self, choice: TierChoice) -> bool {
+    pub fn leaves_fentry(&self, choice: TierChoice) -> bool {
         self.fentry.is_none() && matches!(choice, TierChoice::Auto | TierChoice::Fentry)
     }
 

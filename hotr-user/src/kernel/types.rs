@@ -28,6 +28,8 @@ pub struct KernelTypes {
     pub knows_exit: bool,
     functions: Ids,
     tracepoints: Ids,
+    /// No program asks aya for a function.
+    hooks_none: bool,
     aya: OnceLock<AyaBtf>,
 }
 
@@ -46,7 +48,12 @@ impl KernelTypes {
         let tracepoints: Ids = wanted.tracepoints.iter().filter_map(found).collect();
         let knows_exit = perf::knows_exit(&btf);
         drop(btf);
-        Ok(Self { offsets, knows_exit, functions, tracepoints, aya: OnceLock::new() })
+        Ok(Self { offsets, knows_exit, functions, tracepoints, hooks_none: false, aya: OnceLock::new() })
+    }
+
+    /// From now on no fentry program is loaded. Functions have the largest ids; aya's stand-in is a fraction without.
+    pub fn hook_no_functions(&mut self) {
+        self.hooks_none = true;
     }
 
     /// A function's prototype; `None` when the kernel has no such function, or none that can be hooked.
@@ -71,7 +78,9 @@ impl KernelTypes {
     /// the object does to be loaded. Where it could not be made, aya finds nothing, and says so of each program.
     #[must_use]
     pub fn for_aya(&self) -> &AyaBtf {
-        self.aya.get_or_init(|| stand_in(&self.functions, &self.tracepoints).unwrap_or_default())
+        let none = Ids::new();
+        let functions = if self.hooks_none { &none } else { &self.functions };
+        self.aya.get_or_init(|| stand_in(functions, &self.tracepoints).unwrap_or_default())
     }
 }
 

@@ -85,9 +85,12 @@ impl EbpfSource {
     /// # Errors
     /// When the kernel refuses the object, or lacks what every tier needs.
     pub fn load(options: EbpfOptions) -> Result<(Self, KernelTypes), LoadError> {
-        let kernel = KernelTypes::read()?;
+        let mut kernel = KernelTypes::read()?;
         let cpus = load::possible_cpus();
         let refused = Refused::by(&kernel);
+        if !refused.leaves_fentry(options.tier) {
+            kernel.hook_no_functions();
+        }
         let mut ebpf = std::thread::scope(|scope| {
             // Both take their time. Without another thread it is made when it is asked for.
             let _ = std::thread::Builder::new().spawn_scoped(scope, || {

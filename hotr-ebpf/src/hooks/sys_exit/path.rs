@@ -9,7 +9,7 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_probe_read_user_str;
 use hotr_common::hook::Hook;
-use hotr_common::record::{FLAG_CALL, MAX_DEPTH, MAX_NAME, MAX_PATH, NO_ROOT, Record};
+use hotr_common::record::{FLAG_CALL, MAX_NAME, MAX_PATH, NO_ROOT, Record};
 use hotr_common::rules::{Class, NO_REGISTER, RULE_REMOVES, WORKING_DIRECTORY};
 
 use super::Exit;
@@ -18,7 +18,7 @@ use crate::emit::{self, Event};
 use crate::filter;
 use crate::kernel::{Mem, Probe, task};
 use crate::maps::{CALL_RECORD, CALL_VICTIMS, Count, RECORDS, count, live, off};
-use crate::path::{self, OVERFLOW, bounded};
+use crate::path::{self, OVERFLOW, Walk, bounded};
 
 /// Room for two strings and the two directories they start from; a power of two.
 const PATHS: usize = 4 * MAX_PATH;
@@ -30,6 +30,7 @@ pub struct CallRecord {
     record: Record,
     paths: [u8; PATHS],
     slack: [u8; MAX_PATH + MAX_NAME],
+    walk: Walk,
 }
 
 /// Where a path starts.
@@ -199,6 +200,15 @@ fn append(buffer: *mut u8, start: u32, directory: Directory, string: u64) -> Bas
 #[unsafe(no_mangle)]
 pub extern "C" fn hotr_append_directory(start: u32, dentry: u64, root: u64) -> u32 {
     let Some(sized) = CALL_RECORD.get_ptr_mut(0) else { return OVERFLOW };
-    // SAFETY: the buffer has PATHS bytes and more than MAX_NAME of slack.
-    unsafe { path::append::<PATHS, MAX_DEPTH>((&raw mut (*sized).paths).cast(), start, dentry, root) }
+    // SAFETY: see the module: nobody else uses this CPU's buffer now.
+    unsafe { Walk::along(&raw mut (*sized).walk, start, dentry, root, || hotr_append_names()) }
+}
+
+/// See [`path::stride`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn hotr_append_names() -> u64 {
+    let Some(sized) = CALL_RECORD.get_ptr_mut(0) else { return 0 };
+    // SAFETY: as above; the buffer has PATHS bytes and more than MAX_NAME of slack.
+    unsafe { path::stride::<PATHS>(&raw mut (*sized).walk, (&raw mut (*sized).paths).cast()) }
 }
