@@ -182,7 +182,7 @@ async fn turn(
                     (outlet.say)(&format!("no reload: {} files touched, none changed ({first} …)", paths.len()));
                 }
                 Fed::Known(files) if outlet.verbose => {
-                    (outlet.say)(&format!("the content of {files} files is known"));
+                    (outlet.say)(&format!("the content of all files is known: {files}"));
                 }
                 Fed::Nothing(_) | Fed::Known(_) => {}
                 Fed::Say(text) => (outlet.say)(&text),

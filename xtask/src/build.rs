@@ -67,7 +67,9 @@ pub(crate) fn object(rust: &EbpfRust) -> Result<PathBuf> {
         bail!("build the kernel side: {} is not there", folder.display());
     }
     let mut command = rust.cargo("build", &[])?;
-    command.arg("--release").arg("--target-dir").arg(folder.join("target")).current_dir(&folder);
+    let target = folder.join("target");
+    say_if_first(&target, "build the kernel side");
+    command.arg("--release").arg("--target-dir").arg(target).current_dir(&folder);
     executable(&mut command, None, "build the kernel side")
 }
 
@@ -86,6 +88,12 @@ pub(crate) fn program(flavour: Flavour, object: &Path, package: &str, binary: &s
         .args(["build", "--package", package, "--bin", binary])
         .current_dir(paths::root())
         .env(OBJECT, object);
+    let built = paths::target().join(match flavour {
+        Flavour::Release => "release",
+        Flavour::Debug => "debug",
+        Flavour::Static => "vm",
+    });
+    say_if_first(&built, &format!("build {binary}"));
     if flavour != Flavour::Debug {
         command.arg("--release");
     }
@@ -97,6 +105,13 @@ pub(crate) fn program(flavour: Flavour, object: &Path, package: &str, binary: &s
         command.env(flags, "-Ctarget-feature=+crt-static");
     }
     executable(&mut command, Some(binary), &format!("build {binary}"))
+}
+
+/// Cargo is told to be quiet, and a first build takes minutes: that is said.
+fn say_if_first(target: &Path, what: &str) {
+    if !target.exists() {
+        cmd::say(format!("{what}: for the first time, which takes some minutes"));
+    }
 }
 
 fn host_triple() -> String {
