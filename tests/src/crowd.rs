@@ -25,6 +25,9 @@ pub const PLACE: &str = "crowd";
 /// Waiting tasks: more than the kernel's default lets a kretprobe follow on the guests, which have one CPU.
 const WAITING: usize = 12;
 
+/// The kernel's list of probes that have a name; guests mount tracefs.
+const PROBES: &str = "/sys/kernel/tracing/kprobe_events";
+
 type Case = fn(&mut Session, &Path, Deadlines) -> Result<()>;
 
 const CASES: [(&str, Case); 2] = [("crowd-open", crowd_open), ("crowd-write", crowd_write)];
@@ -52,7 +55,10 @@ pub fn run(
     }
     let dir = std::env::temp_dir().join(format!("hotr-crowd-{tier}"));
     fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-    let mut session = match Session::start(hotr, "ebpf", tier, &[&dir], deadlines, false) {
+    let start = || Session::start(hotr, "ebpf", tier, &[&dir], deadlines, false);
+    // The first is killed when it is dropped, and leaves behind what it can.
+    let started = if tier == "kprobe" { start().and_then(|_| start()) } else { start() };
+    let mut session = match started {
         Ok((session, _)) => session,
         Err(error) => return Ok(vec![outcome("ready", Err(error))]),
     };
@@ -61,6 +67,9 @@ pub fn run(
         cases.map(|(name, case)| outcome(name, case(&mut session, &dir, deadlines))).collect();
     let end = session.finish().and_then(|end| {
         ensure!(end.status.success(), "{}; messages: {}", end.status, session.messages());
+        let probes = fs::read_to_string(PROBES).with_context(|| format!("read {PROBES}"))?;
+        let left: Vec<&str> = probes.lines().filter(|line| line.contains(":hotr/")).collect();
+        ensure!(left.is_empty(), "{} probes were left behind, such as {}", left.len(), left[0]);
         Ok(())
     });
     outcomes.push(outcome("end", end));

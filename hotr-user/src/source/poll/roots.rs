@@ -26,7 +26,7 @@ pub(super) fn look(tree: &mut Tree, findings: &mut Findings, only: Option<u32>) 
         let (old, mut child) = (tree.attr(TOP, slot), tree.dir(TOP).body.child(slot));
         let was = old.mode != 0;
         let verdict = match statx(CWD, name.as_c_str(), AtFlags::empty(), WANTED) {
-            Ok(stat) if was => Some(judge(&old, &stat, now, |stat| root_ident(&name, stat))),
+            Ok(stat) if was => Some(judge(&old, Attr::of(&stat, now), || root_ident(&name, &stat))),
             Ok(stat) => {
                 Some(Verdict::Replaced(Attr { ident: root_ident(&name, &stat), ..Attr::of(&stat, now) }))
             }

@@ -7,8 +7,9 @@
 //! change time: it cannot have the old one's unless both lie in one tick.
 
 mod list;
+mod verdict;
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,9 +25,9 @@ use super::bulk::{Bulk, Whom};
 use super::moves::{Came, Findings, Gone, Touched};
 use super::pace::Pace;
 use super::tree::{Base, Body, Device, Facts, NONE, TOP, Tree};
-use crate::source::difference::Kind;
 use crate::source::fsinfo::{Family, Fs};
 use crate::source::walk::{open_dir, stat_at, stat_fd};
+pub(super) use verdict::{Verdict, judge};
 
 /// Bytes of directory entries read at a time.
 const BUFFER: usize = 256 * 1024;
@@ -102,13 +103,6 @@ struct Round {
     touched: Vec<Touched>,
     kids: Vec<Kid>,
     is_whole: bool,
-}
-
-/// How a known name is now.
-pub(super) enum Verdict {
-    Same(Attr),
-    Touched(Attr, Kind),
-    Replaced(Attr),
 }
 
 impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
@@ -255,9 +249,13 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
                     continue;
                 }
             };
+            let seen = Attr::of(&stat, now);
+            if body.says(slot, &seen, dir.base) {
+                continue;
+            }
             let old = body.attr(slot, dir.base);
             let child = body.child(slot);
-            let verdict = dir.judge(&old, &stat, name, now);
+            let verdict = dir.judge(&old, seen, &stat, name);
             let gone = matches!(verdict, Verdict::Replaced(_)).then(|| name.to_bytes().into());
             let (attr, child) = self.take(dir, &mut round, &old, child, verdict, (slot, here), gone);
             if attr != old {
@@ -361,36 +359,6 @@ struct Here<'a> {
     base: Base<'a>,
     source: Source,
     family: Family,
-}
-
-impl Here<'_> {
-    fn judge(&self, old: &Attr, stat: &rustix::fs::Statx, name: &CStr, now: i64) -> Verdict {
-        judge(old, stat, now, |stat| attr::ident(self.source, self.fd, name, stat))
-    }
-}
-
-/// Compares a record with what the file is now; `ident` is asked only when it can matter.
-pub(super) fn judge(
-    old: &Attr,
-    stat: &rustix::fs::Statx,
-    now: i64,
-    ident: impl FnOnce(&rustix::fs::Statx) -> u32,
-) -> Verdict {
-    let mut attr = Attr::of(stat, now);
-    attr.ident = old.ident;
-    if attr == *old && !old.racy {
-        return Verdict::Same(attr);
-    }
-    if old.racy || attr.ctime != old.ctime || !attr.is_same(old) {
-        attr.ident = ident(stat);
-    }
-    if !attr.is_same(old) {
-        return Verdict::Replaced(attr);
-    }
-    match super::moves::difference(old, &attr, true) {
-        Some(kind) => Verdict::Touched(attr, kind),
-        None => Verdict::Same(attr),
-    }
 }
 
 impl Round {

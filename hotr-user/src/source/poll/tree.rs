@@ -114,6 +114,22 @@ impl Body {
         }
     }
 
+    /// Whether the record of a file says all this, but for `ident`: a quick answer for most, no where there is more to look
+    /// at. It is what [`super::scan::judge`] calls the same.
+    pub(super) fn says(&self, slot: u32, now: &Attr, base: Base<'_>) -> bool {
+        let record = &self.records[slot as usize];
+        let mtime = self.mtimes.as_ref().map_or(record.ctime, |mtimes| mtimes[slot as usize]);
+        // The mode alone: no flag, and no device but its directory's.
+        record.bits == u32::from(now.mode)
+            && (record.ctime, mtime) == (now.ctime, now.mtime)
+            && u64::from(record.size) == now.size
+            && base.ino.wrapping_add_signed(i64::from(record.ino.cast_signed())) == now.ino
+            && base.dev == now.dev
+            && self.rare.is_none()
+            && !now.is_dir()
+            && !now.racy
+    }
+
     /// The number of a directory among the entries; `NONE` for other files and for directories not looked into.
     pub(super) fn child(&self, slot: u32) -> u32 {
         let record = &self.records[slot as usize];

@@ -91,7 +91,7 @@ impl Scanner<'_, '_, '_> {
         let record = match match_.find(body, name) {
             Some(known) => {
                 let old = body.attr(known, dir.base);
-                let verdict = dir.judge(&old, stat, name, now);
+                let verdict = dir.judge(&old, Attr::of(stat, now), stat, name);
                 let gone = matches!(verdict, Verdict::Replaced(_)).then(|| name.to_bytes().into());
                 self.take(dir, round, &old, body.child(known), verdict, place, gone)
             }
