@@ -11,7 +11,7 @@ use crate::{
     apt,
     cmd::{self, say},
     paths,
-    toolchain::{self, EbpfRust},
+    toolchain::EbpfRust,
 };
 
 /// Which parts to set up.
@@ -84,9 +84,7 @@ pub(crate) fn run(args: &SetupArgs) -> Result<()> {
 /// Sees to it that the build can run; returns the compiler of the kernel side.
 pub(crate) fn build() -> Result<EbpfRust> {
     install(BUILD)?;
-    let rust = EbpfRust::ensure()?;
-    toolchain::ensure_linker(&rust)?;
-    Ok(rust)
+    EbpfRust::ensure()
 }
 
 /// watchexec, which is measured beside hotr watch; built into the cache when it is not there.

@@ -3,7 +3,8 @@
 //! rustc must bring `core` for `bpfel-unknown-none`, which rustup does not ship ready-made. Two ways lead there,
 //! and the first that is there is taken: a rustup nightly with `rust-src`, which compiles `core` itself, or a
 //! distribution's rustc with a compiled `core`. When neither is there, Debian's package is installed where the
-//! package sources offer it (one fixed version, seconds), else rustup is asked for a nightly.
+//! package sources offer it (one fixed version, seconds), else rustup is asked for a nightly. bpf-linker has to read what
+//! the compiler writes: one whose LLVM is newer than the linker's comes last, and a linker is built for it if that can be.
 
 use std::{
     path::{Path, PathBuf},
@@ -27,6 +28,16 @@ const DEBIAN: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
 /// Below this the linker does not know the flags that `build` gives it.
 const LINKER: &str = "0.13";
 
+/// How to come by a compiler.
+type Way = (&'static str, fn() -> Result<()>);
+
+/// In this order.
+const WAYS: [Way; 3] = [
+    ("what is installed", || Ok(())),
+    ("Debian's packages", install_debian),
+    ("a rustup nightly", install_nightly),
+];
+
 /// A compiler for the kernel side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EbpfRust {
@@ -43,32 +54,38 @@ pub(crate) enum EbpfRust {
 }
 
 impl EbpfRust {
-    /// Looks at the machine; `None` when no way is open yet.
-    pub(crate) fn detect() -> Option<Self> {
-        let nightly = nightlies().into_iter().find(|dir| nightly_works(dir));
-        nightly.map(|toolchain| Self::BuildStd { toolchain }).or_else(|| {
-            debian_rustc().into_iter().find(|rustc| has_core(rustc)).map(|rustc| Self::Prebuilt { rustc })
-        })
+    /// The compilers that are there: those first whose bitcode the linker that is there can read, then nightlies.
+    fn there() -> Vec<Self> {
+        let nightlies = nightlies().into_iter().filter(|dir| nightly_works(dir));
+        let debian = debian_rustc().into_iter().filter(|rustc| has_core(rustc));
+        let mut all: Vec<Self> = nightlies
+            .map(|toolchain| Self::BuildStd { toolchain })
+            .chain(debian.map(|rustc| Self::Prebuilt { rustc }))
+            .collect();
+        all.sort_by_key(|rust| !linker_reads(rust));
+        all
     }
 
-    /// As [`EbpfRust::detect`]; installs one when there is none.
+    /// A compiler with a linker for it. What is missing is installed; a compiler that no linker can be had for, such as a
+    /// nightly with an LLVM that no package has yet, is passed over.
     pub(crate) fn ensure() -> Result<Self> {
-        if let Some(found) = Self::detect() {
-            return Ok(found);
-        }
         let mut tried = Vec::new();
-        for (way, install) in [
-            ("Debian's packages", install_debian as fn() -> Result<()>),
-            ("a rustup nightly", install_nightly),
-        ] {
-            match install() {
-                Ok(()) => match Self::detect() {
-                    Some(found) => return Ok(found),
-                    None => {
-                        tried.push(format!("{way}: installed, but the compiler has no core for {TARGET}"))
-                    }
-                },
-                Err(error) => tried.push(format!("{way}: {error:#}")),
+        let mut seen = Vec::new();
+        for (way, install) in WAYS {
+            if let Err(error) = install() {
+                tried.push(format!("{way}: {error:#}"));
+                continue;
+            }
+            let there: Vec<Self> = Self::there().into_iter().filter(|rust| !seen.contains(rust)).collect();
+            if there.is_empty() {
+                tried.push(format!("{way}: no compiler with a core for {TARGET}"));
+            }
+            for rust in there {
+                match ensure_linker(&rust) {
+                    Ok(()) => return Ok(rust),
+                    Err(error) => tried.push(format!("{}: {error:#}", rust.describe())),
+                }
+                seen.push(rust);
             }
         }
         bail!(
@@ -226,9 +243,26 @@ fn linker_works() -> bool {
         .is_some_and(|version| output.status.success() && apt::compare_versions(version, LINKER).is_ge())
 }
 
+/// Whether the linker that is there reads the bitcode that a compiler writes: an older LLVM does not read a newer one's.
+/// A linker that was built into one file with its LLVM does not tell, and is believed.
+fn linker_reads(rust: &EbpfRust) -> bool {
+    let Some(linker) = linker().and_then(|file| std::fs::read(file).ok()) else { return false };
+    let written = version(&rust.rustc()).and_then(|text| llvm_major(&text));
+    needed_llvm(&linker).zip(written).is_none_or(|(reads, written)| reads >= written)
+}
+
+/// The major version of the LLVM library that a program names: `libLLVM.so.22.1`, or `libLLVM-17.so` before 18.
+fn needed_llvm(program: &[u8]) -> Option<u32> {
+    ["libLLVM.so.", "libLLVM-"].iter().find_map(|begin| {
+        let at = program.windows(begin.len()).position(|window| window == begin.as_bytes())?;
+        let digits = program[at + begin.len()..].iter().take_while(|byte| byte.is_ascii_digit());
+        String::from_utf8(digits.copied().collect()).ok()?.parse().ok()
+    })
+}
+
 /// Sees to it that bpf-linker is there, built against the LLVM that `rust` writes bitcode for.
-pub(crate) fn ensure_linker(rust: &EbpfRust) -> Result<()> {
-    if linker_works() {
+fn ensure_linker(rust: &EbpfRust) -> Result<()> {
+    if linker_works() && linker_reads(rust) {
         return Ok(());
     }
     let text =
@@ -267,6 +301,13 @@ mod tests {
     fn llvm_major_is_read_from_the_version_line() {
         assert_eq!(llvm_major("rustc 1.97.0-nightly\nrelease: 1.97.0\nLLVM version: 22.1.4\n"), Some(22));
         assert_eq!(llvm_major("rustc 1.97.0"), None);
+    }
+
+    #[test]
+    fn a_linker_names_the_llvm_it_needs() {
+        assert_eq!(needed_llvm(b"\0libgcc_s.so.1\0libLLVM.so.22.1\0"), Some(22));
+        assert_eq!(needed_llvm(b"\0libLLVM-17.so.1\0"), Some(17));
+        assert_eq!(needed_llvm(b"\0libc.so.6\0"), None);
     }
 
     #[test]
