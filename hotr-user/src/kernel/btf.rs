@@ -4,13 +4,11 @@
 //! and ids, by name. One pass over the types and an index of those names: libraries that build every type take several
 //! times as long, and `ready` waits for this.
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::c_void;
-use std::fs::File;
-use std::io::Read as _;
-use std::ptr::{NonNull, null_mut};
+mod bytes;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
 
 /// BTF that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -328,49 +326,6 @@ impl Beginnings {
 
     fn have(&self, name: &[u8]) -> bool {
         name.first_chunk().is_some_and(|two| self.0[usize::from(u16::from_le_bytes(*two))])
-    }
-}
-
-/// The bytes of the kernel's type information.
-enum Bytes {
-    Mapped(NonNull<c_void>, usize),
-    Read(Vec<u8>),
-}
-
-impl Bytes {
-    /// Mapped where the kernel lets it be mapped: reading them goes page by page, and takes as long as the index.
-    fn of_kernel() -> std::io::Result<Self> {
-        let mut file = File::open("/sys/kernel/btf/vmlinux")?;
-        let size = usize::try_from(file.metadata()?.len()).unwrap_or(0);
-        // SAFETY: a new mapping at an address the kernel chooses. What is mapped is never written (kernel/bpf/sysfs_btf.c).
-        let mapped = unsafe { mmap(null_mut(), size, ProtFlags::READ, MapFlags::PRIVATE, &file, 0) };
-        if let Some(start) = mapped.ok().and_then(NonNull::new) {
-            return Ok(Self::Mapped(start, size));
-        }
-        let mut read = Vec::with_capacity(size + 1);
-        file.read_to_end(&mut read)?;
-        Ok(Self::Read(read))
-    }
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            // SAFETY: the mapping is of this size, stays until this value is dropped, and is never written.
-            Self::Mapped(start, size) => unsafe { std::slice::from_raw_parts(start.as_ptr().cast(), *size) },
-            Self::Read(read) => read,
-        }
-    }
-}
-
-impl Drop for Bytes {
-    fn drop(&mut self) {
-        if let Self::Mapped(start, size) = self {
-            // SAFETY: the mapping made in `of_kernel`, which nothing refers to any more. It cannot fail then.
-            let _ = unsafe { munmap(start.as_ptr(), *size) };
-        }
     }
 }
 
