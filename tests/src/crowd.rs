@@ -1,12 +1,11 @@
 //! Many tasks that wait in the very functions that hotr's programs are on: the calls of others are seen all the same.
 //!
-//! In: the real `hotr trace` in a guest. Out: one [`Outcome`] a case, as for the cells of the matrix, with `crowd` in the
-//! place of the filesystem. A kretprobe follows only so many calls at a time, by default as many as there are CPUs, or
-//! ten (kernel/kprobes.c `register_kretprobe`).
+//! A kretprobe follows only so many calls at a time, by default as many as there are CPUs, or ten (kernel/kprobes.c
+//! `register_kretprobe`).
 
 use std::fs::{self, File};
 use std::io::{self, Write, pipe};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,11 +15,11 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::pipe::fcntl_setpipe_size;
 use rustix::thread::{Pid, gettid};
 
-use crate::run::Outcome;
-use crate::session::{Deadlines, Session};
+use crate::group::{Group, Report, Setting};
+use crate::session::Session;
 
-/// What stands in the place of the filesystem.
-pub const PLACE: &str = "crowd";
+/// The cases.
+pub const GROUP: Group = Group { place: "crowd", names: || CASES.map(|(name, _)| name).to_vec(), make };
 
 /// Waiting tasks: more than the kernel's default lets a kretprobe follow on the guests, which have one CPU.
 const WAITING: usize = 12;
@@ -28,59 +27,44 @@ const WAITING: usize = 12;
 /// The kernel's list of probes that have a name; guests mount tracefs.
 const PROBES: &str = "/sys/kernel/tracing/kprobe_events";
 
-type Case = fn(&mut Session, &Path, Deadlines) -> Result<()>;
+type Case = fn(&mut Session, &Path, Duration) -> Result<()>;
 
 const CASES: [(&str, Case); 2] = [("crowd-open", crowd_open), ("crowd-write", crowd_write)];
 
-/// Names of the cases that contain this.
-pub fn names(filter: Option<&str>) -> impl Iterator<Item = &'static str> {
-    CASES.into_iter().map(|(name, _)| name).filter(move |name| filter.is_none_or(|part| name.contains(part)))
+fn make(report: &mut Report<'_>) {
+    let limit = report.setting.deadlines.line;
+    let started = start(&report.setting);
+    report.cases(
+        CASES,
+        started,
+        |(session, dir), case| case(session, dir, limit),
+        |(session, _)| end(session),
+    );
 }
 
-/// Makes the cases in one run of hotr in one tier.
-///
-/// # Errors
-/// The directory cannot be made.
-pub fn run(
-    hotr: &Path,
-    kernel: &str,
-    tier: &str,
-    deadlines: Deadlines,
-    filter: Option<&str>,
-) -> Result<Vec<Outcome>> {
-    let chosen: Vec<&str> = names(filter).collect();
-    let outcome = |op: &str, result| Outcome::of(kernel, PLACE, tier, op, result);
-    if chosen.is_empty() {
-        return Ok(Vec::new());
-    }
-    let dir = std::env::temp_dir().join(format!("hotr-crowd-{tier}"));
+fn start(setting: &Setting<'_>) -> Result<(Session, PathBuf)> {
+    let dir = std::env::temp_dir().join(format!("hotr-crowd-{}", setting.tier));
     fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-    let start = || Session::start(hotr, "ebpf", tier, &[&dir], deadlines, false);
-    if tier == "kprobe" {
+    let start = || Session::start(setting.hotr, "ebpf", setting.tier, &[&dir], setting.deadlines, false);
+    if setting.tier == "kprobe" {
         // Killed when it is dropped, it leaves behind what it can.
         drop(start());
     }
-    let started = start();
-    let mut session = match started {
-        Ok((session, _)) => session,
-        Err(error) => return Ok(vec![outcome("ready", Err(error))]),
-    };
-    let cases = CASES.into_iter().filter(|(name, _)| chosen.contains(name));
-    let mut outcomes: Vec<Outcome> =
-        cases.map(|(name, case)| outcome(name, case(&mut session, &dir, deadlines))).collect();
-    let end = session.finish().and_then(|end| {
-        ensure!(end.status.success(), "{}; messages: {}", end.status, session.messages());
-        let probes = fs::read_to_string(PROBES).with_context(|| format!("read {PROBES}"))?;
-        let left: Vec<&str> = probes.lines().filter(|line| line.contains(":hotr/")).collect();
-        ensure!(left.is_empty(), "{} probes were left behind, such as {}", left.len(), left[0]);
-        Ok(())
-    });
-    outcomes.push(outcome("end", end));
-    Ok(outcomes)
+    let (session, _) = start()?;
+    Ok((session, dir))
+}
+
+fn end(mut session: Session) -> Result<()> {
+    let end = session.finish()?;
+    ensure!(end.status.success(), "{}; messages: {}", end.status, session.messages());
+    let probes = fs::read_to_string(PROBES).with_context(|| format!("read {PROBES}"))?;
+    let left: Vec<&str> = probes.lines().filter(|line| line.contains(":hotr/")).collect();
+    ensure!(left.is_empty(), "{} probes were left behind, such as {}", left.len(), left[0]);
+    Ok(())
 }
 
 /// Openers of fifos that wait for a writer; meanwhile a file is made.
-fn crowd_open(session: &mut Session, dir: &Path, deadlines: Deadlines) -> Result<()> {
+fn crowd_open(session: &mut Session, dir: &Path, limit: Duration) -> Result<()> {
     let fifos = std::env::temp_dir().join("hotr-crowd-fifos");
     fs::create_dir_all(&fifos)?;
     let mut crowd = Vec::new();
@@ -90,7 +74,7 @@ fn crowd_open(session: &mut Session, dir: &Path, deadlines: Deadlines) -> Result
         let fifo = path.clone();
         crowd.push((Waiting::start(move || File::open(fifo).map(drop))?, path));
     }
-    let mut result = crowd.iter().try_for_each(|(waiting, _)| waiting.until_asleep(deadlines.line));
+    let mut result = crowd.iter().try_for_each(|(waiting, _)| waiting.until_asleep(limit));
     result = result.and_then(|()| heard(session, &dir.join("made"), "create"));
     for (waiting, path) in crowd {
         // Opened for both, it waits for nobody.
@@ -102,7 +86,7 @@ fn crowd_open(session: &mut Session, dir: &Path, deadlines: Deadlines) -> Result
 }
 
 /// Writers to full pipes that wait for a reader; meanwhile a file is written.
-fn crowd_write(session: &mut Session, dir: &Path, deadlines: Deadlines) -> Result<()> {
+fn crowd_write(session: &mut Session, dir: &Path, limit: Duration) -> Result<()> {
     let mut crowd = Vec::new();
     for _ in 0..WAITING {
         let (reader, mut writer) = pipe()?;
@@ -110,7 +94,7 @@ fn crowd_write(session: &mut Session, dir: &Path, deadlines: Deadlines) -> Resul
         // One byte more than there is room for.
         crowd.push((Waiting::start(move || writer.write_all(&vec![0; size + 1]))?, reader));
     }
-    let mut result = crowd.iter().try_for_each(|(waiting, _)| waiting.until_asleep(deadlines.line));
+    let mut result = crowd.iter().try_for_each(|(waiting, _)| waiting.until_asleep(limit));
     result = result.and_then(|()| heard(session, &dir.join("written"), "write"));
     for (waiting, mut reader) in crowd {
         io::copy(&mut reader, &mut io::sink())?;

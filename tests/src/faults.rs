@@ -1,11 +1,10 @@
 //! Faults that need a machine of their own: the time of day is set.
 //!
-//! In: the real `hotr watch` in a guest. Out: one [`Outcome`] a fault, as for the cells of the matrix, with `watch` in
-//! the place of the filesystem. Nothing here sleeps: each step waits for lines of hotr.
+//! Nothing here sleeps: each step waits for lines of hotr.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -15,10 +14,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime, clock_settime};
 use serde_json::Value;
 
-use crate::run::Outcome;
+use crate::group::{Group, Report, Setting};
 
-/// What stands in the place of the filesystem.
-pub const PLACE: &str = "watch";
+/// The cases.
+pub const GROUP: Group = Group { place: "watch", names: || FAULTS.map(|(name, _)| name).to_vec(), make };
 
 /// How long hotr may take for what follows from a fault; guests are slow.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -34,37 +33,9 @@ const FAULTS: [(&str, Fault); 2] = [
     ("clock-set-back", |watch| clock_set(watch, "back", -2 * HOUR)),
 ];
 
-/// Names of the faults that contain this.
-pub fn names(filter: Option<&str>) -> impl Iterator<Item = &'static str> {
-    FAULTS.into_iter().map(|(name, _)| name).filter(move |name| filter.is_none_or(|part| name.contains(part)))
-}
-
-/// Makes the faults on one run of hotr in one tier. It sets the clock of the machine it runs on.
-///
-/// # Errors
-/// The directory cannot be made.
-pub fn run(
-    hotr: &Path,
-    kernel: &str,
-    tier: &str,
-    ready: Duration,
-    filter: Option<&str>,
-) -> Result<Vec<Outcome>> {
-    let chosen: Vec<&str> = names(filter).collect();
-    let outcome = |op: &str, result| Outcome::of(kernel, PLACE, tier, op, result);
-    if chosen.is_empty() {
-        return Ok(Vec::new());
-    }
-    let dir = std::env::temp_dir().join(format!("hotr-faults-{tier}"));
-    fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-    let mut watch = match Watch::start(hotr, tier, &dir, ready) {
-        Ok(watch) => watch,
-        Err(error) => return Ok(vec![outcome("ready", Err(error))]),
-    };
-    let faults = FAULTS.into_iter().filter(|(name, _)| chosen.contains(name));
-    let mut outcomes: Vec<Outcome> = faults.map(|(name, fault)| outcome(name, fault(&mut watch))).collect();
-    outcomes.push(outcome("end", watch.end()));
-    Ok(outcomes)
+fn make(report: &mut Report<'_>) {
+    let started = Watch::start(&report.setting);
+    report.cases(FAULTS, started, |watch, fault| fault(watch), Watch::end);
 }
 
 /// A running `hotr watch`.
@@ -77,12 +48,15 @@ struct Watch {
 }
 
 impl Watch {
-    fn start(hotr: &Path, tier: &str, dir: &Path, ready: Duration) -> Result<Self> {
+    fn start(setting: &Setting<'_>) -> Result<Self> {
+        let Setting { hotr, tier, deadlines, .. } = *setting;
+        let dir = std::env::temp_dir().join(format!("hotr-faults-{tier}"));
+        fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         let file = dir.join("conf");
         fs::write(&file, "0")?;
         let mut child = Command::new(hotr)
             .args(["watch", "--json", "-v", "--channels", "ebpf,inotify", "--tier", tier])
-            .arg(dir)
+            .arg(&dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -103,7 +77,7 @@ impl Watch {
         forward_messages(stderr, move |line| send.send(serde_json::json!({"said": line})).is_ok());
         let mut watch = Self { child, lines, heard: Vec::new(), file, content: 0 };
         let known = |line: &Value| line["said"].as_str().is_some_and(|text| text.contains(" files is known"));
-        watch.until("the start", 0, ready, |heard| {
+        watch.until("the start", 0, deadlines.ready, |heard| {
             heard.iter().any(|line| line["type"] == "ready") && heard.iter().any(known)
         })?;
         Ok(watch)

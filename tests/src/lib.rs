@@ -2,8 +2,9 @@
 //! exact lines that hotr prints for it, present and absent.
 //!
 //! `ops` does and describes, `session` runs hotr and puts barriers, `expect` compares, `exceptions` is the table of
-//! what is known to differ, `verdict` decides, `run` puts a run together, `render` writes the documentation. `roots` are
-//! what may become of a traced directory, `faults` what `hotr watch` has to bear in a guest: clocks that are set.
+//! what is known to differ, `verdict` decides, `run` puts a run together, `render` writes the documentation. `group` makes
+//! cases that are no cells of the matrix: `roots` are what may become of a traced directory, `crowd` tasks that wait where
+//! the programs are, `faults` what `hotr watch` has to bear: clocks that are set, `lockdown` a kernel that forbids.
 //! `outside` cuts programs off by id, `aio` submits requests.
 
 pub mod aio;
@@ -11,6 +12,8 @@ pub mod crowd;
 pub mod exceptions;
 pub mod expect;
 pub mod faults;
+pub mod group;
+pub mod lockdown;
 pub mod native;
 pub mod observed;
 pub mod ops;

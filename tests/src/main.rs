@@ -9,13 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use hotr_tests::exceptions::Exceptions;
+use hotr_tests::group::{GROUPS, Setting};
 use hotr_tests::native::{FILESYSTEMS, Native};
 use hotr_tests::ops::{self, Operation};
 use hotr_tests::place::Place;
 use hotr_tests::run::{Outcome, Run};
 use hotr_tests::session::Deadlines;
 use hotr_tests::verdict::Verdict;
-use hotr_tests::{crowd, faults, render, roots, selftest};
+use hotr_tests::{render, selftest};
 
 /// Kernel conformance matrix of hotr.
 #[derive(Parser)]
@@ -34,7 +35,8 @@ enum Task {
         /// Tiers to run.
         #[arg(long = "tier", required = true)]
         tiers: Vec<String>,
-        /// Make the faults of hotr watch, too; they set the clock of this machine, which should be a guest.
+        /// Make the cases beside the matrix, too: they set the clock of this machine and lock it down, so it should be
+        /// a guest.
         #[arg(long)]
         faults: bool,
         #[command(flatten)]
@@ -132,7 +134,7 @@ fn selected(filter: Option<&str>) -> Result<Vec<&'static Operation>> {
 
 /// Names of the cases that are made with `--faults`, and contain this.
 fn fault_names(filter: Option<&str>) -> impl Iterator<Item = &'static str> {
-    faults::names(filter).chain(roots::names(filter)).chain(crowd::names(filter))
+    GROUPS.iter().flat_map(move |group| group.chosen(filter))
 }
 
 fn running_kernel() -> String {
@@ -170,14 +172,14 @@ fn run(dirs: &[(String, PathBuf)], tiers: &[String], what: &What, faulty: bool) 
             }
         }
     }
-    for tier in tiers.iter().filter(|_| faulty) {
-        let of_roots = roots::run(&what.hotr, &kernel, tier, deadlines, filter)?;
-        let of_crowd = crowd::run(&what.hotr, &kernel, tier, deadlines, filter)?;
-        let of_watch = faults::run(&what.hotr, &kernel, tier, deadlines.ready, filter)?;
-        for outcome in of_roots.into_iter().chain(of_crowd).chain(of_watch) {
-            report(&outcome);
-            writeln!(file, "{}", serde_json::to_string(&outcome)?)?;
-            outcomes.push(outcome);
+    for group in GROUPS.iter().filter(|_| faulty) {
+        for tier in tiers {
+            let setting = Setting { hotr: &what.hotr, kernel: &kernel, tier, deadlines };
+            for outcome in group.run(setting, filter) {
+                report(&outcome);
+                writeln!(file, "{}", serde_json::to_string(&outcome)?)?;
+                outcomes.push(outcome);
+            }
         }
     }
     writeln!(file, "{}", serde_json::json!({"end": true, "cells": outcomes.len()}))?;

@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use crate::exceptions::{Exceptions, Instead, Word};
+use crate::group::GROUPS;
 use crate::run::Outcome;
 use crate::verdict::Verdict;
 
@@ -36,10 +37,8 @@ pub fn read(path: &Path) -> Result<Vec<Outcome>> {
     if cells != Some(out.len() as u64) {
         bail!("{}: {} cells, and the end line says {cells:?}; run it again", path.display(), out.len());
     }
-    // Faults are no cells of the table.
-    out.retain(|outcome: &Outcome| {
-        ![crate::faults::PLACE, crate::roots::PLACE, crate::crowd::PLACE].contains(&outcome.fs.as_str())
-    });
+    // Cases beside the matrix are no cells of the table.
+    out.retain(|outcome: &Outcome| !GROUPS.iter().any(|group| group.place == outcome.fs));
     Ok(out)
 }
 

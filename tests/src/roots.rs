@@ -1,8 +1,5 @@
 //! Roots that are renamed, removed, replaced, exchanged and unmounted under a running trace: in each tier somebody else
 //! tells of it.
-//!
-//! In: the real `hotr trace` on several roots in a guest. Out: one [`Outcome`] a case, as for the cells of the matrix,
-//! with `roots` in the place of the filesystem.
 
 use std::fs;
 use std::io;
@@ -13,13 +10,14 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::Value;
 
-use crate::run::Outcome;
-use crate::session::{Deadlines, Session};
+use crate::group::{Group, Report, Setting};
+use crate::session::Session;
 
-/// What stands in the place of the filesystem.
-pub const PLACE: &str = "roots";
+/// The cases.
+pub const GROUP: Group = Group { place: "roots", names: || CASES.map(|case| case.name).to_vec(), make };
 
 /// A case's root, what happens to it, and the reason of the line that tells.
+#[derive(Clone, Copy)]
 struct Case {
     name: &'static str,
     act: fn(&Path) -> io::Result<()>,
@@ -66,60 +64,46 @@ fn aside(root: &Path) -> PathBuf {
     root.with_extension("aside")
 }
 
-/// Names of the cases that contain this.
-pub fn names(filter: Option<&str>) -> impl Iterator<Item = &'static str> {
-    CASES.iter().map(|case| case.name).filter(move |name| filter.is_none_or(|part| name.contains(part)))
+/// A trace of the roots of all cases.
+struct Roots {
+    session: Session,
+    dir: PathBuf,
+    made: usize,
 }
 
-/// Makes the cases in one run of hotr in one tier.
-///
-/// # Errors
-/// The directories cannot be made.
-pub fn run(
-    hotr: &Path,
-    kernel: &str,
-    tier: &str,
-    deadlines: Deadlines,
-    filter: Option<&str>,
-) -> Result<Vec<Outcome>> {
-    let outcome = |op: &str, result| Outcome::of(kernel, PLACE, tier, op, result);
-    let chosen: Vec<&Case> =
-        CASES.iter().filter(|case| filter.is_none_or(|part| case.name.contains(part))).collect();
-    if chosen.is_empty() {
-        return Ok(Vec::new());
-    }
-    let dir = std::env::temp_dir().join(format!("hotr-roots-{tier}"));
+fn make(report: &mut Report<'_>) {
+    let tier = report.setting.tier;
+    let started = start(&report.setting);
+    let case = |roots: &mut Roots, case: Case| {
+        roots.made += 1;
+        told(&mut roots.session, &case, &roots.dir.join(case.name))
+    };
+    report.cases(CASES.map(|case| (case.name, case)), started, case, |roots| end(roots, tier));
+}
+
+fn start(setting: &Setting<'_>) -> Result<Roots> {
+    let dir = std::env::temp_dir().join(format!("hotr-roots-{}", setting.tier));
     // The first is where the barriers are made.
-    let names = ["barriers"].into_iter().chain(chosen.iter().map(|case| case.name));
+    let names = ["barriers"].into_iter().chain(CASES.iter().map(|case| case.name));
     let roots: Vec<PathBuf> = names.map(|name| dir.join(name)).collect();
     for root in &roots {
         fs::create_dir_all(root).with_context(|| format!("make {}", root.display()))?;
     }
-    let mounted = dir.join("root-unmounted");
-    if mounted.is_dir() {
-        mount("hotr", &mounted, "tmpfs", MountFlags::empty(), None).context("mount a tmpfs")?;
-    }
+    mount("hotr", dir.join("root-unmounted"), "tmpfs", MountFlags::empty(), None).context("mount a tmpfs")?;
     let paths: Vec<&Path> = roots.iter().map(PathBuf::as_path).collect();
-    let mut session = match Session::start(hotr, "ebpf", tier, &paths, deadlines, false) {
-        Ok((session, _)) => session,
-        Err(error) => return Ok(vec![outcome("ready", Err(error))]),
-    };
-    let mut outcomes: Vec<Outcome> = chosen
-        .iter()
-        .zip(&roots[1..])
-        .map(|(case, root)| outcome(case.name, told(&mut session, case, root)))
-        .collect();
-    let end = session.finish().and_then(|end| {
-        // fentry programs may be preempted; that the kernel then skipped one is told, and no defect. Others may not.
-        let may_be = |line: &Value| tier == "fentry" && line["reason"] == "program-skipped";
-        let is_of_root = |line: &&Value| line["type"] == "loss" && !may_be(line);
-        let losses: Vec<_> = session.others.iter().filter(is_of_root).collect();
-        ensure!(end.status.success(), "{}; messages: {}", end.status, session.messages());
-        ensure!(losses.len() == chosen.len(), "one line for each root, not {losses:?}");
-        Ok(())
-    });
-    outcomes.push(outcome("end", end));
-    Ok(outcomes)
+    let (session, _) = Session::start(setting.hotr, "ebpf", setting.tier, &paths, setting.deadlines, false)?;
+    Ok(Roots { session, dir, made: 0 })
+}
+
+fn end(mut roots: Roots, tier: &str) -> Result<()> {
+    let end = roots.session.finish()?;
+    // fentry programs may be preempted; that the kernel then skipped one is told, and no defect. Others may not.
+    let may_be = |line: &Value| tier == "fentry" && line["reason"] == "program-skipped";
+    let is_of_root = |line: &&Value| line["type"] == "loss" && !may_be(line);
+    let losses: Vec<_> = roots.session.others.iter().filter(is_of_root).collect();
+    ensure!(end.status.success(), "{}; messages: {}", end.status, roots.session.messages());
+    ensure!(losses.len() == roots.made, "one line for each root, not {losses:?}");
+    Ok(())
 }
 
 /// Does it, and waits for the line; afterwards the directory is traced on, or its path again.

@@ -6,7 +6,7 @@ use aya::Ebpf;
 use aya::programs::{KProbe, Program, ProgramError};
 use hotr_common::hook::Hook;
 
-use super::error::{chain, os_error};
+use super::error::{LOCKDOWN, chain, os_error};
 use super::{PlannedHook, Refused, Tier};
 use crate::kernel::preload;
 use crate::kernel::probes::Probes;
@@ -55,7 +55,7 @@ impl<'a> Attaching<'a> {
                     }
                     Err(error) => {
                         let text = chain(&error);
-                        if is_altogether(os_error(&error)) {
+                        if text == LOCKDOWN || is_altogether(os_error(&error)) {
                             self.refused.refuse(tier, &text);
                         }
                         why.push(format!("{} {}: {text}", tier.as_str(), site.function));

@@ -64,13 +64,32 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     if std::env::var_os("HOTR_VERIFIER_LOG").is_some() {
         eprintln!("{text}");
     }
-    // A verifier's log has thousands of lines; its last ones say what is wrong.
-    if text.lines().count() > 1 {
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let tail = lines.len().saturating_sub(3).max(1);
-        text = format!("{} … {}", lines[0], lines[tail..].join(" | "));
+    gist(&text)
+}
+
+/// What lockdown makes of a program that reads kernel memory: the kernel has the helper, and keeps it from tracing
+/// programs (kernel/trace/bpf_trace.c `bpf_tracing_func_proto`, `LOCKDOWN_BPF_READ_KERNEL`). The words are those of
+/// kernels before and since 6.8.
+const LOCKED: [&str; 2] = ["unknown func bpf_probe_read", "cannot use helper bpf_probe_read"];
+
+/// What is said of such a refusal: it holds for every program of every tier.
+pub(super) const LOCKDOWN: &str = "lockdown forbids tracing programs to read kernel memory";
+
+/// One line of many: a verifier's log has thousands, and its last ones but for the statistics say what is wrong.
+fn gist(text: &str) -> String {
+    let is_statistic = |line: &&str| {
+        ["verification time ", "stack depth ", "processed "].iter().any(|start| line.starts_with(start))
+    };
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let rest: Vec<&str> = lines.filter(|line| !is_statistic(line)).collect();
+    if rest.iter().chain([&first]).any(|line| LOCKED.iter().any(|words| line.contains(words))) {
+        return LOCKDOWN.to_owned();
     }
-    text
+    match &rest[rest.len().saturating_sub(2)..] {
+        [] => first.to_owned(),
+        last => format!("{first} … {}", last.join(" | ")),
+    }
 }
 
 /// What can be done about an error of the kernel's.
@@ -78,6 +97,7 @@ fn next_step(error: &(dyn std::error::Error + 'static)) -> &'static str {
     match os_error(error) {
         Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (`ulimit -n`)",
         Some(libc::ENOMEM) => "free memory, or raise the memory limit of the cgroup",
+        _ if chain(error) == LOCKDOWN => "boot with lockdown=integrity or without lockdown",
         _ => "see `hotr doctor` for what this kernel allows",
     }
 }
@@ -86,4 +106,37 @@ fn next_step(error: &(dyn std::error::Error + 'static)) -> &'static str {
 pub(super) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     std::iter::successors(Some(error), |error| error.source())
         .find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LOCKDOWN, gist};
+
+    const STATISTICS: &str = "verification time 5 usec\nstack depth 16\nprocessed 15 insns (limit 1000000)\n";
+
+    #[test]
+    fn the_last_words_before_the_statistics_say_what_is_wrong() {
+        let log = format!(
+            "refused. Verifier output: 0: R1=ctx()\n0: (61) r0 = *(u32 *)(r9 +0)\nR9 !read_ok\n{STATISTICS}"
+        );
+        assert_eq!(
+            gist(&log),
+            "refused. Verifier output: 0: R1=ctx() … 0: (61) r0 = *(u32 *)(r9 +0) | R9 !read_ok"
+        );
+        assert_eq!(gist("refused"), "refused");
+        assert_eq!(gist(&format!("refused\n\n{STATISTICS}")), "refused");
+        assert_eq!(gist(""), "");
+    }
+
+    #[test]
+    fn a_helper_that_lockdown_keeps_back_is_called_so() {
+        for words in [
+            "unknown func bpf_probe_read_kernel#113",
+            "program of this type cannot use helper bpf_probe_read_kernel#113",
+        ] {
+            let log =
+                format!("refused. Verifier output: 0: R1=ctx()\n7: (85) call x#113\n{words}\n{STATISTICS}");
+            assert_eq!(gist(&log), LOCKDOWN);
+        }
+    }
 }
