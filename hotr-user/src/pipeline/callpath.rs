@@ -74,8 +74,8 @@ pub enum Base<'a> {
 pub struct CallPath<'a> {
     /// The caller, in the initial pid namespace.
     pub pid: u32,
-    /// Inode number of the caller's mount namespace, when the kernel side told. Without it a caller that has ended
-    /// is taken for one of our own namespace.
+    /// Inode number of the caller's mount namespace, when the kernel side told: somebody else in it is asked when the
+    /// caller has ended. Without it such a caller is taken for one of our own namespace.
     pub mount_ns: Option<u64>,
     /// Where a relative string starts; no matter for an absolute one.
     pub base: Base<'a>,
@@ -168,17 +168,23 @@ impl CallResolver {
 
     /// Which watched path a call named. `now` is any monotonic time, taken once per batch.
     pub fn resolve(&mut self, call: &CallPath<'_>, now: Instant) -> Resolved {
-        self.try_resolve(call, now).unwrap_or_else(Resolved::Unknown)
+        let mut resolved = self.try_resolve(call, now);
+        // It may have ended just now; somebody else of its namespace is asked then.
+        if resolved.is_err() && self.views.doubt(call.pid, call.mount_ns) {
+            resolved = self.try_resolve(call, now);
+        }
+        resolved.unwrap_or_else(Resolved::Unknown)
     }
 
     fn try_resolve(&mut self, call: &CallPath<'_>, now: Instant) -> Answer<Resolved> {
         let (parent, name) = split(call.string);
         let in_base = !call.string.starts_with(b"/") && parent.is_empty();
-        let known = if in_base { self.found_base(call, now) } else { None };
+        let witness = self.views.witness(call.pid, call.mount_ns, now);
+        let known = if in_base { self.found_base(call, witness, now) } else { None };
         if let Some(found) = &known
             && !(call.follow && name.is_some())
         {
-            return Ok(self.judge(found, name, call.pid, now));
+            return Ok(self.judge(found, name, witness, now));
         }
         let dir = Start::of(call, parent, self, now)?;
         let found = match known {
@@ -189,14 +195,14 @@ impl CallResolver {
             && let Some(target) = dir.join(name).follow()?
         {
             let target = self.locate(&target, &dir)?;
-            return Ok(self.judge(&target, None, call.pid, now));
+            return Ok(self.judge(&target, None, witness, now));
         }
-        Ok(self.judge(&found?, name, call.pid, now))
+        Ok(self.judge(&found?, name, witness, now))
     }
 
     /// What the kernel side said about the base, when that says all: no system call but the first for a mount of
     /// another namespace.
-    fn found_base(&mut self, call: &CallPath<'_>, now: Instant) -> Option<Found> {
+    fn found_base(&mut self, call: &CallPath<'_>, witness: u32, now: Instant) -> Option<Found> {
         match call.base {
             Base::Root { root, rel } => {
                 let place = self.place(root)?;
@@ -207,7 +213,7 @@ impl CallResolver {
             Base::Mount { mount_id, fs_path } => {
                 let (dev, real) = match self.table.by_id(mount_id) {
                     Some(mount) => (mount.dev, mount.visible_path(fs_path)),
-                    None => (self.views.mount(mount_id, call.pid, now)?.dev, None),
+                    None => (self.views.mount(mount_id, witness, now)?.dev, None),
                 };
                 let location = Location { dev, fs_path: fs_path.to_path_buf() };
                 Some(Found { location, real, mount_id: Some(mount_id) })

@@ -48,8 +48,9 @@ impl Start {
                 let (rooted_at, dir) = match resolver.table.by_id(mount_id) {
                     Some(mount) => (None, mount.visible_path(fs_path)),
                     None => {
-                        let mount = resolver.views.mount(mount_id, call.pid, now).ok_or(ENDED)?;
-                        (Some(call.pid), mount.visible_path(fs_path))
+                        let witness = resolver.views.witness(call.pid, call.mount_ns, now);
+                        let mount = resolver.views.mount(mount_id, witness, now).ok_or(ENDED)?;
+                        (Some(witness), mount.visible_path(fs_path))
                     }
                 };
                 let dir = dir.ok_or("the base lies outside its mount")?;
@@ -133,7 +134,7 @@ impl Start {
 fn rooted_at(call: &CallPath<'_>, resolver: &mut CallResolver, now: Instant) -> Answer<Option<u32>> {
     match resolver.views.of(call.pid, call.mount_ns, now) {
         View::Ours => Ok(None),
-        View::Own => Ok(Some(call.pid)),
+        View::Of(pid) => Ok(Some(pid)),
         View::Ended => Err(ENDED),
     }
 }

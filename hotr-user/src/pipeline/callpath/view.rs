@@ -18,9 +18,10 @@ use crate::mounts::{Location, Mount, MountTable, mount_id};
 pub(super) enum View {
     /// The same as ours: the same mount, the same directory.
     Ours,
-    /// Its own: another mount namespace, or chroot.
-    Own,
-    /// It had its own, and has ended.
+    /// Another: of another mount namespace, or after chroot. It is that of this process: the caller, or, when the
+    /// caller has ended, one that still is in its namespace.
+    Of(u32),
+    /// The caller had another, and nobody is left in its namespace.
     Ended,
 }
 
@@ -40,6 +41,8 @@ pub(super) struct Views {
     known: HashMap<u32, (Option<RootId>, Instant)>,
     /// Mounts of other namespaces by id, as their processes see them.
     mounts: HashMap<u64, (Mount, Instant)>,
+    /// A process of another mount namespace by its number; nothing when none was found.
+    members: HashMap<u64, (Option<u32>, Instant)>,
 }
 
 impl Default for Views {
@@ -49,6 +52,7 @@ impl Default for Views {
             our_namespace: fs::metadata("/proc/thread-self/ns/mnt").ok().map(|ns| ns.ino()),
             known: HashMap::new(),
             mounts: HashMap::new(),
+            members: HashMap::new(),
         }
     }
 }
@@ -70,13 +74,54 @@ impl Views {
                 root
             }
         };
-        let elsewhere = namespace.is_some_and(|theirs| Some(theirs) != self.our_namespace);
-        match root {
-            Some(_) if root == self.ours => View::Ours,
-            Some(_) => View::Own,
-            None if elsewhere => View::Ended,
-            None => View::Ours,
+        match (root, self.elsewhere(namespace)) {
+            (Some(_), _) if root == self.ours => View::Ours,
+            (Some(_), _) => View::Of(pid),
+            (None, Some(theirs)) => self.member(theirs, now).map_or(View::Ended, View::Of),
+            (None, None) => View::Ours,
         }
+    }
+
+    /// The process to be asked how the caller sees the file system; the caller itself where nobody can stand in.
+    pub(super) fn witness(&mut self, pid: u32, namespace: Option<u64>, now: Instant) -> u32 {
+        match self.elsewhere(namespace).map(|_| self.of(pid, namespace, now)) {
+            Some(View::Of(witness)) => witness,
+            _ => pid,
+        }
+    }
+
+    /// The namespace, unless it is ours or unknown.
+    fn elsewhere(&self, namespace: Option<u64>) -> Option<u64> {
+        namespace.filter(|theirs| Some(*theirs) != self.our_namespace)
+    }
+
+    /// To be called when what was done in a process's name failed: whether it may have ended since it was asked for.
+    pub(super) fn doubt(&mut self, pid: u32, namespace: Option<u64>) -> bool {
+        let Some(theirs) = self.elsewhere(namespace) else { return false };
+        self.known.remove(&pid);
+        self.members.remove(&theirs);
+        root_id(&format!("/proc/{pid}/root")).is_none()
+    }
+
+    /// A process that is in this mount namespace. Whoever enters a container ends soon; its first process stays, and
+    /// has the lowest number.
+    fn member(&mut self, namespace: u64, now: Instant) -> Option<u32> {
+        if let Some((member, since)) = self.members.get(&namespace)
+            && now.saturating_duration_since(*since) < Self::TTL
+        {
+            return *member;
+        }
+        let is_in = |pid: &u32| {
+            fs::metadata(format!("/proc/{pid}/ns/mnt")).is_ok_and(|theirs| theirs.ino() == namespace)
+        };
+        let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let member = pids.filter(is_in).min();
+        if self.members.len() >= Self::MAX {
+            self.members.clear();
+        }
+        self.members.insert(namespace, (member, now));
+        member
     }
 
     /// A mount that our namespace does not have, from the table of a process that does; `None` when that process

@@ -1,15 +1,18 @@
 //! Callers of another mount namespace or with another root directory, alive and ended. Needs root.
 
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::chroot;
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use super::{Base, CallPath, Resolved, RootRef, ask, call, furnish, resolver, tid};
 use crate::event::Layer;
@@ -142,3 +145,49 @@ fn a_caller_that_changed_its_root_directory_only() {
         });
     });
 }
+
+/// A container whose first process lives on, while those that somebody started in it end.
+#[test]
+fn a_caller_that_has_ended_is_stood_in_for_by_its_namespace() {
+    in_private_namespace(|dir| {
+        let root = furnish(dir);
+        let mut resolver = resolver(&[&root]);
+        let (source, target) = (root.clone(), dir.join("theirs"));
+        let enter = move || {
+            // SAFETY: NEWNS leaves the file descriptor table shared.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+            bind(&source, &target);
+        };
+        let inside = dir.join("theirs/a/x");
+        with_other_process(enter, |pid, alive| {
+            if !alive {
+                return;
+            }
+            let namespace = fs::metadata(format!("/proc/{pid}/ns/mnt")).ok().map(|ns| ns.ino());
+            // A process, and not a thread, is looked for: the caller that has ended never was one.
+            let ours = Resolved::Ours {
+                root: RootRef { root: 0, alias: None },
+                rel: PathBuf::from("a/x"),
+                layer: Some(Layer::Bind),
+            };
+            let mut member = Command::new("sleep");
+            let file = File::open(format!("/proc/{pid}/ns/mnt")).unwrap();
+            // SAFETY: between fork and exec it makes one system call.
+            unsafe {
+                member.pre_exec(move || {
+                    Ok(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Mount))?)
+                });
+            }
+            let mut member = member.arg("1000").spawn().unwrap();
+            let call = CallPath { pid: NOBODY, mount_ns: namespace, ..call(&inside, false) };
+            let resolved = resolver.resolve(&call, Instant::now());
+            member.kill().unwrap();
+            member.wait().unwrap();
+            assert_eq!(resolved, ours);
+        });
+    });
+}
+
+/// More than the kernel lets `pid_max` be.
+const NOBODY: u32 = 1 << 30;
