@@ -7,6 +7,7 @@
 mod alarm;
 mod calls;
 mod clock;
+mod copyup;
 mod ear;
 mod engine;
 mod judge;

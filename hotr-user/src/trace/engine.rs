@@ -333,8 +333,7 @@ impl Engine {
         }
         self.check_kernel(true);
         if self.ledger.is_short() {
-            let found = self.ledger.rescan(&self.options);
-            self.report_found(found);
+            self.rescan();
         }
         let held = self.settler.finish();
         self.emit_all(held);

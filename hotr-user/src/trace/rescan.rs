@@ -5,9 +5,10 @@
 
 use std::borrow::Borrow;
 use std::hash::Hash;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::copyup::{self, Difference};
 use crate::event::{Change, Channel, FileId, FileType, Missed, Op};
 use crate::options::TraceOptions;
 use crate::pipeline::late::LateMap;
@@ -84,8 +85,12 @@ impl Ledger {
         }
     }
 
-    /// Looks for what was lost; afterwards nothing is.
-    pub(super) fn rescan(&mut self, options: &TraceOptions) -> Vec<Change> {
+    /// Looks for what was lost; afterwards nothing is. `lower` tells where in a lower layer of overlay a file is.
+    pub(super) fn rescan(
+        &mut self,
+        options: &TraceOptions,
+        lower: impl Fn(&Path) -> Option<PathBuf>,
+    ) -> Vec<Change> {
         let started = SystemTime::now();
         let scan = SearchOptions { recursive: options.recursive, exclude: options.exclude.clone() };
         let mut found = Vec::new();
@@ -106,7 +111,8 @@ impl Ledger {
         let since = self.since_ns;
         let reason = self.lost.take().unwrap_or(RING_FULL);
         self.clean(started);
-        found.into_iter().filter_map(|changed| change(changed, since, reason)).collect()
+        let ops = |changed: &Changed| op(changed, since, lower(&changed.path).as_deref());
+        found.into_iter().filter_map(|changed| Some(change(ops(&changed)?, changed, reason))).collect()
     }
 }
 
@@ -122,21 +128,34 @@ where
     }
 }
 
-fn change(changed: Changed, since_ns: i64, reason: &'static str) -> Option<Change> {
+/// What became of the file, as its times tell; nothing when that is told by itself.
+fn op(changed: &Changed, since_ns: i64, lower: Option<&Path>) -> Option<Op> {
     let is_recent = |time_ns: i64| time_ns >= since_ns - TICK_NS;
-    let op = if changed.btime_ns.is_some_and(is_recent) {
-        Op::Create
-    } else if !is_recent(changed.mtime_ns) {
-        Op::Attrib
+    if changed.btime_ns.is_some_and(is_recent) {
+        // Overlay's copy of a file is new, the file is not.
+        return match lower.and_then(|lower| copyup::difference(&changed.path, lower)) {
+            None => Some(Op::Create),
+            Some(Difference::Nothing) => None,
+            // A name in it came or went, which is told by itself.
+            Some(Difference::Content) if changed.file_type == Some(FileType::Dir) => None,
+            Some(Difference::Content) => Some(Op::Write),
+            Some(Difference::Attributes) => Some(Op::Attrib),
+        };
+    }
+    if !is_recent(changed.mtime_ns) {
+        Some(Op::Attrib)
     } else if changed.file_type == Some(FileType::Dir) {
-        // A name in it came or went, which is told by itself.
-        return None;
+        // As above.
+        None
     } else {
-        Op::Write
-    };
+        Some(Op::Write)
+    }
+}
+
+fn change(op: Op, changed: Changed, reason: &'static str) -> Change {
     let size = (changed.file_type == Some(FileType::File)).then_some(changed.size);
     let path: PathBuf = changed.path;
-    Some(Change {
+    Change {
         time: time(changed.ctime_ns),
         op,
         detail: vec!["rescan".into()],
@@ -151,7 +170,7 @@ fn change(changed: Changed, since_ns: i64, reason: &'static str) -> Option<Chang
         actor: None,
         seen_by: vec![Channel::Poll],
         missed_by: vec![missed(reason)],
-    })
+    }
 }
 
 /// Reason of a loss, and cause of what is missed by it.

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::super::copyup;
 use super::super::presence::Became;
 use super::{Engine, IDLE_LOSS_CHECK, LOSS_CHECK};
 use crate::error::Error;
@@ -38,11 +39,18 @@ impl Engine {
             // The storm goes on: look again.
             self.loss_check = Some(mono_ns() + LOSS_CHECK);
         } else if self.ledger.is_short() {
-            let found = self.ledger.rescan(&self.options);
-            self.report_found(found);
+            self.rescan();
         } else if losses.is_complete {
             self.ledger.clean(now);
         }
+    }
+
+    /// Looks for what was lost, and reports it.
+    pub(super) fn rescan(&mut self) {
+        let roots = self.kernel.as_ref().map_or(&[][..], |kernel| kernel.roots.call_roots());
+        let paths = &self.options.paths;
+        let found = self.ledger.rescan(&self.options, |file| copyup::lower(roots, paths, file));
+        self.report_found(found);
     }
 
     pub(super) fn report_found(&mut self, found: Vec<Change>) {
