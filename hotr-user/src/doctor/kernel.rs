@@ -66,9 +66,7 @@ impl Kernel {
                 Check::new("lockdown", Mark::Bad, "confidentiality: eBPF may not read kernel memory")
                     .next("boot with lockdown=integrity, or use --channels inotify")
             }
-            Ok(mode) => {
-                Check::new("lockdown", Mark::Note, format!("{mode}: some kernels refuse fentry or kprobes"))
-            }
+            Ok(mode) => Check::new("lockdown", Mark::Good, format!("{mode}: eBPF may read kernel memory")),
             Err(why) => Check::new("lockdown", Mark::Note, why),
         }
     }

@@ -9,6 +9,7 @@
 //! has a name there, and has to be removed by it; killed, hotr leaves names behind, with nothing attached to them, which
 //! the next hotr removes.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -37,6 +38,8 @@ pub(super) struct Probes {
     owner: Owner,
     /// Name of the program, and what it hangs on.
     attached: Vec<(String, OwnedFd)>,
+    /// The last known number of missed calls.
+    missed: Cell<u64>,
 }
 
 impl Probes {
@@ -46,7 +49,7 @@ impl Probes {
     /// When there is none, or it may not be changed.
     pub(super) fn open() -> io::Result<Self> {
         let tracefs = Events::open()?;
-        let probes = Self { owner: Owner::new()?, tracefs, attached: Vec::new() };
+        let probes = Self { owner: Owner::new()?, tracefs, attached: Vec::new(), missed: Cell::new(0) };
         for name in probes.read(PROBES)?.lines().filter_map(listed) {
             if Owner::of(name).is_some_and(|other| other.left_it_behind(&probes.owner)) {
                 // Refused as long as something hangs on it, and then it is not left behind.
@@ -94,20 +97,22 @@ impl Probes {
         }
     }
 
-    /// Calls that the probes did not handle (kernel/trace/trace_kprobe.c `probes_profile_seq_show`).
+    /// Calls that the probes did not handle (kernel/trace/trace_kprobe.c `probes_profile_seq_show`); as many as the last
+    /// time when that cannot be read now.
     #[must_use]
     pub(super) fn missed(&self) -> u64 {
         if self.attached.is_empty() {
             return 0;
         }
-        let profile = self.read(PROFILE).unwrap_or_default();
+        let Ok(profile) = self.read(PROFILE) else { return self.missed.get() };
         let missed = |line: &str| {
             let mut words = line.split_whitespace();
             let name = words.next()?;
             self.attached.iter().find(|(attached, _)| attached == name)?;
             words.nth(1)?.parse::<u64>().ok()
         };
-        profile.lines().filter_map(missed).sum()
+        self.missed.set(profile.lines().filter_map(missed).sum());
+        self.missed.get()
     }
 
     /// Removes a probe. Those that cannot be removed now, the next hotr removes.

@@ -189,7 +189,7 @@ fn missed(reason: &str) -> Missed {
         ),
         UNRESOLVED => (
             UNRESOLVED,
-            "its process was gone before the path of a call could be followed; found by looking at change times",
+            "its process was gone, and everybody of its mount namespace, before the path of a call could be followed; found by looking at change times",
         ),
         _ => (RING_FULL, "no room for its record; found by looking at change times"),
     };
