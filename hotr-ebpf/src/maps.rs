@@ -99,9 +99,24 @@ pub static WAKE_DUE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "TOLD_FAULTS")]
 pub static TOLD_FAULTS: LruHashMap<u32, ToldFault> = LruHashMap::with_max_entries(1024, 0);
 
-/// io_uring writes in flight, by (ring, user data), for kernels whose completion event does not name the request.
+/// Requests in flight of one ring with the same user data.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct InFlight {
+    /// What is written: a file on a watched superblock; 0 for every other request.
+    pub file: u64,
+    /// Who submitted the first.
+    pub task: u64,
+    /// How many there were, and how many have ended.
+    pub submitted: u64,
+    pub completed: u64,
+    /// Not 0: they are not of one file, and which one ended cannot be known.
+    pub mixed: u64,
+}
+
+/// io_uring requests in flight, by (ring, user data), for kernels whose completion event does not name the request.
 #[map(name = "URING_REQUESTS")]
-pub static URING_REQUESTS: LruHashMap<[u64; 2], u64> = LruHashMap::with_max_entries(4096, 0);
+pub static URING_REQUESTS: LruHashMap<[u64; 2], InFlight> = LruHashMap::with_max_entries(4096, 0);
 
 /// Where a record about a path-taking system call is put together.
 #[map(name = "CALL_RECORD")]

@@ -86,7 +86,7 @@ pub fn meaning_of_loss(channel: Channel, reason: &str) -> Option<&'static str> {
         "mounted-over" => "something was mounted over it; that is watched until it is unmounted",
         "ring-full" => "the ring buffer was full; changed files are looked for by their times",
         "oversize" => {
-            "a path was too long for a record, or a call had too many requests; changed files are looked for by their times"
+            "a path was too long for a record, or requests were too many or too alike; changed files are looked for by their times"
         }
         "program-skipped" => "the kernel did not run a program; changed files are looked for by their times",
         "unresolved" => "the path of a call led nowhere known; changed files are looked for by their times",

@@ -5,12 +5,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write, pipe};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use io_uring::{IoUring, opcode, squeue, types};
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::pipe::fcntl_setpipe_size;
 use rustix::thread::{Pid, gettid};
@@ -29,7 +31,8 @@ const PROBES: &str = "/sys/kernel/tracing/kprobe_events";
 
 type Case = fn(&mut Session, &Path, Duration) -> Result<()>;
 
-const CASES: [(&str, Case); 2] = [("crowd-open", crowd_open), ("crowd-write", crowd_write)];
+const CASES: [(&str, Case); 3] =
+    [("crowd-open", crowd_open), ("crowd-write", crowd_write), ("crowd-uring", crowd_uring)];
 
 fn make(report: &mut Report<'_>) {
     let limit = report.setting.deadlines.line;
@@ -102,6 +105,34 @@ fn crowd_write(session: &mut Session, dir: &Path, limit: Duration) -> Result<()>
     }
     result
 }
+
+/// Requests in flight that their submitter tells apart by nothing: each file is told, and be it by looking for it.
+fn crowd_uring(session: &mut Session, dir: &Path, _limit: Duration) -> Result<()> {
+    let paths: Vec<PathBuf> = (0..REQUESTS).map(|number| dir.join(format!("requested-{number}"))).collect();
+    let files: Vec<File> = paths.iter().map(File::create).collect::<Result<_, _>>()?;
+    session.barrier()?;
+    let before = session.seen.len();
+    let mut ring = IoUring::new(REQUESTS)?;
+    for file in &files {
+        let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), DATA.as_ptr(), DATA.len() as u32);
+        // In a worker, so that all are submitted before the first is done.
+        let entry = entry.build().flags(squeue::Flags::ASYNC);
+        // SAFETY: files and data outlive the requests, which are waited for.
+        unsafe { ring.submission().push(&entry) }.context("the submission queue is full")?;
+    }
+    ring.submit_and_wait(files.len())?;
+    let written = ring.completion().filter(|entry| entry.result() == DATA.len() as i32).count();
+    ensure!(written == files.len(), "{written} of {} requests wrote", files.len());
+    for path in paths {
+        session
+            .read_until(|session| session.seen[before..].iter().any(|change| change.path == path))
+            .with_context(|| format!("the write of {} was not told", path.display()))?;
+    }
+    Ok(())
+}
+
+const REQUESTS: u32 = 8;
+const DATA: &[u8] = b"requested";
 
 /// Bytes in a pipe; the kernel takes a page.
 const PIPE_SIZE: usize = 4096;
