@@ -114,14 +114,14 @@ fn crowd_uring(session: &mut Session, dir: &Path, _limit: Duration) -> Result<()
     let before = session.seen.len();
     let mut ring = IoUring::new(REQUESTS)?;
     for file in &files {
-        let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), DATA.as_ptr(), DATA.len() as u32);
+        let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), DATA.as_ptr(), LENGTH);
         // In a worker, so that all are submitted before the first is done.
         let entry = entry.build().flags(squeue::Flags::ASYNC);
         // SAFETY: files and data outlive the requests, which are waited for.
         unsafe { ring.submission().push(&entry) }.context("the submission queue is full")?;
     }
     ring.submit_and_wait(files.len())?;
-    let written = ring.completion().filter(|entry| entry.result() == DATA.len() as i32).count();
+    let written = ring.completion().filter(|entry| u32::try_from(entry.result()) == Ok(LENGTH)).count();
     ensure!(written == files.len(), "{written} of {} requests wrote", files.len());
     for path in paths {
         session
@@ -132,7 +132,8 @@ fn crowd_uring(session: &mut Session, dir: &Path, _limit: Duration) -> Result<()
 }
 
 const REQUESTS: u32 = 8;
-const DATA: &[u8] = b"requested";
+const DATA: [u8; LENGTH as usize] = *b"requested";
+const LENGTH: u32 = 9;
 
 /// Bytes in a pipe; the kernel takes a page.
 const PIPE_SIZE: usize = 4096;

@@ -20,6 +20,8 @@ pub(super) struct Ear {
     pub(super) source: InotifySource,
     hearing: Hearing,
     events: Vec<InotifyEvent>,
+    /// When the reading of those began.
+    asked_ns: u64,
     correlator: Correlator<InotifyEvent>,
     /// The state to compare with after a loss; only where no other channel tells what was missed.
     baseline: Option<Poller>,
@@ -51,6 +53,7 @@ impl Ear {
             source,
             hearing: Hearing::new(),
             events: Vec::new(),
+            asked_ns: 0,
             correlator: Correlator::default(),
             baseline: None,
             presence: Presence::new(&options.paths, crate::source::mono_ns()),
@@ -74,6 +77,9 @@ impl Ear {
     /// Reads everything that is queued now. With `raw`, each record is handed to it as it came.
     pub(super) fn drain(&mut self, clock: &Clock, mut raw: impl FnMut(Raw)) -> Result<(), Error> {
         let before = self.events.len();
+        if before == 0 {
+            self.asked_ns = crate::source::mono_ns();
+        }
         self.source.drain(&mut self.events)?;
         for event in &self.events[before..] {
             if !event.synthetic {
@@ -110,7 +116,7 @@ impl Ear {
                 continue;
             };
             let path: PathBuf = event.path.clone();
-            self.correlator.hear(&path, told, event.read_mono_ns, event);
+            self.correlator.hear(&path, told, (self.asked_ns, event.read_mono_ns), event);
         }
     }
 
