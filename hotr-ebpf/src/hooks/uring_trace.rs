@@ -7,10 +7,10 @@ use hotr_common::hook::Hook;
 
 use crate::call::{Call, Known, Second, TRACEPOINT};
 use crate::change::{self, Target};
+use crate::filter;
 use crate::hooks::sys_exit::PASS;
 use crate::hooks::uring::{opcode_writes, submitter};
 use crate::kernel::{Mem, Probe, task};
-use crate::filter;
 use crate::maps::{Count, InFlight, URING_REQUESTS, add, count, off, read};
 
 /// Argument numbers of the tracepoint that mean something else than "this many".
@@ -74,7 +74,8 @@ pub fn uring_complete_by_data(ctx: BtfTracePointContext) -> u32 {
     let Some(same) = URING_REQUESTS.get_ptr_mut(&key) else { return 0 };
     // SAFETY: as above. What is told is read before the request counts as ended, for then the place may be taken anew.
     let (file, task, mixed) = unsafe {
-        let told = (read(&raw const (*same).file), read(&raw const (*same).task), read(&raw const (*same).mixed));
+        let told =
+            (read(&raw const (*same).file), read(&raw const (*same).task), read(&raw const (*same).mixed));
         add(&raw mut (*same).completed, 1);
         if read(&raw const (*same).submitted) <= read(&raw const (*same).completed) {
             let _ = URING_REQUESTS.remove(&key);
