@@ -17,6 +17,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::pipe::fcntl_setpipe_size;
 use rustix::thread::{Pid, gettid};
 
+use crate::asleep::is_asleep;
 use crate::group::{Group, Report, Setting};
 use crate::session::Session;
 
@@ -168,8 +169,7 @@ impl Waiting {
         let deadline = Instant::now() + limit;
         loop {
             let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-            // The state follows the name, which stands in parentheses.
-            if stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S')) {
+            if is_asleep(&stat) {
                 return Ok(());
             }
             ensure!(Instant::now() < deadline, "thread {} does not wait", self.id);

@@ -8,6 +8,7 @@
 //! `outside` cuts programs off by id, `aio` submits requests.
 
 pub mod aio;
+pub mod asleep;
 pub mod crowd;
 pub mod exceptions;
 pub mod expect;

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::mounts::MountTable;
 
+/// What to do where lockdown forbids tracing.
+pub const UNLOCK: &str = "boot with lockdown=integrity or without lockdown";
+
 /// What the kernel's lockdown forbids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lockdown {
@@ -196,11 +199,9 @@ pub fn missing_for_ebpf(facts: &Facts) -> Option<String> {
         }
     }
     if facts.lockdown == Some(Lockdown::Confidentiality) {
-        return Some(
-            "the kernel is in lockdown mode confidentiality, which forbids tracing programs; \
-             boot with lockdown=integrity or without lockdown"
-                .to_owned(),
-        );
+        return Some(format!(
+            "the kernel is in lockdown mode confidentiality, which forbids tracing programs; {UNLOCK}"
+        ));
     }
     if !facts.btf {
         return Some(

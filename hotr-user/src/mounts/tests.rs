@@ -21,7 +21,8 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 use super::*;
 use crate::event::Layer;
 
-fn unshare_mounts() {
+/// Gives this thread a mount namespace of its own.
+pub(crate) fn unshare_mounts() {
     // SAFETY: NEWNS leaves the file descriptor table shared.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();

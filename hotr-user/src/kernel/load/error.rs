@@ -6,6 +6,7 @@ use aya::EbpfError;
 use aya::programs::ProgramError;
 
 use crate::kernel::btf::BtfError;
+use crate::kernel::facts::UNLOCK;
 use crate::kernel::offsets::MissingField;
 
 /// Why the programs cannot run.
@@ -68,12 +69,16 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// What lockdown makes of a program that reads kernel memory: the kernel has the helper, and keeps it from tracing
-/// programs (kernel/trace/bpf_trace.c `bpf_tracing_func_proto`, `LOCKDOWN_BPF_READ_KERNEL`). The words are those of
-/// kernels before and since 6.8.
+/// programs (kernel/trace/bpf_trace.c `bpf_tracing_func_proto`, `LOCKDOWN_BPF_READ_KERNEL`). The words of 5.10, and of
+/// 6.12; aya takes the helper's older name, without `_kernel`, where the newer one is refused.
 const LOCKED: [&str; 2] = ["unknown func bpf_probe_read", "cannot use helper bpf_probe_read"];
 
 /// What is said of such a refusal: it holds for every program of every tier.
 pub(super) const LOCKDOWN: &str = "lockdown forbids tracing programs to read kernel memory";
+
+fn is_locked(text: &str) -> bool {
+    LOCKED.iter().any(|words| text.contains(words))
+}
 
 /// One line of many: a verifier's log has thousands, and its last ones but for the statistics say what is wrong.
 fn gist(text: &str) -> String {
@@ -83,7 +88,7 @@ fn gist(text: &str) -> String {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default();
     let rest: Vec<&str> = lines.filter(|line| !is_statistic(line)).collect();
-    if rest.iter().chain([&first]).any(|line| LOCKED.iter().any(|words| line.contains(words))) {
+    if is_locked(text) {
         return LOCKDOWN.to_owned();
     }
     match &rest[rest.len().saturating_sub(2)..] {
@@ -97,7 +102,7 @@ fn next_step(error: &(dyn std::error::Error + 'static)) -> &'static str {
     match os_error(error) {
         Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (`ulimit -n`)",
         Some(libc::ENOMEM) => "free memory, or raise the memory limit of the cgroup",
-        _ if chain(error) == LOCKDOWN => "boot with lockdown=integrity or without lockdown",
+        _ if is_locked(&error.to_string()) => UNLOCK,
         _ => "see `hotr doctor` for what this kernel allows",
     }
 }
@@ -131,7 +136,8 @@ mod tests {
     #[test]
     fn a_helper_that_lockdown_keeps_back_is_called_so() {
         for words in [
-            "unknown func bpf_probe_read_kernel#113",
+            "unknown func bpf_probe_read#4",
+            "program of this type cannot use helper bpf_probe_read#4",
             "program of this type cannot use helper bpf_probe_read_kernel#113",
         ] {
             let log =

@@ -95,16 +95,23 @@ impl Views {
         namespace.filter(|theirs| Some(*theirs) != self.our_namespace)
     }
 
-    /// To be called when what was done in a process's name failed: whether it may have ended since it was asked for.
+    /// To be called when what was done in a process's name failed: whether the one that was asked has ended since it was
+    /// looked for, so that the next try asks another. That nobody was found is not looked for again before its time.
     pub(super) fn doubt(&mut self, pid: u32, namespace: Option<u64>) -> bool {
         let Some(theirs) = self.elsewhere(namespace) else { return false };
-        self.known.remove(&pid);
-        self.members.remove(&theirs);
-        root_id(&format!("/proc/{pid}/root")).is_none()
+        let has_ended = |pid: u32| root_id(&format!("/proc/{pid}/root")).is_none();
+        if matches!(self.known.get(&pid), Some((Some(_), _))) && has_ended(pid) {
+            self.known.remove(&pid);
+            return true;
+        }
+        match self.members.get(&theirs) {
+            Some((Some(member), _)) if has_ended(*member) => self.members.remove(&theirs).is_some(),
+            _ => false,
+        }
     }
 
     /// A process that is in this mount namespace. Whoever enters a container ends soon; its first process stays, and
-    /// has the lowest number.
+    /// has the lowest number, in whose order they are listed (fs/proc/base.c `proc_pid_readdir`).
     fn member(&mut self, namespace: u64, now: Instant) -> Option<u32> {
         if let Some((member, since)) = self.members.get(&namespace)
             && now.saturating_duration_since(*since) < Self::TTL
@@ -115,8 +122,7 @@ impl Views {
             fs::metadata(format!("/proc/{pid}/ns/mnt")).is_ok_and(|theirs| theirs.ino() == namespace)
         };
         let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let member = pids.filter(is_in).min();
+        let member = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_in);
         if self.members.len() >= Self::MAX {
             self.members.clear();
         }

@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use hotr_tests::asleep::is_asleep;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
@@ -283,20 +284,19 @@ pub(crate) fn inotifywait(arguments: &[&str], dir: &Path) -> Result<Watcher> {
 /// Waits until every thread of a process sleeps: it is done with what it was told.
 pub(crate) fn until_asleep(pid: u32) -> Result<()> {
     let end = Instant::now() + PATIENCE;
-    while !is_asleep(pid)? {
+    while !are_asleep(pid)? {
         ensure!(Instant::now() < end, "process {pid} does not come to rest");
         std::thread::yield_now();
     }
     Ok(())
 }
 
-fn is_asleep(pid: u32) -> Result<bool> {
+fn are_asleep(pid: u32) -> Result<bool> {
     let tasks = format!("/proc/{pid}/task");
     for task in fs::read_dir(&tasks).with_context(|| format!("read {tasks}"))? {
         // A thread may end meanwhile.
-        let stat = task.and_then(|task| fs::read_to_string(task.path().join("stat"))).unwrap_or_default();
-        // The state follows the name in brackets, which may hold anything.
-        if stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('S')) {
+        let Ok(stat) = task.and_then(|task| fs::read_to_string(task.path().join("stat"))) else { continue };
+        if !is_asleep(&stat) {
             return Ok(false);
         }
     }

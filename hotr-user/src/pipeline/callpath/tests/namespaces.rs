@@ -10,14 +10,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::chroot;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use super::{Base, CallPath, Resolved, RootRef, ask, call, furnish, resolver, tid};
 use crate::event::Layer;
 use crate::mounts::mount_id;
-use crate::mounts::tests::{bind, in_private_namespace};
+use crate::mounts::tests::{bind, in_private_namespace, unshare_mounts};
 
 /// Runs `before` in another thread, keeps that thread alive while `test` asks with its tid, and then once more.
 fn with_other_process(before: impl FnOnce() + Send + 'static, mut test: impl FnMut(u32, bool)) {
@@ -45,9 +44,7 @@ fn a_container_that_has_the_root_elsewhere() {
         let mut resolver = resolver(&[&root]);
         let (source, inside) = (root.clone(), jail.clone());
         let enter = move || {
-            // SAFETY: NEWNS leaves the file descriptor table shared.
-            unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
-            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+            unshare_mounts();
             // A container's root directory is a mount.
             bind(&inside, &inside);
             bind(&source, &inside.join("data"));
@@ -96,9 +93,7 @@ fn a_mount_that_only_the_callers_namespace_has() {
         let (source, target) = (root.clone(), dir.join("theirs"));
         let (send, receive) = mpsc::channel();
         let enter = move || {
-            // SAFETY: NEWNS leaves the file descriptor table shared.
-            unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
-            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+            unshare_mounts();
             bind(&source, &target);
             send.send(mount_id(File::open(&target).unwrap()).unwrap()).unwrap();
         };
@@ -154,9 +149,7 @@ fn a_caller_that_has_ended_is_stood_in_for_by_its_namespace() {
         let mut resolver = resolver(&[&root]);
         let (source, target) = (root.clone(), dir.join("theirs"));
         let enter = move || {
-            // SAFETY: NEWNS leaves the file descriptor table shared.
-            unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
-            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+            unshare_mounts();
             bind(&source, &target);
         };
         let inside = dir.join("theirs/a/x");
