@@ -194,15 +194,7 @@ impl InotifySource {
 
     fn lose(&mut self, reason: LostReason, path: Option<PathBuf>) {
         match &mut self.lost {
-            Some(lost) => {
-                lost.count += 1;
-                // An unmount is told of each directory: the uppermost one is where it was mounted.
-                let is_above =
-                    |above: &PathBuf| lost.path.as_ref().is_some_and(|known| known.starts_with(above));
-                if lost.reason == reason && path.as_ref().is_some_and(is_above) {
-                    lost.path = path;
-                }
-            }
+            Some(lost) => lost.count += 1,
             None => self.lost = Some(Lost { reason, path, count: 1 }),
         }
     }

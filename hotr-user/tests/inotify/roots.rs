@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use globset::{Glob, GlobSet};
 use hotr_user::event::Op;
 use hotr_user::source::inotify::{Coverage, InotifyOptions, InotifySource, LostReason};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::support::{Scratch, drain, is_watched, source, told};
 
@@ -117,4 +118,33 @@ fn a_root_that_cannot_be_watched_says_why() {
         assert!(error.contains(text), "{error}");
     }
     assert_eq!(source.watches(), 0);
+}
+
+#[test]
+fn an_unmount_is_told_of_the_mount_point_whichever_directory_is_heard_first() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not run: root is needed");
+        return;
+    }
+    let scratch = Scratch::new();
+    let point = scratch.dir("above/mnt");
+    mount(c"hotr-inotify", &point, c"tmpfs", MountFlags::empty(), c"nr_inodes=0").unwrap();
+    // So many that the first is read while the kernel still goes on, and so few that the queue has room for two
+    // events of each.
+    for number in 0..8000 {
+        fs::create_dir(point.join(number.to_string())).unwrap();
+    }
+    let mut source = source(&scratch.0, InotifyOptions::default());
+    let is_unmounting = std::thread::spawn({
+        let point = point.clone();
+        move || unmount(&point, UnmountFlags::empty())
+    });
+    let lost = loop {
+        source.drain(&mut Vec::new()).unwrap();
+        if let Some(lost) = source.take_lost() {
+            break lost;
+        }
+    };
+    assert_eq!((lost.reason, lost.path), (LostReason::Unmounted, Some(point)));
+    assert_eq!(is_unmounting.join().unwrap(), Ok(()));
 }

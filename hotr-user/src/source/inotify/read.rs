@@ -164,7 +164,10 @@ impl InotifySource {
             self.tree.set(node, flag::GONE);
         }
         if record.mask & mask::UNMOUNT != 0 {
-            self.lose(LostReason::Unmounted, Some(self.tree.path(node, None)));
+            // The kernel tells it of each inode, in no order of ours (fs/notify/fsnotify.c
+            // `fsnotify_unmount_inodes`), and the first may be read long before the last.
+            let mount = self.tree.mount_point(node);
+            self.lose(LostReason::Unmounted, Some(self.tree.path(mount, None)));
         }
         if record.mask & mask::IGNORED != 0 {
             self.watch_ended(node, record.wd);

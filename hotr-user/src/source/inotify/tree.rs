@@ -33,6 +33,8 @@ pub(super) mod flag {
     pub(super) const DETACHED: u8 = 8;
     /// Not a living node.
     pub(super) const FREE: u8 = 16;
+    /// The directory where a filesystem is mounted.
+    pub(in super::super) const MOUNTED: u8 = 32;
 }
 
 #[derive(Debug)]
@@ -249,6 +251,15 @@ impl Tree {
     /// The parent directory; a root has none.
     pub(super) fn parent(&self, id: NodeId) -> Option<NodeId> {
         Some(self.node(id).parent).filter(|parent| *parent != NONE)
+    }
+
+    /// The directory where the filesystem of a directory is mounted; the root, where that is above it.
+    pub(super) fn mount_point(&self, id: NodeId) -> NodeId {
+        let mut at = id;
+        while let Some(parent) = self.parent(at).filter(|_| !self.has(at, flag::MOUNTED)) {
+            at = parent;
+        }
+        at
     }
 
     /// The last component of its path (empty for a root).

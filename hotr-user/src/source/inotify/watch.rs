@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 
-use rustix::fs::StatxFlags;
+use rustix::fs::{StatxAttributes, StatxFlags};
 use rustix::fs::inotify::{WatchFlags, add_watch};
 use rustix::io::Errno;
 
@@ -164,13 +164,17 @@ impl Visitor for Watching<'_> {
     type Key = NodeId;
 
     fn open(&mut self, key: NodeId, dir: BorrowedFd<'_>) -> Descend {
-        let fs = match stat_fd(dir, StatxFlags::TYPE).and_then(|stat| self.fs(device(&stat), dir)) {
-            Ok(fs) => fs,
+        let answer = stat_fd(dir, StatxFlags::TYPE).and_then(|stat| Ok((stat, self.fs(device(&stat), dir)?)));
+        let (stat, fs) = match answer {
+            Ok(answer) => answer,
             Err(error) => {
                 self.failed(key, error);
                 return Descend::Nothing;
             }
         };
+        if stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            self.source.tree.set(key, flag::MOUNTED);
+        }
         if let Some(fs) = fs.pseudo {
             if self.source.skipped.len() < SKIPPED {
                 self.source.skipped.push(Skipped { path: self.source.tree.path(key, None), fs });
