@@ -4,6 +4,7 @@
 //! `repr(C)`, has no implicit padding, and its size is asserted here.
 #![no_std]
 
+pub mod children;
 pub mod config;
 pub mod counters;
 pub mod hook;

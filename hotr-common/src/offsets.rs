@@ -25,6 +25,10 @@ pub struct Offsets {
     pub inode_i_nlink: u32,
     pub inode_i_size: u32,
     pub inode_i_dentry: u32,
+    pub inode_mtime: u32,
+    pub inode_mtime_nsec: u32,
+    pub inode_ctime: u32,
+    pub inode_ctime_nsec: u32,
     pub dentry_d_parent: u32,
     pub dentry_d_inode: u32,
     pub dentry_d_name_name: u32,
@@ -33,6 +37,8 @@ pub struct Offsets {
     pub dentry_d_alias: u32,
     pub dentry_d_sb: u32,
     pub dentry_neighbours: u32,
+    pub dentry_children: u32,
+    pub dentry_sibling: u32,
     pub super_block_s_dev: u32,
     pub mount_mnt: u32,
     pub mount_mnt_id: u32,
@@ -108,4 +114,4 @@ impl Arguments {
     pub const NONE: Self = Self { subject: NO_ARG, second: NO_ARG, ret: NO_ARG, ret_pointer: 0 };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 4 * (72 + 12) + 4 * HOOKS);
+const _: () = assert!(size_of::<Offsets>() == 4 * (78 + 12) + 4 * HOOKS);

@@ -8,6 +8,7 @@
 
 mod call;
 mod change;
+mod children;
 mod draft;
 mod emit;
 mod filter;

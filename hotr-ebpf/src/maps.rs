@@ -3,6 +3,7 @@
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
+use hotr_common::children::Children;
 use hotr_common::config::{
     Delivered, Live, MAX_ROOTS, MAX_SUPERBLOCKS, MMAPABLE, Registered, RootSlot, STORMS, Storm, Turn,
     Verdicts,
@@ -36,6 +37,10 @@ pub static STORM_SLOTS: Array<Storm> = Array::with_max_entries(STORMS, MMAPABLE)
 /// `bpf_disable_instrumentation`). The loader sets the number of entries.
 #[map(name = "COUNTERS")]
 pub static COUNTERS: Array<Counters> = Array::with_max_entries(1, MMAPABLE);
+
+/// Answers to the poller, one entry for each of its threads. The loader sets the number of entries.
+#[map(name = "CHILDREN")]
+pub static CHILDREN: Array<Children> = Array::with_max_entries(1, MMAPABLE);
 
 /// kprobe tier: arguments kept from a function's entry to its return, by (thread id << 32 | hook).
 #[map(name = "CALLS")]

@@ -21,6 +21,7 @@ mod storms;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -31,6 +32,7 @@ use crate::event::Channel;
 use crate::options::TraceOptions;
 use crate::output::Printer;
 use crate::report::Report;
+use crate::source::ebpf::ChildReader;
 use alarm::Alarm;
 use engine::Engine;
 pub use engine::Pulse;
@@ -168,6 +170,11 @@ impl Session {
         let pulse = self.engine.beat()?;
         self.renew()?;
         Ok((pulse, self.engine.reports()))
+    }
+
+    /// Reads directories from the kernel's memory, where the eBPF channel runs and can.
+    pub(crate) fn child_reader(&mut self) -> Option<Arc<ChildReader>> {
+        self.engine.child_reader()
     }
 
     /// What a running channel cannot hear now: a path without a watch, or one that is not there.

@@ -1,15 +1,15 @@
 //! The poller against real directories: its differences are those of a full comparison, whatever was done to the tree.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use hotr_user::source::difference::{Difference, Kind};
 use hotr_user::source::poll::{Audit, PollOptions, Poller, Progress};
 
+#[path = "poll/bulk.rs"]
+mod bulk;
 #[path = "poll/cases.rs"]
 mod cases;
 #[path = "poll/naive.rs"]
@@ -138,122 +138,6 @@ fn random_operations_are_told_as_a_full_comparison_tells_them() {
 fn random_operations_on_tmpfs_as_well() {
     for seed in 100..140 {
         random_operations(Path::new("/dev/shm"), seed * 0x9e37_79b9);
-    }
-}
-
-/// A filesystem of its own.
-struct Image(Scratch);
-
-impl Image {
-    /// Those whose files are asked for in bulk; none without root, their mkfs or loop devices.
-    fn each() -> impl Iterator<Item = Self> {
-        ["xfs", "ext4"].into_iter().filter_map(Self::new)
-    }
-
-    fn new(kind: &str) -> Option<Self> {
-        let scratch = Scratch::new();
-        let (image, at) = (scratch.0.join("image"), scratch.0.join("mounted"));
-        fs::File::create(&image).and_then(|file| file.set_len(400 << 20)).expect("room for an image");
-        fs::create_dir(&at).expect("a readable scratch directory");
-        let run = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-        let made = run(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image))
-            && run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&at));
-        if !made {
-            eprintln!("not run: root, mkfs.{kind} and loop devices are needed");
-        }
-        made.then_some(Self(scratch))
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.0.0.join("mounted")
-    }
-}
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.dir()).status();
-    }
-}
-
-/// Enough files in one directory that they are asked for in bulk.
-#[test]
-fn files_that_are_asked_for_in_bulk_are_told_as_a_full_comparison_tells_them() {
-    for image in Image::each() {
-        let root = image.dir();
-        let file = |number: usize| root.join(format!("file-{number:03}"));
-        (0..300).for_each(|number| fs::write(file(number), [number as u8]).expect("room on the image"));
-        next_tick(&root);
-        let mut before = Naive::read(&root);
-        let (mut poller, mut dice) = (poller(&root), Dice(7));
-        let mut told = 0;
-        for round in 0..40 {
-            for _ in 0..dice.roll(6) {
-                let (one, other) = (file(dice.roll(300)), file(dice.roll(300)));
-                let done = match dice.roll(6) {
-                    0 => fs::write(&one, [0]),
-                    1 => fs::File::options()
-                        .append(true)
-                        .open(&one)
-                        .and_then(|mut file| file.write_all(b"more")),
-                    2 => fs::set_permissions(&one, fs::Permissions::from_mode(0o600 + round % 8)),
-                    3 => fs::File::open(&one).and_then(|file| file.set_modified(std::time::UNIX_EPOCH)),
-                    4 => fs::rename(&one, &other),
-                    _ => fs::remove_file(&other).and_then(|()| fs::copy(&one, &other).map(drop)),
-                };
-                // One of them may be gone: then nothing is done.
-                let _ = done;
-            }
-            next_tick(&root);
-            let now = Naive::read(&root);
-            let expected = now.differences(&before, &root);
-            told += expected.len();
-            assert_eq!(plain(audit(&mut poller).differences, &root), expected, "round {round}");
-            before = now;
-        }
-        assert!(told > 40, "{told} differences");
-    }
-}
-
-/// One inode of a bulk answers for all its names.
-#[test]
-fn every_name_of_a_file_is_told_although_files_are_asked_for_in_bulk() {
-    for image in Image::each() {
-        let root = image.dir();
-        let file = |number: usize| root.join(format!("file-{number:03}"));
-        (0..100).for_each(|number| fs::write(file(number), "x").expect("room on the image"));
-        fs::hard_link(file(50), file(200)).expect("hard links");
-        next_tick(&root);
-        let mut poller = poller(&root);
-        assert!(audit(&mut poller).differences.is_empty());
-        fs::write(file(50), "more").expect("room on the image");
-        let told = plain(audit(&mut poller).differences, &root);
-        assert_eq!(told, [("Content".to_owned(), file(50)), ("Content".to_owned(), file(200))]);
-    }
-}
-
-/// An inode does not tell that another file was mounted over it.
-#[test]
-fn a_mount_on_a_file_is_found_although_files_are_asked_for_in_bulk() {
-    for image in Image::each() {
-        let root = image.dir();
-        let file = |number: usize| root.join(format!("file-{number:03}"));
-        (0..100).for_each(|number| fs::write(file(number), "x").expect("room on the image"));
-        next_tick(&root);
-        let mut poller = poller(&root);
-        assert!(audit(&mut poller).differences.is_empty());
-        let cover = image.0.0.join("image");
-        let mounted = Command::new("mount").arg("--bind").args([&cover, &file(50)]).status();
-        assert!(mounted.expect("mount runs").success());
-        let covered = audit(&mut poller).differences;
-        let again = audit(&mut poller).differences;
-        let gone = Command::new("umount").arg(file(50)).status();
-        assert!(gone.expect("umount runs").success());
-        let bare = audit(&mut poller).differences;
-        for differences in [covered, bare] {
-            assert!(!differences.is_empty());
-            assert!(differences.iter().all(|difference| difference.path == file(50)), "{differences:?}");
-        }
-        assert!(again.is_empty(), "{again:?}");
     }
 }
 

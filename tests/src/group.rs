@@ -11,11 +11,17 @@ use anyhow::Result;
 use crate::run::Outcome;
 use crate::session::Deadlines;
 use crate::verdict::Verdict;
-use crate::{crowd, faults, lockdown, roots};
+use crate::{crowd, faults, lockdown, poller, roots};
 
 /// In this order: what is done to a machine for good comes last.
-pub const GROUPS: [Group; 5] =
-    [roots::GROUP, crowd::GROUP, faults::GROUP, lockdown::INTEGRITY, lockdown::CONFIDENTIALITY];
+pub const GROUPS: [Group; 6] = [
+    roots::GROUP,
+    crowd::GROUP,
+    faults::GROUP,
+    poller::GROUP,
+    lockdown::INTEGRITY,
+    lockdown::CONFIDENTIALITY,
+];
 
 /// What the cases are made with.
 #[derive(Clone, Copy)]

@@ -4,7 +4,8 @@
 //! `ops` does and describes, `session` runs hotr and puts barriers, `expect` compares, `exceptions` is the table of
 //! what is known to differ, `verdict` decides, `run` puts a run together, `render` writes the documentation. `group` makes
 //! cases that are no cells of the matrix: `roots` are what may become of a traced directory, `crowd` tasks that wait where
-//! the programs are, `faults` what `hotr watch` has to bear: clocks that are set, `lockdown` a kernel that forbids.
+//! the programs are, `faults` what `hotr watch` has to bear: clocks that are set, `poller` how it looks at a tmpfs, `lockdown` a
+//! kernel that forbids.
 //! `outside` cuts programs off by id, `aio` submits requests.
 
 pub mod aio;
@@ -20,6 +21,7 @@ pub mod observed;
 pub mod ops;
 pub mod outside;
 pub mod place;
+pub mod poller;
 pub mod render;
 pub mod roots;
 pub mod run;

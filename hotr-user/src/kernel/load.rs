@@ -120,6 +120,7 @@ pub fn load(
         .override_global("OFF", &offsets, true)
         .map_max_entries("RECORDS", ring_bytes)
         .map_max_entries("COUNTERS", u32::try_from(possible_cpus()).unwrap_or(u32::MAX))
+        .map_max_entries("CHILDREN", u32::try_from(possible_cpus()).unwrap_or(u32::MAX))
         .load(copy.as_ref().map_or(&OBJECT.0, Copy::bytes))
         .map_err(LoadError::Object);
     memory::let_go(&OBJECT.0);

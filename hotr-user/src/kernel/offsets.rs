@@ -73,6 +73,8 @@ pub fn offsets(btf: &Btf) -> Result<Offsets, MissingField> {
     for (slot, register) in regs_arg.iter_mut().zip(registers.0) {
         *slot = need("pt_regs", register)?;
     }
+    let ([mtime, mtime_nsec], [ctime, ctime_nsec]) = (time(btf, "i_mtime"), time(btf, "i_ctime"));
+    let [children, sibling] = children(btf);
     let mut regs_compat = [0; 6];
     for (slot, register) in regs_compat.iter_mut().zip(COMPAT_REGISTERS) {
         *slot = need("pt_regs", register)?;
@@ -91,6 +93,10 @@ pub fn offsets(btf: &Btf) -> Result<Offsets, MissingField> {
         inode_i_nlink: need("inode", "i_nlink")?,
         inode_i_size: need("inode", "i_size")?,
         inode_i_dentry: need("inode", "i_dentry")?,
+        inode_mtime: mtime,
+        inode_mtime_nsec: mtime_nsec,
+        inode_ctime: ctime,
+        inode_ctime_nsec: ctime_nsec,
         dentry_d_parent: need("dentry", "d_parent")?,
         dentry_d_inode: need("dentry", "d_inode")?,
         dentry_d_name_name: need("dentry", "d_name.name")?,
@@ -99,6 +105,8 @@ pub fn offsets(btf: &Btf) -> Result<Offsets, MissingField> {
         dentry_d_alias: need("dentry", "d_u.d_alias").or_else(|_| need("dentry", "d_alias"))?,
         dentry_d_sb: need("dentry", "d_sb")?,
         dentry_neighbours: u32::from(neighbours(btf)),
+        dentry_children: children,
+        dentry_sibling: sibling,
         super_block_s_dev: need("super_block", "s_dev")?,
         mount_mnt: need("mount", "mnt")?,
         mount_mnt_id: need("mount", "mnt_id")?,
@@ -163,6 +171,30 @@ fn neighbours(btf: &Btf) -> bool {
     at("d_name.len") == Some(parent + 12)
         && at("d_name.name") == Some(parent + 16)
         && at("d_inode") == Some(parent + 24)
+}
+
+/// Seconds and nanoseconds of an inode's time: two members from 6.11 on, one before, whose name has changed as well.
+fn time(btf: &Btf, name: &str) -> [u32; 2] {
+    let pairs = [
+        [format!("{name}_sec"), format!("{name}_nsec")],
+        [format!("__{name}.tv_sec"), format!("__{name}.tv_nsec")],
+        [format!("{name}.tv_sec"), format!("{name}.tv_nsec")],
+    ];
+    first_pair(btf, "inode", &pairs)
+}
+
+/// The list of a directory's dentries, and where a dentry is in it.
+fn children(btf: &Btf) -> [u32; 2] {
+    first_pair(btf, "dentry", &[["d_children.first", "d_sib.next"], ["d_subdirs.next", "d_child.next"]])
+}
+
+/// The first two members that are both there.
+fn first_pair(btf: &Btf, structure: &str, pairs: &[[impl AsRef<str>; 2]]) -> [u32; 2] {
+    let both = |[one, other]: &[_; 2]| {
+        let find = |member: &str| btf.offset_of(structure, member);
+        Some([find(AsRef::as_ref(one))?, find(AsRef::as_ref(other))?])
+    };
+    pairs.iter().find_map(both).unwrap_or([ABSENT; 2])
 }
 
 const fn argument_registers() -> ([&'static str; 6], &'static str) {

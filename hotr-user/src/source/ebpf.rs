@@ -1,5 +1,6 @@
 //! The eBPF channel: starts the kernel programs, registers roots with them, and reads their records.
 
+pub(crate) mod children;
 mod counts;
 mod shared;
 mod skipped;
@@ -8,6 +9,7 @@ mod storms;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
@@ -23,6 +25,7 @@ use crate::kernel::tracepoints::Manner;
 use crate::kernel::types::KernelTypes;
 use crate::options::TierChoice;
 use crate::report::KernelTotals;
+pub use children::ChildReader;
 use counts::Counts;
 use shared::Shared;
 use skipped::Skipped;
@@ -76,6 +79,7 @@ pub struct EbpfSource {
     attached: Attached,
     /// Programs on tracepoints can be preempted.
     is_preemptible: bool,
+    children: children::Lazy,
     ebpf: Ebpf,
 }
 
@@ -126,6 +130,7 @@ impl EbpfSource {
             refused,
             attached: Attached::default(),
             is_preemptible: true,
+            children: children::Lazy::of(&kernel.offsets),
             ebpf,
         };
         source.publish()?;
@@ -169,23 +174,14 @@ impl EbpfSource {
     /// # Errors
     /// When the registering program cannot be attached or did not see the call.
     pub fn register(&mut self, fds: &[BorrowedFd<'_>]) -> Result<Vec<Registered>, LoadError> {
-        let program: &mut RawTracePoint = self
-            .ebpf
-            .program_mut(REGISTER)
-            .and_then(|program| program.try_into().ok())
-            .ok_or(LoadError::Map(REGISTER))?;
+        let program = raw_tracepoint(&mut self.ebpf, REGISTER)?;
         let refused = |error| LoadError::Program { program: REGISTER, error };
         if program.fd().is_err() {
             program.load().map_err(refused)?;
         }
         let link = program.attach("sys_enter").map_err(refused)?;
         let found = fds.iter().map(|fd| self.resolve(*fd)).collect();
-        let program: &mut RawTracePoint = self
-            .ebpf
-            .program_mut(REGISTER)
-            .and_then(|program| program.try_into().ok())
-            .ok_or(LoadError::Map(REGISTER))?;
-        program.detach(link).map_err(refused)?;
+        raw_tracepoint(&mut self.ebpf, REGISTER)?.detach(link).map_err(refused)?;
         found
     }
 
@@ -218,6 +214,12 @@ impl EbpfSource {
         }
         self.is_preemptible = found.preemptible != 0;
         Ok(found)
+    }
+
+    /// Reads directories from the kernel's memory, for the poller; `None` where the kernel has other fields than hotr
+    /// knows, or refuses the program.
+    pub fn child_reader(&mut self) -> Option<Arc<ChildReader>> {
+        self.children.get(&mut self.ebpf)
     }
 
     /// Whether a program of this tier may be preempted where it wakes a reader. fentry programs are called like any
@@ -368,6 +370,10 @@ impl AsFd for EbpfSource {
 
 fn take<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError> {
     ebpf.take_map(name).and_then(|map| T::try_from(map).ok()).ok_or(LoadError::Map(name))
+}
+
+fn raw_tracepoint<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut RawTracePoint, LoadError> {
+    ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(LoadError::Map(name))
 }
 
 /// Another descriptor of a ring buffer's map.

@@ -39,19 +39,22 @@ pub(crate) enum Family {
     Xfs,
     /// ext2, ext3 or ext4.
     Ext,
+    /// Has all its names in the dentry cache (tmpfs).
+    Cached,
     /// Any other.
     Other,
 }
 
 const XFS: u32 = 0x5846_5342;
 const EXT: u32 = 0x0000_ef53;
+const TMPFS: u32 = 0x0102_1994;
 
 /// ext2, ext3, ext4; xfs; tmpfs: a directory without subdirectories has exactly two links.
-const COUNTS_SUBDIRECTORIES: &[u32] = &[EXT, XFS, 0x0102_1994];
+const COUNTS_SUBDIRECTORIES: &[u32] = &[EXT, XFS, TMPFS];
 
 /// ext2, ext3, ext4; xfs; tmpfs; btrfs; f2fs: a name that comes or goes always changes its directory's times, whoever
 /// did it. On overlay a lower directory may change without the merged one; servers and FUSE daemons are free in this.
-const DATES_NAMES: &[u32] = &[EXT, XFS, 0x0102_1994, 0x9123_683e, 0xf2f5_2010];
+const DATES_NAMES: &[u32] = &[EXT, XFS, TMPFS, 0x9123_683e, 0xf2f5_2010];
 
 /// A filesystem, by what matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +81,7 @@ impl Fs {
             family: match magic {
                 XFS => Family::Xfs,
                 EXT => Family::Ext,
+                TMPFS => Family::Cached,
                 _ => Family::Other,
             },
         })

@@ -17,6 +17,7 @@ mod tree;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,7 @@ use self::moves::{Findings, Touched};
 use self::scan::Task;
 use self::tree::{Base, Body, Dir, NONE, TOP, Tree};
 use crate::source::difference::{Difference, Kind};
+use crate::source::ebpf::ChildReader;
 
 pub use pace::Progress;
 
@@ -43,13 +45,22 @@ pub struct PollOptions {
     pub idle: bool,
     /// Threads of a scan without a budget.
     pub threads: usize,
+    /// Reads directories of tmpfs from the kernel's memory. `None`: each of their files is asked for by itself.
+    pub children: Option<Arc<ChildReader>>,
 }
 
 impl Default for PollOptions {
     /// In the background: a tenth of a core, at idle priority.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { recursive: true, exclude: GlobSet::empty(), budget: Some(0.1), idle: true, threads }
+        Self {
+            recursive: true,
+            exclude: GlobSet::empty(),
+            budget: Some(0.1),
+            idle: true,
+            threads,
+            children: None,
+        }
     }
 }
 

@@ -97,6 +97,7 @@ impl Guard {
                 recursive: trace.recursive,
                 exclude: trace.exclude.clone(),
                 budget: Some(polling.budget),
+                children: session.child_reader(),
                 ..PollOptions::default()
             };
             match Handle::start(trace.paths.clone(), since_ns, options, polling.scanning.clone()) {

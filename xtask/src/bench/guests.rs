@@ -58,8 +58,8 @@ pub(crate) fn verifier(labels: &[String]) -> Result<Figures> {
             .iter()
             .map(|tier| {
                 format!(
-                    "hotr-load --out /dev/ttyS1 verifier --label {label}/{tier} -- /bin/hotr trace --json \
-                     --channels ebpf --tier {tier} --duration 1s /t/tmpfs\n"
+                    "hotr-load --out /dev/ttyS1 verifier --label {label}/{tier} -- /bin/hotr watch --json \
+                     --channels ebpf --tier {tier} /t/tmpfs -- sh -c 'kill $PPID'\n"
                 )
             })
             .collect();

@@ -22,6 +22,8 @@ pub(super) struct Shared<T: Pod> {
 
 // SAFETY: the memory belongs to this value, and is written atomically only; the pointer is not tied to a thread.
 unsafe impl<T: Pod + Send> Send for Shared<T> {}
+// SAFETY: as above; a shared reference only reads, or writes atomically.
+unsafe impl<T: Pod + Send> Sync for Shared<T> {}
 
 impl<T: Pod> Shared<T> {
     /// Maps an array of `entries` values, made with `BPF_F_MMAPABLE`.

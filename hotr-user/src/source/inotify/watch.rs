@@ -6,8 +6,8 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{StatxAttributes, StatxFlags};
 use rustix::fs::inotify::{WatchFlags, add_watch};
+use rustix::fs::{StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::tree::{NodeId, flag};

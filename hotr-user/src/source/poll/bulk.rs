@@ -1,4 +1,5 @@
-//! Which files of a directory are untouched, asked for many inodes at a time: of xfs, or of ext4's inode tables (`ext4`).
+//! Which files of a directory are untouched, asked for many inodes at a time: of xfs, of ext4's inode tables (`ext4`), or of
+//! the kernel's memory where all of a directory is there (tmpfs).
 //!
 //! In: a directory's records. Out: the slots whose inode has the generation, mode and times of its record. They need no
 //! `statx`; every other file gets one, so this decides nothing but what need not be asked: a change of content or
@@ -10,8 +11,11 @@ pub(super) mod ext4;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use hotr_common::children::Child;
+
 use super::attr::Attr;
 use super::pace::Pace;
+use crate::source::ebpf::children::Lane;
 
 /// `XFS_IOC_BULKSTAT`: `_IOR('X', 127, struct xfs_bulkstat_req)`, of whose size the head counts.
 const BULKSTAT: libc::Ioctl = 0x8040_587f_u32 as libc::Ioctl;
@@ -21,6 +25,8 @@ const CHUNK: usize = 512;
 const FEWEST: usize = 32;
 /// Of the inodes that a call tells, one in so many has to be of this directory, or the rest is asked for one by one.
 const SPARSE: usize = 3;
+/// Bits of a number of nanoseconds.
+const NANOS: u32 = (1 << 30) - 1;
 /// The same where they are only copied.
 const SPARSE_TABLE: usize = 16;
 
@@ -79,6 +85,8 @@ pub(super) enum Whom<'a> {
     Xfs(BorrowedFd<'a>),
     /// The filesystem's tables.
     Ext4(&'a ext4::Table),
+    /// The dentry cache.
+    Cached(&'a Lane, BorrowedFd<'a>),
 }
 
 /// What is told of an inode; times are seconds and nanoseconds.
@@ -150,6 +158,9 @@ impl Bulk {
             }
         }
         self.wanted.sort_unstable();
+        if let Whom::Cached(lane, dir) = whom {
+            return self.take_cached(lane, dir, works, pace, count, &known);
+        }
         let mut at = 0;
         while self.wanted.len() - at >= FEWEST && pace.look() {
             let (begin, first) = (at, self.wanted[at].0);
@@ -158,6 +169,7 @@ impl Bulk {
                 Whom::Ext4(table) => {
                     self.take_read(table, first, &mut at, &known).map(|read| read.div_ceil(SPARSE_TABLE))
                 }
+                Whom::Cached(..) => None,
             };
             if answer.is_none() {
                 works.store(false, Ordering::Relaxed);
@@ -206,6 +218,46 @@ impl Bulk {
         usize::try_from(count).ok()
     }
 
+    /// Goes through all names that a directory has in the dentry cache, in whatever order they are there.
+    fn take_cached(
+        &mut self,
+        lane: &Lane,
+        dir: BorrowedFd<'_>,
+        works: &AtomicBool,
+        pace: &mut Pace<'_>,
+        count: usize,
+        known: &impl Fn(u32) -> Attr,
+    ) {
+        let (mut from, mut told, mut near) = (0, 0, 0);
+        // A list that changes under way may lead in a circle.
+        while self.wanted.len() >= FEWEST && told <= 2 * count && pace.look() {
+            let Ok(answer) = lane.read(dir, from) else { return works.store(false, Ordering::Relaxed) };
+            let files = answer.files.get(..answer.told as usize).unwrap_or_default();
+            told += files.len();
+            for file in files {
+                let Some(at) = self.find(file.ino, near) else { continue };
+                near = at;
+                // All names of one file follow each other.
+                for (_, slot) in self.wanted[at..].iter().take_while(|(ino, _)| *ino == file.ino) {
+                    self.same[*slot as usize] = told_by(file).is(&known(*slot));
+                }
+            }
+            from = answer.next;
+            if from == 0 || files.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Where an inode is first among those that are wanted. Most are beside the one that was told before.
+    fn find(&self, ino: u64, near: usize) -> Option<usize> {
+        let is_first = |at: &usize| {
+            self.wanted.get(*at).is_some_and(|one| one.0 == ino) && (*at == 0 || self.wanted[*at - 1].0 < ino)
+        };
+        let beside = [near.wrapping_sub(1), near + 1].into_iter().find(is_first);
+        beside.or_else(|| Some(self.wanted.partition_point(|one| one.0 < ino)).filter(is_first))
+    }
+
     /// Whether a file is as its record says; `false` when that is not known.
     pub(super) fn is_same(&self, slot: u32) -> bool {
         self.same.get(slot as usize).copied().unwrap_or(false)
@@ -229,6 +281,15 @@ impl Stat {
             mtime: (self.mtime, self.mtime_nsec),
             ctime: (self.ctime, self.ctime_nsec),
         }
+    }
+}
+
+fn told_by(child: &Child) -> Told {
+    Told {
+        generation: child.generation,
+        mode: (child.mode & 0xffff) as u16,
+        mtime: (child.mtime, child.mtime_nsec),
+        ctime: (child.ctime, child.ctime_nsec & NANOS),
     }
 }
 

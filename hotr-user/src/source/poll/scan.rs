@@ -25,6 +25,8 @@ use super::bulk::{Bulk, Whom};
 use super::moves::{Came, Findings, Gone, Touched};
 use super::pace::Pace;
 use super::tree::{Base, Body, Device, Facts, NONE, TOP, Tree};
+use crate::source::ebpf::ChildReader;
+use crate::source::ebpf::children::Lane;
 use crate::source::fsinfo::{Family, Fs};
 use crate::source::walk::{open_dir, stat_at, stat_fd};
 pub(super) use verdict::{Verdict, judge};
@@ -83,6 +85,7 @@ pub(super) struct Scanner<'s, 'a, 'p> {
     /// The devices known when the directory was begun.
     devices: Vec<Device>,
     bulk: Bulk,
+    lane: Option<Lane>,
     /// This thread's working directory is its own to change.
     has_own_cwd: bool,
 }
@@ -116,6 +119,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
             names: Vec::new(),
             devices: Vec::new(),
             bulk: Bulk::new(),
+            lane: shared.options.children.as_ref().and_then(ChildReader::lane),
             has_own_cwd: shared.may_move && attr::own_cwd(),
         }
     }
@@ -273,6 +277,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
         let whom = match dir.family {
             Family::Xfs => Some(Whom::Xfs(dir.fd)),
             Family::Ext => table.as_deref().map(Whom::Ext4),
+            Family::Cached => self.lane.as_ref().map(|lane| Whom::Cached(lane, dir.fd)),
             Family::Other => None,
         };
         let whom = whom.filter(|_| dir.source == Source::Generation);

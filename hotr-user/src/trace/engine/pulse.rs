@@ -1,11 +1,13 @@
 //! Heartbeats of a run: a change that hotr makes, and which channels heard it. What a channel cannot hear at all, and a
 //! new start of a channel that hears nothing.
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::Engine;
 use crate::error::Error;
 use crate::event::Channel;
+use crate::source::ebpf::ChildReader;
 use crate::source::heart::Heart;
 use crate::source::inotify::Coverage;
 use crate::trace::kernel::KernelSide;
@@ -76,6 +78,11 @@ impl Engine {
             self.kernel.as_ref().and_then(KernelSide::beats),
             self.ear.as_ref().and_then(|ear| ear.source.beats()),
         ]
+    }
+
+    /// See [`EbpfSource::child_reader`](crate::source::ebpf::EbpfSource::child_reader).
+    pub(in crate::trace) fn child_reader(&mut self) -> Option<Arc<ChildReader>> {
+        self.kernel.as_mut()?.source.child_reader()
     }
 
     /// What a channel cannot hear now, though it runs.

@@ -14,6 +14,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
+use hotr_user::options::TierChoice;
+use hotr_user::source::ebpf::{EbpfOptions, EbpfSource};
 use hotr_user::source::poll::{PollOptions, Poller, Progress};
 use notify::{Config, EventKind, PollWatcher, RecursiveMode, Watcher as _};
 
@@ -217,7 +219,10 @@ fn timed(work: impl FnOnce() -> Result<()>) -> Result<Timed> {
 }
 
 fn hotr(tree: &Path) -> Result<Box<dyn FnMut() -> Result<Timed>>> {
-    let options = PollOptions { budget: None, idle: false, ..PollOptions::default() };
+    let ebpf = EbpfOptions { tier: TierChoice::Auto, ring_bytes: 1 << 12, window_ns: 0 };
+    let (mut source, _) = EbpfSource::load(ebpf).context("load the kernel programs")?;
+    let children = source.child_reader();
+    let options = PollOptions { budget: None, idle: false, children, ..PollOptions::default() };
     let mut poller = Poller::new(&[tree.to_owned()], options)?;
     Ok(Box::new(move || {
         timed(|| {

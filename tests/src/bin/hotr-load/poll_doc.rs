@@ -34,8 +34,8 @@ fn table(growth: &[Size], rounds: usize, filesystem: &str) -> String {
     let mut text = format!(
         "# The poller: how an audit grows\n\nWritten by `hotr-load poll --dir DIR --rounds {rounds} --into docs`. N empty files in 1,000 \
          directories on {filesystem}, warm caches,\nmedians, measured in turns: a full audit, `find -newermt '2 seconds ago'`, \
-         notify's PollWatcher. Memory is the\nwhole process, resident, 1 MB is 10^6 bytes. ext4 and xfs tell of many inodes at a time: \
-         audits there take less,\nsee `bench/RESULTS.md`.\n\n| files | hotr wall ms | CPU ms | µs a file \
+         notify's PollWatcher. Memory is the\nwhole process, resident, 1 MB is 10^6 bytes. hotr reads a tmpfs from the kernel's memory,\nby an eBPF program; \
+         for ext4 and xfs, which are read in other ways, see `bench/RESULTS.md`.\n\n| files | hotr wall ms | CPU ms | µs a file \
          | MB | find wall ms | CPU ms | PollWatcher wall ms | CPU ms | MB |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
