@@ -16,7 +16,7 @@ use std::thread;
 
 use procfs::process::Process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::oneshot;
 
@@ -110,7 +110,8 @@ fn send(pid: i32, fd: &OwnedFd, signal: Signal) -> Result<(), String> {
 
 /// Whether the process of a pidfd still runs: what was read in /proc under its id was then its own.
 fn runs(fd: &OwnedFd) -> bool {
-    poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(0)
+    let ask = || poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    retry_on_intr(ask) == Ok(0)
 }
 
 fn read_pid(path: &Path) -> Result<i32, String> {

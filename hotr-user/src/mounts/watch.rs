@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, StatxFlags, statx};
+use rustix::io::retry_on_intr;
 
 use super::MountTable;
 
@@ -71,7 +72,8 @@ impl AsFd for MountWatch {
 /// Whether a mount changed since the last poll of this descriptor.
 fn has_news(mountinfo: &File) -> io::Result<bool> {
     let mut fds = [PollFd::new(mountinfo, PollFlags::PRI)];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    // It waits for nothing, and yet a signal that is to be delivered interrupts it.
+    retry_on_intr(|| poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
     Ok(fds[0].revents().intersects(PollFlags::PRI | PollFlags::ERR))
 }
 
