@@ -36,8 +36,9 @@ pub(super) enum Job {
     /// Read the states before the first change; since this inode time every change is told. What was known is of
     /// other trees.
     Begin { since_ns: i64 },
-    /// Look at a batch. `undo`: what the look before found early is void.
-    Look { pending: Pending, when: When, forget_rules: bool, undo: bool },
+    /// Look at a batch. All changes before `read_ns`, an inode time, have been told. `undo`: what the look before found
+    /// early is void.
+    Look { pending: Pending, when: When, read_ns: i64, forget_rules: bool, undo: bool },
     /// The reload for these changes went well.
     Good(Vec<Confirmed>),
     /// It did not.
@@ -186,7 +187,7 @@ mod tests {
         async fn look(&mut self, when: When, undo: bool) -> Option<Vec<Kind>> {
             let touched = [(self.0.join("f"), Default::default())].into();
             let pending = Pending { touched, ..Pending::default() };
-            self.1.order(Job::Look { pending, when, forget_rules: false, undo });
+            self.1.order(Job::Look { pending, when, read_ns: i64::MAX, forget_rules: false, undo });
             loop {
                 let found = match self.1.next().await {
                     Some(Answer::Judged(judged)) => Some(judged),

@@ -56,6 +56,8 @@ pub(super) struct Feed {
     /// The rules in `.gitignore` files have changed since the last look.
     forget_rules: bool,
     due: Option<Instant>,
+    /// An inode time before all channels were read to the end.
+    read_ns: i64,
     early: Early,
     alarm: Alarm,
     out: VecDeque<Fed>,
@@ -91,6 +93,7 @@ impl Feed {
             looking: false,
             forget_rules: false,
             due: None,
+            read_ns: 0,
             early: Early::default(),
             alarm: Alarm::new(),
             out: VecDeque::new(),
@@ -302,6 +305,7 @@ impl Feed {
     /// The time to look has come. On a busy machine that may be noticed before what was queued meanwhile was read: that
     /// first.
     fn settle(&mut self) -> Result<(), Error> {
+        self.read_ns = inode_clock_ns();
         let reports = self.session.turn()?;
         self.absorb(reports);
         let now = Instant::now();
@@ -336,7 +340,7 @@ impl Feed {
     fn look(&mut self, pending: Pending, when: When) {
         let forget_rules = std::mem::take(&mut self.forget_rules);
         let undo = self.early.take_undo();
-        self.content.order(Job::Look { pending, when, forget_rules, undo });
+        self.content.order(Job::Look { pending, when, read_ns: self.read_ns, forget_rules, undo });
     }
 }
 

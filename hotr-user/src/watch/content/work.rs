@@ -88,7 +88,7 @@ impl Work {
         let say = |text: &str| drop(answers.send(Answer::Say(text.to_owned())));
         match job {
             Job::Begin { since_ns } => self.begin(since_ns).await,
-            Job::Look { pending, when, forget_rules, undo } => {
+            Job::Look { pending, when, read_ns, forget_rules, undo } => {
                 if forget_rules {
                     self.filter.forget_rules();
                 }
@@ -96,10 +96,10 @@ impl Work {
                     self.confirmer.take_back(&path, state);
                 }
                 if when == When::Early {
-                    let found = self.look_early(&pending, &say);
+                    let found = self.look_early(&pending, read_ns, &say);
                     self.answer(Answer::Early(found));
                 } else {
-                    self.look(pending, when == When::Overdue, &say);
+                    self.look(pending, when == When::Overdue, read_ns, &say);
                 }
             }
             Job::Good(changes) => self.rollback.good(changes),
@@ -170,11 +170,11 @@ impl Work {
     }
 
     /// What a batch is if no more is told of it. None while the states before are not known, or must be kept.
-    fn look_early(&mut self, pending: &Pending, say: &dyn Fn(&str)) -> Option<Judged> {
+    fn look_early(&mut self, pending: &Pending, read_ns: i64, say: &dyn Fn(&str)) -> Option<Judged> {
         let paths = || pending.touched.keys();
         if self.baseline.is_some()
             || self.rollback.is_on()
-            || Hold::of(paths().map(PathBuf::as_path)).is_some()
+            || Hold::of(paths().map(PathBuf::as_path), read_ns).is_some()
         {
             return None;
         }
@@ -186,13 +186,13 @@ impl Work {
         Some(self.judge(pending.clone(), states, say))
     }
 
-    fn look(&mut self, mut pending: Pending, overdue: bool, say: &dyn Fn(&str)) {
+    fn look(&mut self, mut pending: Pending, overdue: bool, read_ns: i64, say: &dyn Fn(&str)) {
         while let Some(message) = self.baseline.as_mut().and_then(Baseline::next_now) {
             self.learn(message);
         }
         self.expand_dirs(&mut pending);
         let limit = humantime::format_duration(self.options.settle_max).to_string();
-        if let Some(hold) = Hold::of(pending.touched.keys().map(PathBuf::as_path)) {
+        if let Some(hold) = Hold::of(pending.touched.keys().map(PathBuf::as_path), read_ns) {
             if !overdue {
                 let again = self.again;
                 self.again = (again * 2).min(HOLD_LOOK);
