@@ -1,7 +1,7 @@
 //! What the kernel side tells the poller of a directory's files: the inodes of its names in the dentry cache.
 
 /// Files told at a time.
-pub const AT_A_TIME: usize = 128;
+pub const AT_A_TIME: usize = 64;
 
 /// A file as its inode has it now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

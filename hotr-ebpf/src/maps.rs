@@ -38,7 +38,7 @@ pub static STORM_SLOTS: Array<Storm> = Array::with_max_entries(STORMS, MMAPABLE)
 #[map(name = "COUNTERS")]
 pub static COUNTERS: Array<Counters> = Array::with_max_entries(1, MMAPABLE);
 
-/// Answers to the poller, one entry for each of its threads. The loader sets the number of entries.
+/// Answers to the poller, one entry for each of its threads. The loader sets how many there are.
 #[map(name = "CHILDREN")]
 pub static CHILDREN: Array<Children> = Array::with_max_entries(1, MMAPABLE);
 

@@ -91,6 +91,13 @@ pub fn possible_cpus() -> usize {
     possible.max(1)
 }
 
+/// Threads of an audit that can read directories from the kernel's memory at a time; each takes some kilobytes there.
+#[must_use]
+pub fn scanners() -> u32 {
+    const MOST: usize = 64;
+    possible_cpus().min(MOST) as u32
+}
+
 /// Loads the object with this kernel's offsets, attaches nothing yet. Programs of tiers that are `refused`, or not
 /// wanted, are left out.
 ///
@@ -120,7 +127,7 @@ pub fn load(
         .override_global("OFF", &offsets, true)
         .map_max_entries("RECORDS", ring_bytes)
         .map_max_entries("COUNTERS", u32::try_from(possible_cpus()).unwrap_or(u32::MAX))
-        .map_max_entries("CHILDREN", u32::try_from(possible_cpus()).unwrap_or(u32::MAX))
+        .map_max_entries("CHILDREN", scanners())
         .load(copy.as_ref().map_or(&OBJECT.0, Copy::bytes))
         .map_err(LoadError::Object);
     memory::let_go(&OBJECT.0);

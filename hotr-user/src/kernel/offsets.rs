@@ -173,7 +173,7 @@ fn neighbours(btf: &Btf) -> bool {
         && at("d_inode") == Some(parent + 24)
 }
 
-/// Seconds and nanoseconds of an inode's time: two members from 6.11 on, one before, whose name has changed as well.
+/// Seconds and nanoseconds of an inode's time: two members on newer kernels, one before, whose name has changed as well.
 fn time(btf: &Btf, name: &str) -> [u32; 2] {
     let pairs = [
         [format!("{name}_sec"), format!("{name}_nsec")],

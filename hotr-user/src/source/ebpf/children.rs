@@ -70,13 +70,13 @@ impl ChildReader {
         program.load().map_err(refused)?;
         let program = program.fd().map_err(refused)?.as_fd().try_clone_to_owned();
         let program = program.map_err(|_| LoadError::Map(PROGRAM))?;
-        let entries = load::possible_cpus();
-        let answers = super::shared(ebpf, ANSWERS, entries)?;
-        let free = (0..u32::try_from(entries).unwrap_or(0)).collect();
+        let entries = load::scanners();
+        let answers = super::shared(ebpf, ANSWERS, entries as usize)?;
+        let free = (0..entries).collect();
         Ok(Self { program, answers, free: Mutex::new(free), told: AtomicU64::new(0) })
     }
 
-    /// A thread's own way to ask; `None` when there are more threads than processors.
+    /// A thread's own way to ask; `None` when as many threads as there can be have one ([`load::scanners`]).
     pub(crate) fn lane(self: &Arc<Self>) -> Option<Lane> {
         let entry = self.free().pop()?;
         Some(Lane { reader: Arc::clone(self), entry })
