@@ -195,9 +195,9 @@ impl Confirmer {
         }
     }
 
-    /// Known paths below a directory, that directory included.
-    pub fn below(&self, dir: &Path) -> impl Iterator<Item = PathBuf> {
-        self.known.below(dir)
+    /// Known paths below directories, none of which lies in another, and those directories as far as they are known.
+    pub fn below(&self, dirs: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
+        self.known.below(dirs)
     }
 
     /// All known states.

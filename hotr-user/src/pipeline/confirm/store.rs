@@ -3,7 +3,8 @@
 //! In: paths and states. Out: states, and paths put together again. A path is kept as its folder, which all its files
 //! share, and its name; names lie one after the other, and are moved together when half of them are of nobody.
 
-use std::ffi::OsString;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -145,14 +146,18 @@ impl Store {
         self.slots.iter().filter_map(|slot| Some((self.path(slot), slot.state.as_ref()?)))
     }
 
-    /// The path itself, if it is known, and those below it.
-    pub(super) fn below(&self, dir: &Path) -> impl Iterator<Item = PathBuf> {
-        let begins = |folder: &Folder| Path::new(std::ffi::OsStr::from_bytes(&folder.path)).starts_with(dir);
-        let inside: Vec<bool> = self.folders.iter().map(begins).collect();
-        let itself = self.find(dir).map(|_| dir.to_owned());
+    /// These paths themselves, as far as they are known, and those below them: all slots are gone through once.
+    pub(super) fn below(&self, dirs: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
+        let tops: HashSet<&Path> = dirs.iter().map(PathBuf::as_path).collect();
+        let is_inside = |folder: &Folder| {
+            let path = Path::new(OsStr::from_bytes(&folder.path));
+            path.ancestors().any(|above| tops.contains(above))
+        };
+        let inside: Vec<bool> = self.folders.iter().map(is_inside).collect();
+        let itself = dirs.iter().filter(|dir| self.find(dir).is_some()).cloned();
         let used = self.slots.iter().filter(|slot| slot.state.is_some());
         let below = used.filter(move |slot| inside[slot.folder as usize]);
-        itself.into_iter().chain(below.map(|slot| self.path(slot)))
+        itself.chain(below.map(|slot| self.path(slot)))
     }
 
     fn path(&self, slot: &Slot) -> PathBuf {
@@ -315,15 +320,17 @@ mod tests {
         for name in ["/d", "/d/a", "/d/e/b", "/de", "/de/a"] {
             store.put(Path::new(name), link(name));
         }
-        let below = |dir: &str| {
-            let mut below: Vec<PathBuf> = store.below(Path::new(dir)).collect();
+        let below = |dirs: &[&str]| {
+            let dirs: Vec<PathBuf> = dirs.iter().map(PathBuf::from).collect();
+            let mut below: Vec<PathBuf> = store.below(&dirs).collect();
             below.sort();
             below
         };
-        assert_eq!(below("/d"), ["/d", "/d/a", "/d/e/b"].map(PathBuf::from));
-        assert_eq!(below("/d/e"), ["/d/e/b"].map(PathBuf::from));
-        assert_eq!(below("/d/e/"), ["/d/e/b"].map(PathBuf::from));
-        assert_eq!(store.below(Path::new("/")).count(), 5);
+        assert_eq!(below(&["/d"]), ["/d", "/d/a", "/d/e/b"].map(PathBuf::from));
+        assert_eq!(below(&["/d/e"]), ["/d/e/b"].map(PathBuf::from));
+        assert_eq!(below(&["/d/e/"]), ["/d/e/b"].map(PathBuf::from));
+        assert_eq!(below(&["/d/e", "/de"]), ["/d/e/b", "/de", "/de/a"].map(PathBuf::from));
+        assert_eq!(below(&["/"]).len(), 5);
     }
 
     #[test]

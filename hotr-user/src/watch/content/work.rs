@@ -148,7 +148,7 @@ impl Work {
                     let kept = self.rollback.is_on().then(|| state.clone());
                     if self.confirmer.learn(&path, state)
                         && let Some(state) = kept
-                        && let Err(why) = self.rollback.learn(&path, &state)
+                        && let Some(why) = self.rollback.learn(&path, &state)
                     {
                         self.answer(Answer::Say(why));
                     }
@@ -162,6 +162,9 @@ impl Work {
                     self.confirmer.baseline_complete();
                 }
                 self.baseline = None;
+                if let Some(rest) = self.rollback.learned() {
+                    self.answer(Answer::Say(rest));
+                }
                 // Paths and content went through the hands of two threads.
                 crate::memory::give_back();
                 self.answer(Answer::Known(self.confirmer.len()));
@@ -264,21 +267,24 @@ impl Work {
         let mut dirs = std::mem::take(&mut pending.dirs);
         dirs.sort_unstable();
         dirs.dedup_by(|below, above| below.starts_with(above));
-        for dir in dirs {
-            let mut found: Vec<PathBuf> = self.confirmer.below(&dir).collect();
-            let mut todo = vec![dir];
-            while let Some(dir) = todo.pop() {
-                let Ok(entries) = std::fs::read_dir(&dir) else { continue };
-                for entry in entries.flatten() {
-                    let (path, is_dir) = (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir()));
-                    if !self.filter.wants(&path, is_dir) {
-                        continue;
-                    }
-                    if is_dir { todo.push(path) } else { found.push(path) }
+        if dirs.is_empty() {
+            return;
+        }
+        for path in self.confirmer.below(&dirs) {
+            pending.touched.entry(path).or_default();
+        }
+        while let Some(dir) = dirs.pop() {
+            let Ok(entries) = std::fs::read_dir(&dir) else { continue };
+            for entry in entries.flatten() {
+                let (path, is_dir) = (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir()));
+                if !self.filter.wants(&path, is_dir) {
+                    continue;
                 }
-            }
-            for path in found {
-                pending.touched.entry(path).or_default();
+                if is_dir {
+                    dirs.push(path);
+                } else {
+                    pending.touched.entry(path).or_default();
+                }
             }
         }
     }
