@@ -12,6 +12,27 @@ use crate::action::backup::{Restored, Vault};
 use crate::error::Error;
 use crate::pipeline::confirm::{ConfirmOptions, Confirmed, Confirmer, Evidence, Kind, State};
 
+/// Files that cannot be kept, each of which has a sentence of its own.
+const FEW: u64 = 5;
+
+/// How many files could not be kept: a full disk has one reason for thousands of them.
+#[derive(Debug, Default)]
+struct Unkept(u64);
+
+impl Unkept {
+    /// One more, and why; the sentence to say of it.
+    fn add(&mut self, why: String) -> Option<String> {
+        self.0 += 1;
+        (self.0 <= FEW).then_some(why)
+    }
+
+    /// These were all; the sentence to say of those that have had none.
+    fn end(&mut self) -> Option<String> {
+        let rest = std::mem::take(&mut self.0).saturating_sub(FEW);
+        (rest > 0).then(|| format!("{rest} more files could not be kept; they cannot be rolled back either"))
+    }
+}
+
 /// See the module; does nothing when no rollback was asked for.
 #[derive(Debug, Default)]
 pub(super) struct Rollback {
@@ -22,6 +43,7 @@ pub(super) struct Rollback {
     has_begun: bool,
     /// Paths that are not good, and their state.
     bad: BTreeMap<PathBuf, State>,
+    unkept: Unkept,
 }
 
 impl Rollback {
@@ -68,18 +90,22 @@ impl Rollback {
         is_behind.then(|| path.canonicalize().ok()).flatten().unwrap_or_else(|| path.to_owned())
     }
 
-    /// The state of a path before the first change.
-    ///
-    /// # Errors
-    /// A sentence: the path cannot be rolled back to this state.
-    pub(super) fn learn(&mut self, path: &Path, state: &State) -> Result<(), String> {
-        let Some(vault) = &mut self.vault else { return Ok(()) };
+    /// The state of a path before the first change. A sentence when it cannot be rolled back to that.
+    pub(super) fn learn(&mut self, path: &Path, state: &State) -> Option<String> {
+        let vault = self.vault.as_mut()?;
         let file = Self::file_of(&self.roots, path, state);
-        vault.stage(&file, state)?;
+        if let Err(why) = vault.stage(&file, state) {
+            return self.unkept.add(why);
+        }
         if self.is_base_good {
             vault.promote(&file, state);
         }
-        Ok(())
+        None
+    }
+
+    /// All states before the first change are known.
+    pub(super) fn learned(&mut self) -> Option<String> {
+        self.unkept.end()
     }
 
     /// Changes were confirmed: their content may be gone by the time it is known to be good.
@@ -87,7 +113,13 @@ impl Rollback {
         let Some(vault) = &mut self.vault else { return };
         for change in changes {
             let file = Self::file_of(&self.roots, &change.path, &change.state);
-            vault.stage(&file, &change.state).unwrap_or_else(|why| say(&why));
+            let refused = vault.stage(&file, &change.state).err();
+            if let Some(why) = refused.and_then(|why| self.unkept.add(why)) {
+                say(&why);
+            }
+        }
+        if let Some(rest) = self.unkept.end() {
+            say(&rest);
         }
     }
 

@@ -144,10 +144,14 @@ fn a_full_disk_costs_the_rollback_only() {
     let target = CString::new(small.as_os_str().as_bytes()).unwrap();
     mount(c"hotr-watch", &target, c"tmpfs", MountFlags::empty(), c"size=64k").unwrap();
     let conf = scratch.file("conf", &"good".repeat(100_000));
+    for number in 1..30 {
+        scratch.file(&format!("conf-{number}"), &"good".repeat(100_000));
+    }
     let args = ["-p", "--health", "true", "--rollback", "--backup-dir", small.to_str().unwrap()];
     let mut watch = Watch::start(&args, &scratch.w(), &["true"]);
     watch.until_said("No space left on device");
-    watch.until_said("it cannot be rolled back");
+    watch.until_said("25 more files could not be kept; they cannot be rolled back either");
+    assert_eq!(watch.said().matches("it cannot be rolled back").count(), 5, "{}", watch.said());
     fs::write(&conf, "small").unwrap();
     watch.reload("done");
     watch.nothing_but_a_marker();
