@@ -164,7 +164,7 @@ fn judge(bench: Bench, figures: &Figures, report: &mut Report) {
 fn load_options(bench: Bench, quick: bool) -> &'static [&'static str] {
     match bench {
         Bench::Storm if quick => &["--count", "100000"],
-        Bench::Latency if quick => &["--count", "200"],
+        Bench::Latency if quick => &["--count", "200", "--rounds", "3"],
         Bench::Ready if quick => &["--directories", "10000", "--rounds", "2"],
         Bench::Race if quick => &["--rounds", "2"],
         Bench::Creates if quick => &["--count", "50000"],

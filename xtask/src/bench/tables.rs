@@ -57,16 +57,28 @@ pub(crate) fn pwrite(version: &str, figures: &Figures) -> Table {
 
 /// Percentiles of all three subjects.
 pub(crate) fn latency(figures: &Figures) -> Table {
+    let get = |key: &str| figures.get(&format!("latency/{key}"));
     let rows = ["hotr", "hotr-ebpf", "inotifywait"]
         .iter()
         .map(|who| {
-            let cell = |percent: u32| format!("{:.0}", figures.get(&format!("latency/{who}/p{percent}")));
-            vec![(*who).to_owned(), cell(50), cell(90), cell(99)]
+            let cell = |percent: u32| {
+                let (time, ratio) =
+                    (get(&format!("{who}/p{percent}")), get(&format!("{who}/ratio{percent}")));
+                format!("{time:.0} ({ratio:.2} ×)")
+            };
+            let below = format!("{} of {}", get(&format!("{who}/below")), get("rounds"));
+            vec![(*who).to_owned(), cell(50), cell(90), cell(99), below]
         })
         .collect();
-    let about = "In turns, one write to a file of its own each, all three running all the time. `hotr-ebpf` is \
-                 --channels ebpf.";
-    table("latency", "Write returned → line read, µs", about, &["subject", "p50", "p90", "p99"], rows)
+    let about = format!(
+        "In turns, one write to a file of its own each, all three running all the time; medians of {} rounds of {} \
+         writes. In brackets what it is beside inotifywait in the same round, the median of that: noise comes and goes, and \
+         is the same for all of a round. `hotr-ebpf` is --channels ebpf.",
+        get("rounds"),
+        get("samples"),
+    );
+    let head = ["subject", "p50", "p90", "p99", "p99 not above inotifywait's"];
+    table("latency", "Write returned → line read, µs", &about, &head, rows)
 }
 
 /// Percentiles of all subjects, and what the tools did beside.

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use crate::Common;
-use crate::figures::{Figures, percentile};
+use crate::figures::{Figures, median, percentile};
 use crate::watcher::{self, PATIENCE, Watcher};
 
 /// How many samples.
@@ -20,20 +20,48 @@ use crate::watcher::{self, PATIENCE, Watcher};
 pub(crate) struct LatencyArgs {
     #[command(flatten)]
     common: Common,
-    /// Samples of each watcher
+    /// Samples of each watcher in a round
     #[arg(long, default_value_t = 2000)]
     count: usize,
+    /// Rounds, each with watchers of its own
+    #[arg(long, default_value_t = 15)]
+    rounds: usize,
 }
 
 struct Subject {
-    name: &'static str,
     dir: PathBuf,
     watcher: Watcher,
     microseconds: Vec<f64>,
 }
 
-/// Entry point of the benchmark.
+/// The percentiles that are told.
+const PERCENTS: [usize; 3] = [50, 90, 99];
+const NAMES: [&str; 3] = ["hotr", "inotifywait", "hotr-ebpf"];
+/// The one that the others are measured by, in [`NAMES`].
+const YARDSTICK: usize = 1;
+
+/// Entry point of the benchmark. The noise of a machine comes and goes: what a subject takes beside the yardstick is
+/// found for each round by itself.
 pub(crate) fn run(args: &LatencyArgs, out: &mut Figures) -> Result<()> {
+    let rounds = (0..args.rounds).map(|_| round(args)).collect::<Result<Vec<_>>>()?;
+    for (of, name) in NAMES.iter().enumerate() {
+        for (at, percent) in PERCENTS.iter().enumerate() {
+            let times: Vec<f64> = rounds.iter().map(|round| round[of][at]).collect();
+            let ratios: Vec<f64> = rounds.iter().map(|round| round[of][at] / round[YARDSTICK][at]).collect();
+            out.value(format!("latency/{name}/p{percent}"), median(&times))?;
+            out.value(format!("latency/{name}/ratio{percent}"), median(&ratios))?;
+            if *percent == 99 {
+                let below = ratios.iter().filter(|ratio| **ratio <= 1.0).count();
+                out.count(format!("latency/{name}/below"), below as u64)?;
+            }
+        }
+    }
+    out.count("latency/rounds", args.rounds as u64)?;
+    out.count("latency/samples", args.count as u64)
+}
+
+/// Percentiles of each subject, in microseconds.
+fn round(args: &LatencyArgs) -> Result<[[f64; PERCENTS.len()]; NAMES.len()]> {
     let hotr = &args.common.hotr;
     let start = |name: &'static str| -> Result<Subject> {
         let dir = args.common.dir.join(format!("latency-{name}"));
@@ -43,9 +71,9 @@ pub(crate) fn run(args: &LatencyArgs, out: &mut Figures) -> Result<()> {
             "hotr-ebpf" => watcher::hotr(hotr, &["--channels", "ebpf"], &dir),
             _ => watcher::hotr(hotr, &[], &dir),
         }?;
-        Ok(Subject { name, dir, watcher, microseconds: Vec::new() })
+        Ok(Subject { dir, watcher, microseconds: Vec::new() })
     };
-    let mut subjects = [start("hotr")?, start("inotifywait")?, start("hotr-ebpf")?];
+    let mut subjects = [start(NAMES[0])?, start(NAMES[1])?, start(NAMES[2])?];
     let pids = [0, 1, 2].map(|of: usize| subjects[of].watcher.pid());
     for sample in 0..args.count {
         for subject in &mut subjects {
@@ -57,14 +85,13 @@ pub(crate) fn run(args: &LatencyArgs, out: &mut Figures) -> Result<()> {
             }
         }
     }
-    for subject in subjects {
-        for percent in [50, 90, 99] {
-            let value = percentile(&subject.microseconds, percent);
-            out.value(format!("latency/{}/p{percent}", subject.name), value)?;
-        }
+    let mut found = [[0.0; PERCENTS.len()]; NAMES.len()];
+    for (found, subject) in found.iter_mut().zip(subjects) {
+        *found = PERCENTS.map(|percent| percentile(&subject.microseconds, percent));
         subject.watcher.stop(|_| ())?;
+        fs::remove_dir_all(&subject.dir).with_context(|| format!("remove {}", subject.dir.display()))?;
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Files are there before the watchers are: a sample is one write and nothing else.
