@@ -117,6 +117,14 @@ pub struct KernelTotals {
     pub recursion_misses: u64,
 }
 
+impl KernelTotals {
+    /// Whether it is known of each hook call what came of it.
+    pub(crate) const fn add_up(&self) -> bool {
+        let Self { seen, submitted, coalesced, filtered, ring_full, oversize, recursion_misses: _ } = *self;
+        seen == submitted + coalesced + filtered + ring_full + oversize
+    }
+}
+
 /// A raw record, printed with `--raw` only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Raw {
