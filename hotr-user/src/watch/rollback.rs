@@ -79,6 +79,7 @@ impl Rollback {
         self.is_base_good = !self.has_begun;
         self.has_begun = true;
         self.bad.clear();
+        self.unkept = Unkept::default();
         if let Some(vault) = &mut self.vault {
             vault.clear();
         }

@@ -53,6 +53,14 @@ impl Image {
         Poller::new(&[self.dir()], options).expect("a readable scratch directory")
     }
 
+    /// Makes so many files; the path of each.
+    fn files(&self, count: usize) -> impl Fn(usize) -> PathBuf + Sync + use<> {
+        let root = self.dir();
+        let file = move |number: usize| root.join(format!("file-{number:03}"));
+        (0..count).for_each(|number| fs::write(file(number), "x").expect("room on the image"));
+        file
+    }
+
     /// Looks for changes of an unchanged directory with so many files, all of which are asked for in bulk.
     fn nothing_new(&self, poller: &mut Poller, files: u64) {
         let Some(children) = &self.children else {
@@ -135,8 +143,7 @@ fn files_that_are_asked_for_in_bulk_are_told_as_a_full_comparison_tells_them() {
 fn every_name_of_a_file_is_told_although_files_are_asked_for_in_bulk() {
     for image in Image::each() {
         let root = image.dir();
-        let file = |number: usize| root.join(format!("file-{number:03}"));
-        (0..100).for_each(|number| fs::write(file(number), "x").expect("room on the image"));
+        let file = image.files(100);
         fs::hard_link(file(50), file(200)).expect("hard links");
         next_tick(&root);
         let mut poller = image.poller();
@@ -152,8 +159,7 @@ fn every_name_of_a_file_is_told_although_files_are_asked_for_in_bulk() {
 fn a_mount_on_a_file_is_found_although_files_are_asked_for_in_bulk() {
     for image in Image::each() {
         let root = image.dir();
-        let file = |number: usize| root.join(format!("file-{number:03}"));
-        (0..100).for_each(|number| fs::write(file(number), "x").expect("room on the image"));
+        let file = image.files(100);
         next_tick(&root);
         let mut poller = image.poller();
         image.nothing_new(&mut poller, 100);
@@ -179,8 +185,7 @@ fn what_changes_while_files_are_asked_for_in_bulk_is_told() {
     const STAYING: usize = 400;
     for image in Image::each() {
         let root = image.dir();
-        let file = |number: usize| root.join(format!("file-{number:03}"));
-        (0..STAYING).for_each(|number| fs::write(file(number), "x").expect("room on the image"));
+        let file = image.files(STAYING);
         next_tick(&root);
         let mut poller = image.poller();
         image.nothing_new(&mut poller, STAYING as u64);
@@ -204,7 +209,7 @@ fn what_changes_while_files_are_asked_for_in_bulk_is_told() {
             }
         });
         look(&mut poller);
-        let missed: Vec<_> = (0..STAYING).map(file).filter(|path| !written.contains(path)).collect();
+        let missed: Vec<_> = (0..STAYING).map(&file).filter(|path| !written.contains(path)).collect();
         assert!(missed.is_empty(), "{missed:?}");
     }
 }

@@ -158,9 +158,6 @@ impl Bulk {
             }
         }
         self.wanted.sort_unstable();
-        if let Whom::Cached(lane, dir) = whom {
-            return self.take_cached(lane, dir, works, pace, count, &known);
-        }
         let mut at = 0;
         while self.wanted.len() - at >= FEWEST && pace.look() {
             let (begin, first) = (at, self.wanted[at].0);
@@ -169,7 +166,7 @@ impl Bulk {
                 Whom::Ext4(table) => {
                     self.take_read(table, first, &mut at, &known).map(|read| read.div_ceil(SPARSE_TABLE))
                 }
-                Whom::Cached(..) => None,
+                Whom::Cached(lane, dir) => self.take_cached(lane, dir, &mut at, pace, &known).map(|()| 1),
             };
             if answer.is_none() {
                 works.store(false, Ordering::Relaxed);
@@ -218,35 +215,37 @@ impl Bulk {
         usize::try_from(count).ok()
     }
 
-    /// Goes through all names that a directory has in the dentry cache, in whatever order they are there.
+    /// Goes through all names that a directory has in the dentry cache, in whatever order they are there, and passes all
+    /// that are wanted.
     fn take_cached(
         &mut self,
         lane: &Lane,
         dir: BorrowedFd<'_>,
-        works: &AtomicBool,
+        at: &mut usize,
         pace: &mut Pace<'_>,
-        count: usize,
         known: &impl Fn(u32) -> Attr,
-    ) {
+    ) -> Option<()> {
+        *at = self.wanted.len();
         let (mut from, mut told, mut near) = (0, 0, 0);
         // A list that changes under way may lead in a circle.
-        while self.wanted.len() >= FEWEST && told <= 2 * count && pace.look() {
-            let Ok(answer) = lane.read(dir, from) else { return works.store(false, Ordering::Relaxed) };
+        while told <= 2 * self.same.len() && pace.look() {
+            let answer = lane.read(dir, from).ok()?;
             let files = answer.files.get(..answer.told as usize).unwrap_or_default();
             told += files.len();
             for file in files {
-                let Some(at) = self.find(file.ino, near) else { continue };
-                near = at;
+                let Some(first) = self.find(file.ino, near) else { continue };
+                near = first;
                 // All names of one file follow each other.
-                for (_, slot) in self.wanted[at..].iter().take_while(|(ino, _)| *ino == file.ino) {
+                for (_, slot) in self.wanted[first..].iter().take_while(|(ino, _)| *ino == file.ino) {
                     self.same[*slot as usize] = told_by(file).is(&known(*slot));
                 }
             }
             from = answer.next;
             if from == 0 || files.is_empty() {
-                return;
+                break;
             }
         }
+        Some(())
     }
 
     /// Where an inode is first among those that are wanted. Most are beside the one that was told before.
