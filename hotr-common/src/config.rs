@@ -209,3 +209,24 @@ pub struct Registered {
     #[expect(missing_docs, reason = "padding")]
     pub reserved: u32,
 }
+
+/// What hotr and its programs hand to each other about roots, in memory that both have mapped.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Exchange {
+    /// Settings for `adjust` to take over.
+    pub settings: Live,
+    /// What `register` or `adjust` found.
+    pub found: Registered,
+    /// 1 when `adjust` did what it was asked for.
+    pub done: u64,
+}
+
+/// First argument of the program `adjust`: it resolves a descriptor, the second.
+pub const ADJUST_RESOLVE: u64 = 0;
+/// It takes over the settings.
+pub const ADJUST_PUBLISH: u64 = 1;
+/// It adds a root, and takes over the settings. Arguments: address of the inode, slot, `ROOT_*` bits.
+pub const ADJUST_ADD: u64 = 2;
+/// It removes a root, and takes over the settings. Argument: address of the inode.
+pub const ADJUST_REMOVE: u64 = 3;

@@ -13,8 +13,7 @@ use hotr_common::children::{AT_A_TIME, Child};
 use crate::kernel::{Layout, Mem, Near, Probe, task};
 use crate::maps::{CHILDREN, off};
 
-/// In: a descriptor of the directory, the entry of [`CHILDREN`] for the answer, and 0 or where to go on. Out: how many
-/// files were told.
+/// In: a descriptor of the directory, the entry of [`CHILDREN`] for the answer, and 0 or where to go on. Out: the entry.
 #[raw_tracepoint(tracepoint = "sys_enter")]
 pub fn read_children(ctx: RawTracePointContext) -> u32 {
     let (descriptor, entry, begin) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1), ctx.arg::<u64>(2));
@@ -41,7 +40,7 @@ pub fn read_children(ctx: RawTracePointContext) -> u32 {
     }
     answer.next = if at == head { 0 } else { at };
     answer.told = told as u64;
-    told as u32
+    0
 }
 
 #[inline(always)]

@@ -5,8 +5,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use hotr_common::children::Children;
 use hotr_common::config::{
-    Delivered, Live, MAX_ROOTS, MAX_SUPERBLOCKS, MMAPABLE, Registered, RootSlot, STORMS, Storm, Turn,
-    Verdicts,
+    Delivered, Exchange, Live, MAX_ROOTS, MAX_SUPERBLOCKS, MMAPABLE, RootSlot, STORMS, Storm, Turn, Verdicts,
 };
 use hotr_common::counters::{Counters, FREQUENT_CELLS, Frequent};
 use hotr_common::hook::HOOKS;
@@ -71,9 +70,9 @@ pub static AIO_TASKS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4096, 
 #[map(name = "DELIVERIES")]
 pub static DELIVERIES: LruHashMap<u32, Delivered> = LruHashMap::with_max_entries(4096, 0);
 
-/// What the registering program found.
-#[map(name = "REGISTERED")]
-pub static REGISTERED: Array<Registered> = Array::with_max_entries(1, 0);
+/// What hotr and its programs hand to each other about roots.
+#[map(name = "EXCHANGE")]
+pub static EXCHANGE: Array<Exchange> = Array::with_max_entries(1, MMAPABLE);
 
 /// What to do at the exit of a system call, by its number; zeros for the ones that change nothing. See [`RULES`].
 #[map(name = "SYSCALLS")]
@@ -135,11 +134,10 @@ pub static OFF: Offsets = Offsets {
     ..unsafe { core::mem::zeroed() }
 };
 
-/// Settings userspace changes at run time; alone in `.bss`, which is named because rustc would put a
-/// static that no program writes into the frozen map.
+/// Settings userspace changes at run time; alone in `.bss`. While programs are attached, `adjust` writes them.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".bss")]
-pub static LIVE: Live = Live {
+pub static mut LIVE: Live = Live {
     lowest: 0,
     highest: 0,
     superblocks: [0; MAX_SUPERBLOCKS],
@@ -228,7 +226,8 @@ pub(crate) use off;
 
 /// Reads one live setting.
 macro_rules! live {
-    ($($field:tt)+) => { $crate::maps::read(&raw const $crate::maps::LIVE.$($field)+) };
+    // SAFETY: only the address is taken.
+    ($($field:tt)+) => { $crate::maps::read(unsafe { &raw const $crate::maps::LIVE.$($field)+ }) };
 }
 pub(crate) use live;
 

@@ -28,7 +28,8 @@ pub struct Key {
 #[inline(always)]
 pub fn count(key: &Key, bytes: u64) -> Decision {
     let uncounted = Decision::Emit { writes: 0, bytes, born: 0, slot: 0 };
-    if live!(window) == 0 {
+    let window = live!(window);
+    if window == 0 {
         return uncounted;
     }
     // SAFETY: no arguments.
@@ -74,6 +75,7 @@ fn is_ours(slot: *mut Storm, key: &Key) -> bool {
 /// Userspace closes a slot and then looks whether somebody is busy; here it is the other way round. So one sees the other.
 #[inline(always)]
 fn enter(slot: *mut Storm, key: &Key, number: u32, now: u64, bytes: u64) -> Option<Decision> {
+    let window = live!(window);
     // SAFETY: as in `count`; words that programs add to at the same time are added to atomically.
     unsafe {
         add(&raw mut (*slot).busy, 1);
@@ -83,7 +85,7 @@ fn enter(slot: *mut Storm, key: &Key, number: u32, now: u64, bytes: u64) -> Opti
             add(&raw mut (*slot).bytes, bytes);
             (&raw mut (*slot).last).write_volatile(now);
             decision = Some(Decision::Counted);
-            if now.wrapping_sub(read(&raw const (*slot).start)) >= live!(window) {
+            if now.wrapping_sub(read(&raw const (*slot).start)) >= window {
                 (&raw mut (*slot).start).write_volatile(now);
                 decision = Some(Decision::Emit {
                     writes: read(&raw const (*slot).writes),

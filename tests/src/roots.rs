@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -14,7 +15,17 @@ use crate::group::{Group, Report, Setting};
 use crate::session::Session;
 
 /// The cases.
-pub const GROUP: Group = Group { place: "roots", names: || CASES.map(|case| case.name).to_vec(), make };
+pub const GROUP: Group = Group { place: "roots", names: || names().collect(), make };
+
+/// A root that comes and goes while another program writes: hotr takes roots up without keeping the kernel from running
+/// its programs for the writer.
+const BESIDE_WRITES: &str = "root-beside-writes";
+/// How often it comes and goes.
+const ROUNDS: usize = 20;
+
+fn names() -> impl Iterator<Item = &'static str> {
+    CASES.iter().map(|case| case.name).chain([BESIDE_WRITES])
+}
 
 /// A case's root, what happens to it, and the reason of the line that tells.
 #[derive(Clone, Copy)]
@@ -74,18 +85,20 @@ struct Roots {
 fn make(report: &mut Report<'_>) {
     let tier = report.setting.tier;
     let started = start(&report.setting);
-    let case = |roots: &mut Roots, case: Case| {
-        roots.made += 1;
-        told(&mut roots.session, &case, &roots.dir.join(case.name))
+    let case = |roots: &mut Roots, name: &'static str| match CASES.iter().find(|case| case.name == name) {
+        Some(case) => {
+            roots.made += 1;
+            told(&mut roots.session, case, &roots.dir.join(name))
+        }
+        None => beside_writes(roots, tier),
     };
-    report.cases(CASES.map(|case| (case.name, case)), started, case, |roots| end(roots, tier));
+    report.cases(names().map(|name| (name, name)), started, case, |roots| end(roots, tier));
 }
 
 fn start(setting: &Setting<'_>) -> Result<Roots> {
     let dir = std::env::temp_dir().join(format!("hotr-roots-{}", setting.tier));
     // The first is where the barriers are made.
-    let names = ["barriers"].into_iter().chain(CASES.iter().map(|case| case.name));
-    let roots: Vec<PathBuf> = names.map(|name| dir.join(name)).collect();
+    let roots: Vec<PathBuf> = ["barriers"].into_iter().chain(names()).map(|name| dir.join(name)).collect();
     for root in &roots {
         fs::create_dir_all(root).with_context(|| format!("make {}", root.display()))?;
     }
@@ -106,6 +119,35 @@ fn end(mut roots: Roots, tier: &str) -> Result<()> {
     Ok(())
 }
 
+fn beside_writes(roots: &mut Roots, tier: &str) -> Result<()> {
+    // A writer that is preempted in an fentry program has the kernel skip it for others: not for hotr's sake.
+    let writes = tier != "fentry";
+    let (root, busy) = (roots.dir.join(BESIDE_WRITES), roots.dir.join("barriers/busy"));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            while writes && !is_over.load(Ordering::Relaxed) {
+                fs::write(&busy, "x")?;
+            }
+            io::Result::Ok(())
+        });
+        let outcome = (0..ROUNDS).try_for_each(|_| {
+            let is_told = |line: &&Value| {
+                line["reason"] == "root-deleted" && line["path"].as_str().map(Path::new) == Some(&root)
+            };
+            let told = |session: &Session| session.others.iter().filter(is_told).count();
+            let before = told(&roots.session);
+            roots.made += 1;
+            fs::remove_dir_all(&root)?;
+            roots.session.read_until(|session| told(session) > before)?;
+            traced_again(&mut roots.session, &root, &root, false)
+        });
+        is_over.store(true, Ordering::Relaxed);
+        let written = writer.join().expect("the writer has not panicked");
+        outcome.and(written.context("write beside it"))
+    })
+}
+
 /// Does it, and waits for the line; afterwards the directory is traced on, or its path again.
 fn told(session: &mut Session, case: &Case, root: &Path) -> Result<()> {
     (case.act)(root).with_context(|| format!("{} of {}", case.name, root.display()))?;
@@ -115,19 +157,24 @@ fn told(session: &mut Session, case: &Case, root: &Path) -> Result<()> {
     };
     session.read_until(|session| session.others.iter().any(tells))?;
     let after = (case.after)(root);
-    let dir = after.as_deref().unwrap_or(root);
+    traced_again(session, root, after.as_deref().unwrap_or(root), after.is_some())
+}
+
+/// Waits until what is made in `dir` is told below `root`. A path is taken up again in its own time; a directory that was
+/// traced all along is heard at once.
+fn traced_again(session: &mut Session, root: &Path, dir: &Path, at_once: bool) -> Result<()> {
     fs::create_dir_all(dir)?;
-    // A path is taken up again in its own time; a directory that was traced all along is heard at once.
+    let before = session.seen.len();
     let mut number = 0;
     loop {
         let name = format!("file{number}");
         fs::write(dir.join(&name), "x")?;
         session.barrier()?;
         let wanted = root.join(&name);
-        if session.seen.iter().any(|change| change.op == "create" && change.path == wanted) {
+        if session.seen[before..].iter().any(|change| change.op == "create" && change.path == wanted) {
             return Ok(());
         }
-        ensure!(after.is_none(), "the directory that was at {} is traced no more", root.display());
+        ensure!(!at_once, "the directory that was at {} is traced no more", root.display());
         ensure!(number < BARRIERS, "{} was not traced again", root.display());
         number += 1;
     }

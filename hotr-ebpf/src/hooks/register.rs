@@ -1,12 +1,20 @@
-//! Registers a directory that hotr holds open: a system call of hotr's own, marked by a cookie, lets this program
-//! resolve the descriptor to kernel addresses. Attached only for that moment.
+//! Tells the programs of directories that hotr holds open.
+//!
+//! Before anything is attached, a system call of hotr's own, marked by a cookie, lets [`register`] resolve a descriptor to
+//! kernel addresses; it is attached only for that moment. Afterwards hotr runs [`adjust`] with `BPF_PROG_TEST_RUN`, for
+//! everything that it would else change by bpf(2) on a map: as long as such a call is under way, in a task that may
+//! have been preempted, the kernel runs no program of a probe or of a perf event on that CPU (kernel/bpf/syscall.c
+//! `bpf_disable_instrumentation`).
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
+use hotr_common::config::{
+    ADJUST_ADD, ADJUST_PUBLISH, ADJUST_REMOVE, ADJUST_RESOLVE, Live, Registered, RootSlot,
+};
 use hotr_common::offsets::ABSENT;
 
 use crate::kernel::{Mem, Probe, task};
-use crate::maps::{REGISTERED, live, off};
+use crate::maps::{EXCHANGE, LIVE, ROOT_SLOTS, ROOTS, live, off};
 
 /// `sys_enter(regs, id)`: `fcntl(fd, F_GETFD, cookie)` by hotr.
 #[raw_tracepoint(tracepoint = "sys_enter")]
@@ -16,29 +24,79 @@ pub fn register(ctx: RawTracePointContext) -> u32 {
         return 0;
     }
     let fd = Probe::u64(regs, off!(regs_arg[0]));
+    let Some(exchange) = EXCHANGE.get_ptr_mut(0) else { return 0 };
+    // SAFETY: a map value that only this program writes now, and userspace reads after the call returned.
+    let found = unsafe { &mut (*exchange).found };
     let task = task::current();
-    let file = task::file(task, fd as u32);
-    if file.is_null() {
+    if !resolve(task, fd as u32, found) {
         return 0;
     }
-    let inode = Probe::ptr(file, off!(file_f_inode));
-    let superblock = Probe::ptr(inode, off!(inode_i_sb));
-    let mount = Probe::ptr(file, off!(file_mnt)).wrapping_sub(off!(mount_mnt) as usize);
-    let Some(found) = REGISTERED.get_ptr_mut(0) else { return 0 };
-    // SAFETY: a map value that only this program writes, and userspace reads after the call returned.
-    let found = unsafe { &mut *found };
-    found.inode = inode as u64;
-    found.superblock = superblock as u64;
-    found.private_data = Probe::u64(file, off!(file_private_data));
-    found.ino = Probe::u64(inode, off!(inode_i_ino));
     found.regs_off = (regs as u64).wrapping_sub(Probe::u64(task, off!(task_stack)));
-    found.dev = Probe::u32(superblock, off!(super_block_s_dev));
     found.tgid = Probe::u32(task, off!(task_tgid));
-    found.generation = Probe::u32(inode, off!(inode_i_generation));
     // Migration is forbidden instead of preemption (kernel/trace/bpf_trace.c `__bpf_trace_run`).
     found.preemptible = u32::from(
         off!(task_migration_disabled) != ABSENT && Probe::u16(task, off!(task_migration_disabled)) != 0,
     );
-    found.mnt_id = Probe::u32(mount, off!(mount_mnt_id));
     0
+}
+
+/// In: one of the `ADJUST_*`, with its arguments. Out: [`hotr_common::config::Exchange::done`].
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn adjust(ctx: RawTracePointContext) -> u32 {
+    let (what, inode, slot, flags) =
+        (ctx.arg::<u64>(0), ctx.arg::<u64>(1), ctx.arg::<u64>(2), ctx.arg::<u64>(3));
+    let Some(exchange) = EXCHANGE.get_ptr_mut(0) else { return 0 };
+    // SAFETY: a map value that only this run writes: hotr makes one at a time, and waits for its end.
+    let exchange = unsafe { &mut *exchange };
+    let is_done = match what {
+        ADJUST_RESOLVE => resolve(task::current(), inode as u32, &mut exchange.found),
+        ADJUST_PUBLISH => true,
+        ADJUST_ADD => add(inode, slot as u32, flags as u32),
+        // Gone already is what was wanted.
+        ADJUST_REMOVE => ROOTS.remove(inode).is_ok() || ROOTS.get_ptr(inode).is_none(),
+        _ => false,
+    };
+    if what != ADJUST_RESOLVE {
+        publish(&exchange.settings);
+    }
+    exchange.done = u64::from(is_done);
+    0
+}
+
+fn add(inode: u64, slot: u32, flags: u32) -> bool {
+    let Some(entry) = ROOT_SLOTS.get_ptr_mut(slot) else { return false };
+    // SAFETY: an entry that no root has, so no program reads it.
+    unsafe { *entry = RootSlot { inode, flags, reserved: 0 } };
+    ROOTS.insert(inode, slot, 0).is_ok()
+}
+
+/// The epoch comes last: what was found by the former settings is not taken for an answer by the new ones.
+fn publish(settings: &Live) {
+    let live = &raw mut LIVE;
+    // SAFETY: only this program writes them, one run at a time; others read them word by word.
+    unsafe {
+        let epoch = (*live).epoch;
+        live.write_volatile(Live { epoch, ..*settings });
+        (&raw mut (*live).epoch).write_volatile(settings.epoch);
+    }
+}
+
+/// What a descriptor of this task leads to, but for what only a system call's registers tell.
+#[inline(always)]
+fn resolve(task: *const u8, fd: u32, found: &mut Registered) -> bool {
+    let file = task::file(task, fd);
+    if file.is_null() {
+        return false;
+    }
+    let inode = Probe::ptr(file, off!(file_f_inode));
+    let superblock = Probe::ptr(inode, off!(inode_i_sb));
+    let mount = Probe::ptr(file, off!(file_mnt)).wrapping_sub(off!(mount_mnt) as usize);
+    found.inode = inode as u64;
+    found.superblock = superblock as u64;
+    found.private_data = Probe::u64(file, off!(file_private_data));
+    found.ino = Probe::u64(inode, off!(inode_i_ino));
+    found.dev = Probe::u32(superblock, off!(super_block_s_dev));
+    found.generation = Probe::u32(inode, off!(inode_i_generation));
+    found.mnt_id = Probe::u32(mount, off!(mount_mnt_id));
+    true
 }

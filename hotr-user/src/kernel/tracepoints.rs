@@ -252,7 +252,12 @@ fn with_copies(programs: &[Copied], manner: Manner) -> Vec<(&'static str, &'stat
 
 /// Groups of programs that stand in for each other: what one is skipped for, another one does.
 pub fn copies() -> impl Iterator<Item = &'static [&'static str]> {
-    [DIRTY_PROGRAMS, VICTIM_PROGRAMS].into_iter().flatten().map(|(names, _)| names.as_slice())
+    DIRTY_PROGRAMS.iter().map(|(names, _)| names.as_slice())
+}
+
+/// The same of those that tell no change.
+pub fn victims() -> impl Iterator<Item = &'static [&'static str]> {
+    VICTIM_PROGRAMS.iter().map(|(names, _)| names.as_slice())
 }
 
 /// Names of this tier's programs on this kernel, each with its tracepoint.

@@ -1,7 +1,6 @@
 //! Reads the files of a directory from the kernel's memory, many at a time, by a program that is run and not attached.
 //!
-//! In: an open directory. Out: [`Children`]. The program is run by the thread that asks (`BPF_PROG_TEST_RUN`, for raw
-//! tracepoints from 5.10 on), which finds the directory by its descriptor.
+//! In: an open directory, which the program finds by its descriptor. Out: [`Children`].
 
 use std::fmt;
 use std::io;
@@ -13,6 +12,7 @@ use aya::{Ebpf, Pod};
 use hotr_common::children::Children;
 use hotr_common::offsets::{ABSENT, Offsets};
 
+use super::run::{self, run};
 use super::shared::Shared;
 use crate::kernel::load::{self, LoadError};
 
@@ -20,8 +20,6 @@ use crate::kernel::load::{self, LoadError};
 const PROGRAM: &str = "read_children";
 /// Name of the map with its answers.
 const ANSWERS: &str = "CHILDREN";
-/// `BPF_PROG_TEST_RUN`.
-const TEST_RUN: libc::c_int = 10;
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -65,11 +63,7 @@ impl ChildReader {
     /// # Errors
     /// When the kernel refuses it.
     fn load(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
-        let program = super::raw_tracepoint(ebpf, PROGRAM)?;
-        let refused = |error| LoadError::Program { program: PROGRAM, error };
-        program.load().map_err(refused)?;
-        let program = program.fd().map_err(refused)?.as_fd().try_clone_to_owned();
-        let program = program.map_err(|_| LoadError::Map(PROGRAM))?;
+        let program = run::load(ebpf, PROGRAM)?;
         let entries = load::scanners();
         let answers = super::shared(ebpf, ANSWERS, entries as usize)?;
         let free = (0..entries).collect();
@@ -106,24 +100,6 @@ pub(crate) struct Lane {
     entry: u32,
 }
 
-/// `union bpf_attr` of `BPF_PROG_TEST_RUN`.
-#[repr(C)]
-#[derive(Default)]
-struct RunAttributes {
-    program: u32,
-    result: u32,
-    data: [u64; 3],
-    repeat: u32,
-    duration: u32,
-    context_size: u32,
-    context_size_out: u32,
-    context: u64,
-    context_out: u64,
-    flags: u32,
-    cpu: u32,
-}
-const _: () = assert!(size_of::<RunAttributes>() == 72);
-
 impl Lane {
     /// Some of a directory's files: the first ones with `from` 0, and those after an answer with its `next`.
     ///
@@ -131,21 +107,7 @@ impl Lane {
     /// `EINVAL` on kernels that run no program of this kind.
     pub(crate) fn read(&self, dir: BorrowedFd<'_>, from: u64) -> io::Result<Children> {
         let descriptor = u64::try_from(dir.as_raw_fd()).unwrap_or(u64::MAX);
-        let arguments = [descriptor, u64::from(self.entry), from];
-        let mut attributes = RunAttributes {
-            program: self.reader.program.as_raw_fd().cast_unsigned(),
-            context_size: size_of_val(&arguments) as u32,
-            context: arguments.as_ptr().expose_provenance() as u64,
-            ..RunAttributes::default()
-        };
-        // SAFETY: the kernel reads the attributes and the arguments that they point to, and writes its results to the
-        // attributes; both outlive the call.
-        let answer = unsafe {
-            libc::syscall(libc::SYS_bpf, TEST_RUN, &raw mut attributes, size_of::<RunAttributes>())
-        };
-        if answer < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        run(self.reader.program.as_fd(), &[descriptor, u64::from(self.entry), from])?;
         let answer = self.reader.answers.get(self.entry).ok_or(io::ErrorKind::NotFound)?.0;
         self.reader.told.fetch_add(answer.told, Ordering::Relaxed);
         Ok(answer)

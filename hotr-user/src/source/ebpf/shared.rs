@@ -20,9 +20,9 @@ pub(super) struct Shared<T: Pod> {
     _map: Array<MapData, T>,
 }
 
-// SAFETY: the memory belongs to this value, and is written atomically only; the pointer is not tied to a thread.
+// SAFETY: the memory belongs to this value; the pointer is not tied to a thread.
 unsafe impl<T: Pod + Send> Send for Shared<T> {}
-// SAFETY: as above; a shared reference only reads, or writes atomically.
+// SAFETY: as above; through a shared reference it is only read, or written atomically.
 unsafe impl<T: Pod + Send> Sync for Shared<T> {}
 
 impl<T: Pod> Shared<T> {
@@ -58,6 +58,15 @@ impl<T: Pod> Shared<T> {
         }
         // SAFETY: within the mapping and aligned, as was checked; it lives as long as `self`. Programs write whole words.
         Some(unsafe { &*self.start.as_ptr().byte_add(index * size_of::<T>() + offset).cast::<AtomicU64>() })
+    }
+
+    /// Writes a value, while no program writes or reads it.
+    pub(super) fn set(&mut self, index: u32, value: T) {
+        if let Some(index) = usize::try_from(index).ok().filter(|index| *index < self.entries) {
+            let first: *mut T = self.start.as_ptr().cast();
+            // SAFETY: within the mapping, as was checked, and aligned as in `at`; `self` is borrowed alone.
+            unsafe { first.add(index).write_volatile(value) };
+        }
     }
 
     fn at(&self, index: usize) -> T {

@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use aya::Ebpf;
 use aya::programs::Program;
 
-use super::REGISTER;
+use super::registry::{ADJUST, REGISTER};
 use crate::kernel::tracepoints;
 
 /// What to ask.
@@ -29,13 +29,16 @@ pub(super) struct Skipped {
 
 impl Skipped {
     /// Of the programs that are loaded now, but for those that see no change. What `wake` was not run for, the run that
-    /// was in its way does.
+    /// was in its way does; and without the programs that see a removed file its removal is told, but not its number.
     pub(super) fn of(ebpf: &Ebpf) -> Self {
         let file = |program: &Program| {
             let descriptor = program.fd().ok()?.as_fd().as_raw_fd();
             File::open(format!("/proc/self/fdinfo/{descriptor}")).ok()
         };
-        let others = || tracepoints::copies().flatten().copied().chain([tracepoints::WAKE, REGISTER]);
+        let others = || {
+            let copies = tracepoints::copies().chain(tracepoints::victims()).flatten().copied();
+            copies.chain([tracepoints::WAKE, REGISTER, ADJUST])
+        };
         let alone = ebpf.programs().filter(|(name, _)| others().all(|other| other != *name));
         let mut programs: Vec<Vec<File>> =
             alone.filter_map(|(_, program)| file(program)).map(|file| vec![file]).collect();
