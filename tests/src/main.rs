@@ -92,8 +92,8 @@ struct What {
     /// Seconds that hotr may take to be ready.
     #[arg(long, default_value_t = 60)]
     ready_deadline: u64,
-    /// Seconds that a change may take to be reported.
-    #[arg(long, default_value_t = 10)]
+    /// Seconds that a change may take to be reported; longer than hotr waits before it tells again of skipped programs.
+    #[arg(long, default_value_t = 30)]
     line_deadline: u64,
     /// Print every line of hotr.
     #[arg(long)]

@@ -20,10 +20,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
-    CWD, RenameFlags, Timespec, Timestamps, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fsetxattr,
-    futimens, ioctl_ficlone, renameat_with,
+    CWD, RenameFlags, Timespec, Timestamps, fchmod, fchown, futimens, ioctl_ficlone, renameat_with,
 };
 use rustix::io::Errno;
+use xattr::FileExt;
 
 use crate::pipeline::confirm::{ConfirmOptions, State};
 
@@ -285,19 +285,17 @@ fn copy_open(source: &mut File, target: &mut File, stop: Option<&AtomicBool>) ->
 }
 
 fn copy_xattrs(source: &File, target: &File) -> io::Result<()> {
-    let mut names = vec![0_u8; 64 * 1024];
-    let length = match flistxattr(source, &mut names[..]) {
-        Ok(length) => length,
-        Err(Errno::OPNOTSUPP) => return Ok(()),
-        Err(errno) => return Err(errno.into()),
+    let names = match source.list_xattr() {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(()),
+        Err(error) => return Err(error),
     };
-    let mut value = vec![0_u8; 64 * 1024];
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let Ok(size) = fgetxattr(source, name, &mut value[..]) else { continue };
-        match fsetxattr(target, name, &value[..size], XattrFlags::empty()) {
+    for name in names {
+        let Ok(Some(value)) = source.get_xattr(&name) else { continue };
+        match target.set_xattr(&name, &value).map_err(|error| (error.kind(), error)) {
             // Attributes of namespaces that this user, or this filesystem, may not set.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
-            Err(errno) => return Err(errno.into()),
+            Ok(()) | Err((io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied, _)) => {}
+            Err((_, error)) => return Err(error),
         }
     }
     Ok(())

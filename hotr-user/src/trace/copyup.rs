@@ -5,12 +5,11 @@
 //! mode and attributes are those of the original.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, lgetxattr, llistxattr, statx};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, statx};
 
 use crate::event::Layer;
 use crate::mounts::join;
@@ -66,35 +65,19 @@ fn file_type(stat: &Statx) -> u32 {
 }
 
 /// All extended attributes but overlay's own, which it hides.
-fn xattrs(path: &Path) -> BTreeMap<CString, Vec<u8>> {
-    let names = grown(|buffer| llistxattr(path, spare_capacity(buffer))).unwrap_or_default();
-    let names = names
-        .split_inclusive(|&byte| byte == 0)
-        .filter_map(|name| CString::from_vec_with_nul(name.to_vec()).ok());
-    let names = names.filter(|name| !name.as_bytes().starts_with(b"trusted.overlay."));
-    names
-        .filter_map(|name| {
-            let value = grown(|buffer| lgetxattr(path, &name, spare_capacity(buffer))).ok()?;
-            Some((name, value))
-        })
-        .collect()
-}
-
-/// Asks again with more room until the answer fits.
-fn grown(ask: impl Fn(&mut Vec<u8>) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut buffer = Vec::with_capacity(256);
-    loop {
-        match ask(&mut buffer) {
-            // XATTR_SIZE_MAX, and XATTR_LIST_MAX, are 65,536.
-            Err(Errno::RANGE) if buffer.capacity() < 1 << 16 => buffer.reserve(buffer.capacity() * 2),
-            Err(errno) => return Err(errno),
-            Ok(_length) => return Ok(buffer),
-        }
-    }
+fn xattrs(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let names = xattr::list(path).into_iter().flatten();
+    let visible = names.filter(|name| !name.as_bytes().starts_with(b"trusted.overlay."));
+    let with_values = visible.filter_map(|name| {
+        let value = xattr::get(path, &name).ok()??;
+        Some((name, value))
+    });
+    with_values.collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CString;
     use std::fs::{self, File, Permissions};
     use std::os::unix::fs::PermissionsExt;
 
