@@ -132,9 +132,7 @@ fn beside_writes(roots: &mut Roots, tier: &str) -> Result<()> {
             io::Result::Ok(())
         });
         let outcome = (0..ROUNDS).try_for_each(|_| {
-            let is_told = |line: &&Value| {
-                line["reason"] == "root-deleted" && line["path"].as_str().map(Path::new) == Some(&root)
-            };
+            let is_told = |line: &&Value| is_of(line, "root-deleted", &root);
             let told = |session: &Session| session.others.iter().filter(is_told).count();
             let before = told(&roots.session);
             roots.made += 1;
@@ -148,13 +146,16 @@ fn beside_writes(roots: &mut Roots, tier: &str) -> Result<()> {
     })
 }
 
+/// Whether a line tells this of a root.
+fn is_of(line: &Value, reason: &str, root: &Path) -> bool {
+    let path = line["path"].as_str().map(Path::new);
+    line["type"] == "loss" && line["reason"] == reason && path == Some(root)
+}
+
 /// Does it, and waits for the line; afterwards the directory is traced on, or its path again.
 fn told(session: &mut Session, case: &Case, root: &Path) -> Result<()> {
     (case.act)(root).with_context(|| format!("{} of {}", case.name, root.display()))?;
-    let tells = |line: &Value| {
-        let path = line["path"].as_str().map(Path::new);
-        line["type"] == "loss" && line["reason"] == case.reason && path == Some(root)
-    };
+    let tells = |line: &Value| is_of(line, case.reason, root);
     session.read_until(|session| session.others.iter().any(tells))?;
     let after = (case.after)(root);
     traced_again(session, root, after.as_deref().unwrap_or(root), after.is_some())

@@ -115,7 +115,7 @@ impl EbpfSource {
     /// When the ring buffer cannot be mapped.
     pub fn attach(&mut self, kernel: KernelTypes, choice: TierChoice) -> Result<(), LoadError> {
         let manner = self.manner();
-        self.registry.programs_come(&mut self.ebpf);
+        self.registry.programs_come();
         let refused = std::mem::take(&mut self.refused);
         self.attached = load::attach(&mut self.ebpf, &kernel, choice, refused, manner);
         self.skipped = Skipped::of(&self.ebpf);
@@ -154,7 +154,7 @@ impl EbpfSource {
     /// # Errors
     /// When there are more roots or superblocks than the programs can hold.
     pub fn add_root(&mut self, root: &Registered, layer: bool) -> Result<u16, LoadError> {
-        self.registry.add(root, layer)
+        self.registry.add(&mut self.ebpf, root, layer)
     }
 
     /// Forgets a root: its inode is going away.
@@ -162,7 +162,7 @@ impl EbpfSource {
     /// # Errors
     /// When the maps cannot be changed.
     pub fn remove_root(&mut self, slot: u16) -> Result<(), LoadError> {
-        self.registry.remove(slot)
+        self.registry.remove(&mut self.ebpf, slot)
     }
 
     /// Tells the delivery hooks which inotify instance is hotr's.
@@ -170,7 +170,7 @@ impl EbpfSource {
     /// # Errors
     /// When the map cannot be changed.
     pub fn set_inotify_group(&mut self, inotify: &Registered) -> Result<(), LoadError> {
-        self.registry.set_group(inotify)
+        self.registry.set_group(&mut self.ebpf, inotify)
     }
 
     /// Reads directories from the kernel's memory, for the poller; `None` where the kernel has other fields than hotr

@@ -37,8 +37,16 @@ pub(super) struct Registry {
     used: Vec<Option<Registered>>,
     /// Programs on tracepoints can be preempted.
     is_preemptible: bool,
-    /// [`ADJUST`], when programs are attached and the kernel runs it.
-    adjust: Option<OwnedFd>,
+    adjust: Adjust,
+}
+
+/// The program [`ADJUST`].
+enum Adjust {
+    /// No program is attached that could be skipped, or the kernel refuses this one.
+    NotUsed,
+    /// Loaded when it is first needed: most runs never do, and `ready` would wait for it.
+    NotLoaded,
+    Loaded(OwnedFd),
 }
 
 impl Registry {
@@ -65,15 +73,15 @@ impl Registry {
             settings,
             used: Vec::new(),
             is_preemptible: true,
-            adjust: None,
+            adjust: Adjust::NotUsed,
         };
-        registry.publish()?;
+        registry.publish_by_map()?;
         Ok(registry)
     }
 
     /// Programs are going to be attached. A kernel that refuses [`ADJUST`] goes on with bpf(2): what it skips then is told.
-    pub(super) fn programs_come(&mut self, ebpf: &mut Ebpf) {
-        self.adjust = run::load(ebpf, ADJUST).ok();
+    pub(super) fn programs_come(&mut self) {
+        self.adjust = Adjust::NotLoaded;
     }
 
     /// Whether programs on tracepoints can be preempted on this kernel; `None` when nothing was registered.
@@ -87,7 +95,7 @@ impl Registry {
         ebpf: &mut Ebpf,
         fds: &[BorrowedFd<'_>],
     ) -> Result<Vec<Registered>, LoadError> {
-        let found: Option<Vec<_>> = fds.iter().map(|fd| self.resolve(*fd)).collect();
+        let found: Option<Vec<_>> = fds.iter().map(|fd| self.resolve(ebpf, *fd)).collect();
         if let Some(found) = found {
             return Ok(found);
         }
@@ -103,9 +111,9 @@ impl Registry {
     }
 
     /// `None` where [`ADJUST`] is not there to do it, or fails.
-    fn resolve(&mut self, fd: BorrowedFd<'_>) -> Option<Registered> {
+    fn resolve(&mut self, ebpf: &mut Ebpf, fd: BorrowedFd<'_>) -> Option<Registered> {
         let descriptor = u64::try_from(fd.as_raw_fd()).ok()?;
-        let is_done = self.adjusted([ADJUST_RESOLVE, descriptor, 0, 0]).ok()?;
+        let is_done = self.adjusted(ebpf, [ADJUST_RESOLVE, descriptor, 0, 0]).ok()?;
         self.answer().ok().filter(|_| is_done).map(|answer| answer.found)
     }
 
@@ -116,7 +124,7 @@ impl Registry {
                 // Skipped, for another task was preempted in the program on this CPU: it needs the time to leave.
                 std::thread::sleep(Duration::from_millis(1));
             }
-            self.ask();
+            ask(&mut self.exchange, &self.settings);
             // SAFETY: F_GETFD takes no third argument; the kernel program reads it.
             unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD, self.settings.cookie) };
             found = self.answer()?.found;
@@ -133,14 +141,14 @@ impl Registry {
         if self.settings.regs_off != found.regs_off || self.settings.own_tgid != found.tgid {
             self.settings.regs_off = found.regs_off;
             self.settings.own_tgid = found.tgid;
-            self.publish()?;
+            self.publish_by_map()?;
         }
         self.is_preemptible = found.preemptible != 0;
         Ok(found)
     }
 
     /// Watches a registered directory; returns its slot. One inode has one slot.
-    pub(super) fn add(&mut self, root: &Registered, layer: bool) -> Result<u16, LoadError> {
+    pub(super) fn add(&mut self, ebpf: &mut Ebpf, root: &Registered, layer: bool) -> Result<u16, LoadError> {
         let full = |what: &str| LoadError::Register {
             object: what.to_owned(),
             source: io::Error::other("more of them than the kernel programs can hold"),
@@ -157,7 +165,7 @@ impl Registry {
         self.settings.layers |= flags;
         let number = u32::try_from(slot).map_err(|_| full("root"))?;
         self.roots_changed();
-        if !self.adjusted([ADJUST_ADD, root.inode, number.into(), flags.into()])? {
+        if !self.adjusted(ebpf, [ADJUST_ADD, root.inode, number.into(), flags.into()])? {
             let value = RootSlot { inode: root.inode, flags, reserved: 0 };
             self.slots.set(number, SlotPod(value), 0).map_err(|_| LoadError::Map("ROOT_SLOTS"))?;
             self.roots.insert(root.inode, number, 0).map_err(|_| LoadError::Map("ROOTS"))?;
@@ -172,7 +180,7 @@ impl Registry {
     }
 
     /// Forgets a root: its inode is going away.
-    pub(super) fn remove(&mut self, slot: u16) -> Result<(), LoadError> {
+    pub(super) fn remove(&mut self, ebpf: &mut Ebpf, slot: u16) -> Result<(), LoadError> {
         let Some(root) = self.used.get_mut(usize::from(slot)).and_then(Option::take) else { return Ok(()) };
         if !self.used.iter().flatten().any(|other| other.superblock == root.superblock) {
             let sbs = &mut self.settings.superblocks;
@@ -183,7 +191,7 @@ impl Registry {
             }
         }
         self.roots_changed();
-        if !self.adjusted([ADJUST_REMOVE, root.inode, 0, 0])? {
+        if !self.adjusted(ebpf, [ADJUST_REMOVE, root.inode, 0, 0])? {
             // Gone already is what was wanted.
             let _ = self.roots.remove(&root.inode);
             self.publish_by_map()?;
@@ -192,9 +200,9 @@ impl Registry {
     }
 
     /// Tells the delivery hooks which inotify instance is hotr's.
-    pub(super) fn set_group(&mut self, inotify: &Registered) -> Result<(), LoadError> {
+    pub(super) fn set_group(&mut self, ebpf: &mut Ebpf, inotify: &Registered) -> Result<(), LoadError> {
         self.settings.own_group = inotify.private_data;
-        self.publish()
+        if self.adjusted(ebpf, [ADJUST_PUBLISH, 0, 0, 0])? { Ok(()) } else { self.publish_by_map() }
     }
 
     fn roots_changed(&mut self) {
@@ -204,28 +212,22 @@ impl Registry {
         self.settings.epoch += 1;
     }
 
-    fn publish(&mut self) -> Result<(), LoadError> {
-        if self.adjusted([ADJUST_PUBLISH, 0, 0, 0])? { Ok(()) } else { self.publish_by_map() }
-    }
-
     fn publish_by_map(&mut self) -> Result<(), LoadError> {
         self.live.set(0, LivePod(self.settings), 0).map_err(|_| LoadError::Map(".bss"))
     }
 
     /// Has [`ADJUST`] do it; `false` when that is not there to do it.
-    fn adjusted(&mut self, arguments: [u64; 4]) -> Result<bool, LoadError> {
-        self.ask();
-        let Some(program) = &self.adjust else { return Ok(false) };
+    fn adjusted(&mut self, ebpf: &mut Ebpf, arguments: [u64; 4]) -> Result<bool, LoadError> {
+        if matches!(self.adjust, Adjust::NotLoaded) {
+            self.adjust = run::load(ebpf, ADJUST).map_or(Adjust::NotUsed, Adjust::Loaded);
+        }
+        let Adjust::Loaded(program) = &self.adjust else { return Ok(false) };
+        ask(&mut self.exchange, &self.settings);
         if run(program.as_fd(), &arguments).is_err() {
-            self.adjust = None;
+            self.adjust = Adjust::NotUsed;
             return Ok(false);
         }
         if self.answer()?.done == 1 { Ok(true) } else { Err(LoadError::Map("ROOTS")) }
-    }
-
-    fn ask(&mut self) {
-        let nothing = Exchange { settings: self.settings, found: Registered::default(), done: 0 };
-        self.exchange.set(0, ExchangePod(nothing));
     }
 
     fn answer(&self) -> Result<Exchange, LoadError> {
@@ -233,8 +235,59 @@ impl Registry {
     }
 }
 
+/// Hands the settings over, with nothing found and nothing done.
+fn ask(exchange: &mut Shared<ExchangePod>, settings: &Live) {
+    let question = Exchange { settings: *settings, found: Registered::default(), done: 0 };
+    exchange.set(0, ExchangePod(question));
+}
+
 /// A number that no other system call on the machine carries as its third argument.
 fn cookie() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish() | 1 << 63
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::super::{EbpfOptions, EbpfSource};
+    use super::*;
+    use crate::options::TierChoice;
+
+    #[test]
+    fn the_program_does_what_calls_on_maps_do() {
+        let options = EbpfOptions { tier: TierChoice::Auto, ring_bytes: 1 << 12, window_ns: 7 };
+        let mut source = match EbpfSource::load(options) {
+            Ok((source, _)) => source,
+            Err(error) => return eprintln!("not run: {error}"),
+        };
+        let (registry, ebpf) = (&mut source.registry, &mut source.ebpf);
+        let dirs = [std::env::temp_dir(), "/proc".into()].map(|dir| File::open(dir).unwrap());
+        let fds = dirs.each_ref().map(File::as_fd);
+        let by_call = registry.register(ebpf, &fds).unwrap();
+        registry.programs_come();
+        let by_program = registry.register(ebpf, &fds).unwrap();
+        let is = |one: &Registered| {
+            (one.inode, one.superblock, one.private_data, one.ino, one.dev, one.generation, one.mnt_id)
+        };
+        assert_eq!(by_program.iter().map(is).collect::<Vec<_>>(), by_call.iter().map(is).collect::<Vec<_>>());
+
+        let settings_are_taken_over = |registry: &Registry| {
+            let live = registry.live.get(&0, 0).unwrap().0;
+            assert_eq!(format!("{live:?}"), format!("{:?}", registry.settings));
+        };
+        let root = by_program[0];
+        let slot = registry.add(ebpf, &root, true).unwrap();
+        assert_eq!(registry.roots.get(&root.inode, 0).unwrap(), u32::from(slot));
+        let entry = registry.slots.get(&slot.into(), 0).unwrap().0;
+        assert_eq!((entry.inode, entry.flags), (root.inode, ROOT_LAYER));
+        settings_are_taken_over(registry);
+        registry.set_group(ebpf, &by_program[1]).unwrap();
+        settings_are_taken_over(registry);
+        registry.remove(ebpf, slot).unwrap();
+        assert!(registry.roots.get(&root.inode, 0).is_err());
+        settings_are_taken_over(registry);
+        assert!(matches!(registry.adjust, Adjust::Loaded(_)), "all of it was done by calls on maps");
+    }
 }
