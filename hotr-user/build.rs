@@ -3,6 +3,8 @@
 //! What only debuggers want of it is left out: it is most of the file, and aya would read it at each start. The lines
 //! of the source, which the verifier puts in its log, are left out of optimised programs.
 //!
+//! An object with messages (`cargo xtask build --log-ebpf`) is known by its map for them: `cfg(hotr_log_ebpf)`.
+//!
 //! `cargo xtask build` sets the variable. Without it (`cargo check`, `cargo clippy`, `cargo test`, an editor) the
 //! program compiles with an empty object and `cfg(hotr_without_ebpf)`, and says so when it is run.
 
@@ -19,6 +21,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={OBJECT}");
     println!("cargo::rustc-check-cfg=cfg(hotr_without_ebpf)");
+    println!("cargo::rustc-check-cfg=cfg(hotr_log_ebpf)");
     let object = match env::var_os(OBJECT).filter(|value| !value.is_empty()) {
         Some(object) => without_debug_info(&PathBuf::from(object)),
         None => {
@@ -61,6 +64,9 @@ fn without_debug_info(file: &Path) -> Vec<u8> {
             names.sh_type = object::elf::SHT_STRTAB;
             names.sh_addralign = 1;
             names.data = SectionData::SectionString;
+        }
+        if object.symbols.iter().any(|symbol| symbol.name.as_slice() == b"AYA_LOGS") {
+            println!("cargo::rustc-cfg=hotr_log_ebpf");
         }
         let mut shortened = Vec::new();
         object.write(&mut shortened)?;

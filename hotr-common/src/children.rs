@@ -1,6 +1,6 @@
-//! What the kernel side tells the poller of a directory's files: the inodes of its names in the dentry cache.
+//! What the kernel side returns to the poller about a directory's files: the inodes of its names in the dentry cache.
 
-/// Files told at a time.
+/// Files returned at a time.
 pub const AT_A_TIME: usize = 64;
 
 /// A file as its inode has it now.
@@ -28,9 +28,9 @@ pub struct Child {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Children {
-    /// Where to go on; 0 at the end.
+    /// Where to continue; 0 at the end.
     pub next: u64,
-    /// How many were told.
+    /// How many were returned.
     pub told: u64,
     /// These.
     pub files: [Child; AT_A_TIME],

@@ -15,6 +15,8 @@ pub const STORM_WAYS: u32 = 4;
 
 /// The root is a layer of a watched overlay mount: operations the overlay itself makes there are not reported.
 pub const ROOT_LAYER: u32 = 1 << 0;
+/// The root is no directory: a file that is mounted by itself. Its directory need not be watched, nor be visible.
+pub const ROOT_FILE: u32 = 1 << 1;
 
 /// Settings userspace changes at run time; lives alone in the `.bss` map.
 #[derive(Clone, Copy, Debug)]
@@ -37,11 +39,31 @@ pub struct Live {
     /// hotr's own thread group id: its changes are not reported.
     pub own_tgid: u32,
     /// 1 when some root is an overlay layer.
-    pub layers: u32,
+    pub layers: u16,
+    /// 1 when some root is no directory.
+    pub files: u16,
     /// Changed by userspace when roots change; part of the verdict epoch.
     pub epoch: u64,
     /// 0, which the verifier does not know.
     pub zero: u64,
+}
+
+impl Live {
+    /// Nothing is set.
+    pub const ZERO: Self = Self {
+        lowest: 0,
+        highest: 0,
+        superblocks: [0; MAX_SUPERBLOCKS],
+        own_group: 0,
+        window: 0,
+        cookie: 0,
+        regs_off: 0,
+        own_tgid: 0,
+        layers: 0,
+        files: 0,
+        epoch: 0,
+        zero: 0,
+    };
 }
 
 const _: () = assert!(size_of::<Live>() == (MAX_SUPERBLOCKS + 7) * 8 + 16);
@@ -58,15 +80,15 @@ pub struct RootSlot {
     pub reserved: u32,
 }
 
-/// A lock that is tried, never waited for: whoever finds somebody inside goes without. Made of counters alone, for the
-/// only atomic instruction that every kernel's verifier knows is an addition without a result.
+/// A try-lock: a program that finds it taken does without. It consists of counters only, because the only atomic
+/// instruction that every kernel's verifier knows is an addition without a result.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct Turn {
-    /// Programs that came.
-    pub came: u64,
-    /// Programs that went again.
-    pub went: u64,
+pub struct TryLock {
+    /// Programs that entered.
+    pub entered: u64,
+    /// Programs that left.
+    pub left: u64,
 }
 
 /// A directory's verdict. A writer begins by clearing `inode` and counting `version` up, and sets `inode` last; a reader
@@ -86,7 +108,7 @@ pub struct Verdict {
     pub epoch: u64,
     /// `inode.i_generation`.
     pub generation: u64,
-    /// Root slot, [`crate::record::NO_ROOT`] or [`crate::record::TOO_DEEP`] in the low 16 bits; above them in 16 bits each the
+    /// Root slot, or one of the numbers from [`crate::record::TOO_DEEP`] on, in the low 16 bits; above them in 16 bits each the
     /// bytes that its path below the root takes in a record, and the levels of directories between them.
     pub spot: u64,
 }
@@ -98,7 +120,7 @@ const _: () = assert!(size_of::<Verdict>() == 64);
 #[repr(C, align(64))]
 pub struct Verdicts {
     /// Who changes an entry.
-    pub turn: Turn,
+    pub turn: TryLock,
     /// By inode number and generation, see [`verdict_set`].
     pub sets: [[Verdict; VERDICT_WAYS]; VERDICT_SETS],
 }
@@ -129,7 +151,7 @@ pub struct Storm {
     pub ino: u64,
     /// Programs that are counting here.
     pub busy: u64,
-    /// When this slot was taken: tells the storm from a later one.
+    /// When this slot was taken: distinguishes the storm from a later one.
     pub born: u64,
     /// Start of the current window, `CLOCK_MONOTONIC` nanoseconds.
     pub start: u64,
@@ -139,7 +161,7 @@ pub struct Storm {
     pub writes: u64,
     /// Bytes so far.
     pub bytes: u64,
-    /// `inode.i_generation`.
+    /// `inode.i_generation`; where that is 0, the hash of the file's name.
     pub generation: u32,
     /// 0.
     pub reserved: u32,
@@ -182,7 +204,7 @@ pub struct Delivered {
     pub state: u32,
 }
 
-/// What the registering program found behind a file descriptor of hotr's.
+/// What the registering program found behind one of hotr's file descriptors.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Registered {
@@ -218,7 +240,7 @@ pub struct Exchange {
     pub settings: Live,
     /// What `register` or `adjust` found.
     pub found: Registered,
-    /// 1 when `adjust` did what it was asked for.
+    /// 1 when `adjust` succeeded.
     pub done: u64,
 }
 
@@ -230,3 +252,7 @@ pub const ADJUST_PUBLISH: u64 = 1;
 pub const ADJUST_ADD: u64 = 2;
 /// It removes a root, and takes over the settings. Argument: address of the inode.
 pub const ADJUST_REMOVE: u64 = 3;
+/// It follows another process's inotify instance. Arguments: address of the group, slot.
+pub const ADJUST_FOLLOW: u64 = 4;
+/// It follows it no longer. Argument: address of the group.
+pub const ADJUST_LEAVE: u64 = 5;

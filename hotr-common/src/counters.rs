@@ -1,7 +1,7 @@
 //! Counters kept per CPU by the kernel programs.
 //!
-//! `seen == submitted + coalesced + filtered + ring_full + oversize` holds at any quiet moment. The calls that are most are
-//! counted once, in [`Frequent`]: `outside` is to be added to `seen` and `filtered`, `coalesced` to `seen`.
+//! `seen == submitted + coalesced + filtered + ring_full + oversize` holds at any quiet moment. The calls that are most
+//! are counted once, in [`Frequent`]: add `outside` to `seen` and `filtered`, `coalesced` to `seen`.
 
 /// What userspace asks for while changes come, and what is rare.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Counters {
     pub filtered: u64,
     /// Lost: no room in the ring buffer.
     pub ring_full: u64,
-    /// Lost: path longer than a record holds, or more requests in a call than are looked at.
+    /// Lost: path longer than a record holds, or more requests in a call than hotr reads.
     pub oversize: u64,
     /// 0: no two CPUs share a cache line.
     pub reserved: [u64; 3],

@@ -1,7 +1,7 @@
 //! The places in the kernel where a change is seen, and what each needs from its function's prototype.
 
 /// Number of hooks.
-pub const HOOKS: usize = 31;
+pub const HOOKS: usize = 34;
 
 /// A hook. Its number is part of the record format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,6 +69,13 @@ pub enum Hook {
     Dirty = 29,
     /// `io_uring_complete` tracepoint.
     UringTrace = 30,
+    /// `__kernel_write_iter` (`__kernel_write` in older kernels): core dumps, process accounting, and what else the kernel
+    /// itself writes in a task.
+    KernelWrite = 31,
+    /// `d_instantiate` in an ioctl: a btrfs subvolume or snapshot was made.
+    SubvolumeMade = 32,
+    /// `d_delete` in an ioctl: a btrfs subvolume was destroyed.
+    SubvolumeGone = 33,
 }
 
 impl Hook {
@@ -105,6 +112,9 @@ impl Hook {
         Self::SysExit,
         Self::Dirty,
         Self::UringTrace,
+        Self::KernelWrite,
+        Self::SubvolumeMade,
+        Self::SubvolumeGone,
     ];
 
     /// From the number in a record.
@@ -127,6 +137,8 @@ impl Hook {
                 | Self::Unlink
                 | Self::Rmdir
                 | Self::Rename
+                | Self::SubvolumeMade
+                | Self::SubvolumeGone
         )
     }
 }

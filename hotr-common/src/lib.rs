@@ -7,7 +7,9 @@
 pub mod children;
 pub mod config;
 pub mod counters;
+pub mod delivery;
 pub mod hook;
 pub mod offsets;
 pub mod record;
 pub mod rules;
+pub mod tier;

@@ -22,7 +22,10 @@ pub const LARGE_PATHS: usize = 2 * MAX_PATH;
 pub const NO_ROOT: u16 = u16::MAX;
 
 /// Instead of a root, of a directory that is deeper than [`MAX_DEPTH`] levels: in or out is not known.
-pub const TOO_DEEP: u16 = NO_ROOT - 1;
+pub const TOO_DEEP: u16 = NO_ROOT - 2;
+
+/// Instead of a root, of a directory outside every watched root while files are roots: each file in it is checked.
+pub const MAY_HOLD_ROOT: u16 = NO_ROOT - 1;
 
 /// The old path is outside the watched roots.
 pub const FLAG_OLD_OUTSIDE: u32 = 1 << 0;
@@ -41,6 +44,23 @@ pub const FLAG_IO_WORKER: u32 = 1 << 3;
 pub const FLAG_CALL: u32 = 1 << 4;
 /// Through a file that stands for another one (`FMODE_BACKING`: an overlay's mapping).
 pub const FLAG_BACKING: u32 = 1 << 6;
+/// The name is one that the file has lost: another file, or none, has it now. For the filesystems that forget names of files
+/// that have them, the user side looks.
+pub const FLAG_NAME_GONE: u32 = 1 << 8;
+
+/// An io_uring request that has been submitted: what it names, as with [`FLAG_CALL`]. [`Record::way`] is its opcode and
+/// [`Record::victim`] its number, by which it is known when it has ended.
+pub const FLAG_BEGUN: u32 = 1 << 5;
+/// The request of the number in [`Record::victim`] has succeeded. Of an open, the second of [`Record::aux`] is one of
+/// [`ENDED_BORN`], [`ENDED_FOUND`], or 0 when it is not known.
+pub const FLAG_ENDED: u32 = 1 << 7;
+/// The request made the file that it opened.
+pub const ENDED_BORN: u64 = 1;
+/// The file that the request opened was there.
+pub const ENDED_FOUND: u64 = 2;
+
+/// Above the hook in [`Record::way`] of [`Hook::Dirty`]: no store through a mapping, but the kernel itself.
+pub const DIRTY_BY_KERNEL: u32 = 1;
 
 /// What became of the event in hotr's own inotify instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,23 +154,25 @@ pub struct Record {
     pub old_len: u16,
     /// [`Delivery`] number.
     pub delivery: u8,
-    /// Tier of the program: 0 fentry, 1 kprobe, 2 tracepoint.
+    /// Tier of the program; its numbers are in [`crate::tier`].
     pub tier: u8,
     /// inotify mask of the delivery.
     pub delivery_mask: u32,
     /// Slot of the storm that counted this change; no meaning when none did.
     pub storm: u32,
-    /// The way of this change: hook, and above its eight bits what tells apart the ways that one hook sees; 0 for names.
+    /// The kind of this change: hook, and above its eight bits what distinguishes the kinds that one hook sees; 0 for
+    /// names.
     pub way: u32,
 }
 
 impl Record {
-    /// Slots of the roots that this removal or rename took the name of. The first is the root that was removed or renamed
-    /// itself, the second the one that a rename replaced, or exchanged with it. A record with neither path tells of
+    /// Slots of the roots whose name this removal or rename took. The first is the root that was removed or renamed
+    /// itself, the second the one that a rename replaced, or exchanged with it. A record with neither path reports
     /// nothing else.
     #[must_use]
     pub fn lost_roots(&self) -> [Option<u16>; 2] {
-        let is_name = [Hook::Rename, Hook::Rmdir].iter().any(|hook| *hook as u16 == self.hook);
+        let is_name =
+            [Hook::Rename, Hook::Rmdir, Hook::SubvolumeGone].iter().any(|hook| *hook as u16 == self.hook);
         if !is_name || self.flags & FLAG_CALL != 0 {
             return [None, None];
         }

@@ -6,7 +6,9 @@
 /// Entries of one table of system calls in the rule map, by number. The 32-bit table's follow those of the native one.
 pub const RULES: u32 = 512;
 /// Number of [`Class`]es.
-pub const CLASSES: u32 = 11;
+pub const CLASSES: u32 = 12;
+/// Opcodes of io_uring that may have a rule.
+pub const URING_OPCODES: u32 = 64;
 
 /// No register: the call has no such argument.
 pub const NO_REGISTER: u8 = u8::MAX;
@@ -23,6 +25,15 @@ pub const RULE_MAY_BE_DESCRIPTOR: u8 = 1 << 2;
 pub const RULE_REMOVES: u8 = 1 << 3;
 /// The call of this number in the 32-bit table is enabled.
 pub const RULE_COMPAT: u8 = 1 << 4;
+
+/// A call that may take a directory away: by flags (`aux0`) that have `AT_REMOVEDIR`, or always when it has none.
+pub const RULE_REMOVES_DIRECTORY: u8 = 1 << 5;
+
+/// `aux1` points to two times: when both are left out, the call does nothing (fs/utimes.c `do_utimes`).
+pub const RULE_TIMES: u8 = 1 << 6;
+
+/// Pages this call makes dirty are written by the kernel itself, not stored through a mapping.
+pub const RULE_KERNEL_WRITES: u8 = 1 << 7;
 
 /// What a system call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +61,34 @@ pub enum Class {
     Bind = 9,
     /// Second half of [`Class::Open`] and its like, for a file that was there: no system call is of this class.
     OpenTruncate = 10,
+    /// Second half of [`Class::Ioctl`], for a command that names a btrfs subvolume: no system call is of this class.
+    Subvolume = 11,
 }
+
+/// For an ioctl command that makes or destroys a btrfs subvolume in the directory of its descriptor: where its argument has
+/// the name (include/uapi/linux/btrfs.h `btrfs_ioctl_vol_args`, `btrfs_ioctl_vol_args_v2`).
+#[inline(always)]
+#[must_use]
+pub const fn subvolume_name(command: u32) -> Option<u64> {
+    match command {
+        SNAPSHOT | SUBVOLUME | SUBVOLUME_DESTROY => Some(8),
+        SNAPSHOT_V2 | SUBVOLUME_V2 | SUBVOLUME_DESTROY_V2 => Some(56),
+        _ => None,
+    }
+}
+
+/// `BTRFS_IOC_SNAP_CREATE`.
+pub const SNAPSHOT: u32 = 0x5000_9401;
+/// `BTRFS_IOC_SNAP_CREATE_V2`.
+pub const SNAPSHOT_V2: u32 = 0x5000_9417;
+/// `BTRFS_IOC_SUBVOL_CREATE`.
+pub const SUBVOLUME: u32 = 0x5000_940e;
+/// `BTRFS_IOC_SUBVOL_CREATE_V2`.
+pub const SUBVOLUME_V2: u32 = 0x5000_9418;
+/// `BTRFS_IOC_SNAP_DESTROY`.
+pub const SUBVOLUME_DESTROY: u32 = 0x5000_940f;
+/// `BTRFS_IOC_SNAP_DESTROY_V2`.
+pub const SUBVOLUME_DESTROY_V2: u32 = 0x5000_943f;
 
 /// How the kernel side reads one system call: byte offsets of argument registers in `pt_regs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,25 +3,24 @@
 //! fexit programs have arguments and result together; a kretprobe has the result only, so its kprobe keeps the
 //! arguments until then.
 
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::HashMap;
 use core::ptr;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
 use hotr_common::hook::Hook;
+pub use hotr_common::tier::{FENTRY, KPROBE, PERF_TRACEPOINT, TRACEPOINT};
 
-use crate::filter::{self, Directory, Spot};
+use crate::counters::{Count, count};
+use crate::filter::{self, Directory, DirectoryPosition};
+use crate::globals::{live, off};
 use crate::kernel::{Direct, Mem, Probe, number, task};
-use crate::maps::{CALLS, Count, count, live, off};
 
-/// Tier numbers of a record.
-pub const FENTRY: u16 = 0;
-/// See [`FENTRY`].
-pub const KPROBE: u16 = 1;
-/// See [`FENTRY`].
-pub const TRACEPOINT: u16 = 2;
-/// A tracepoint by way of perf, which lets nobody preempt the program.
-pub const PERF_TRACEPOINT: u16 = 3;
+/// kprobe tier: arguments kept from a function's entry to its return, by (thread id << 32 | hook).
+#[map(name = "CALLS")]
+pub static CALLS: HashMap<u64, [u64; 2]> = HashMap::with_max_entries(4096, 0);
 
 /// A call, complete.
 pub struct Call {
@@ -52,6 +51,12 @@ impl Call {
             Second::In(context) => word(context, off!(arguments[self.hook as usize].second)),
             Second::Is(value) => value,
         }
+    }
+
+    /// Whether nobody will take what is remembered at this entry: see [`take`].
+    #[inline(always)]
+    pub fn has_no_end(&self) -> bool {
+        self.tier == KPROBE && nested()
     }
 
     /// The result as a number: negative errors, also of functions that return a pointer.
@@ -120,7 +125,7 @@ fn word(context: *const u8, index: u8) -> *const u8 {
     }
 }
 
-/// A file that a hook's function was called with, as far as the first question went.
+/// A file that a hook's function was called with, as far as the first check went.
 #[derive(Clone, Copy)]
 pub struct Opened {
     pub file: *const u8,
@@ -156,7 +161,7 @@ pub fn prejudge(subject: Subject, opened: Opened) -> Option<Known> {
     let inode = Direct::ptr(parent, off!(dentry_d_inode));
     let file = Some((opened.inode, dentry));
     let Some(directory) = Directory::of::<Direct>(inode, opened.superblock).first_thought() else {
-        return Some(Known { file, directory: Spot::UNKNOWN });
+        return Some(Known { file, directory: DirectoryPosition::UNKNOWN });
     };
     if directory.is_outside()
         && Direct::u64(dentry, off!(dentry_d_hash_pprev)) != 0
@@ -174,11 +179,11 @@ pub struct Known {
     /// Inode and dentry, of a subject that is a `struct file`.
     pub file: Option<(*const u8, *const u8)>,
     /// Where its directory is, if that is known; its filesystem is a watched one then.
-    pub directory: Spot,
+    pub directory: DirectoryPosition,
 }
 
 impl Known {
-    pub const NOTHING: Self = Self { file: None, directory: Spot::UNKNOWN };
+    pub const NOTHING: Self = Self { file: None, directory: DirectoryPosition::UNKNOWN };
 }
 
 /// The word of the context with the subject, which every hook has.
@@ -284,6 +289,13 @@ pub fn nested() -> bool {
     live!(layers) != 0 && task::acts_for_another()
 }
 
+/// Whether a call of this hook is [`nested`]. What the kernel itself writes never is: overlay writes by another function, and a
+/// core dump or an account is written with other credentials as well.
+#[inline(always)]
+fn is_inner_half(hook: Hook) -> bool {
+    hook != Hook::KernelWrite && nested()
+}
+
 /// Keeps a call's arguments for [`take`].
 #[inline(always)]
 pub fn keep(call: &Call, subject: Subject) {
@@ -297,7 +309,8 @@ pub fn keep(call: &Call, subject: Subject) {
     if subject != Subject::Other && !filter::is_watched(superblock) {
         return;
     }
-    if nested() {
+    if is_inner_half(call.hook) || call.hook == Hook::IterWrite && filter::is_opened_by_overlay(call.subject)
+    {
         return;
     }
     // A full map loses the change; it holds more calls than there are CPUs, by far.
@@ -310,7 +323,7 @@ pub fn take(context: &RetProbeContext, hook: Hook) -> Option<Call> {
     let key = key(hook);
     // SAFETY: the entry is this thread's own.
     let [subject, second] = *unsafe { CALLS.get(&key) }?;
-    if nested() {
+    if is_inner_half(hook) {
         return None;
     }
     let _ = CALLS.remove(&key);

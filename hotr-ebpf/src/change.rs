@@ -2,17 +2,18 @@
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use hotr_common::config::storm_who;
-use hotr_common::record::{FLAG_OTHER_NAME, TOO_DEEP};
+use hotr_common::hook::Hook;
+use hotr_common::record::{FLAG_NAME_GONE, FLAG_OTHER_NAME, TOO_DEEP};
 
 use crate::call::Call;
-use crate::emit::{self, Event};
-use crate::filter::{self, Spot};
-use crate::kernel::{Mem, Probe, number};
-use crate::maps::{Count, blur, count, live, off};
+use crate::counters::{Count, count};
+use crate::emit;
+use crate::event::Event;
+use crate::filter::{self, DirectoryPosition};
+use crate::globals::{live, off, verifier_opaque};
+use crate::kernel::{Mem, Probe, S_IFDIR, S_IFMT, number, task};
+use crate::messages::note;
 use crate::storm::{self, Decision, Key};
-
-pub const S_IFMT: u16 = 0o170_000;
-pub const S_IFDIR: u16 = 0o040_000;
 
 /// What was changed, and by whom when it was not the running task.
 pub struct Target {
@@ -68,52 +69,58 @@ impl Target {
     }
 }
 
-/// Whether the running task is hotr itself: reporting its own output into a watched tree would never end.
-#[inline(always)]
-fn is_own() -> bool {
-    (bpf_get_current_pid_tgid() >> 32) as u32 == live!(own_tgid)
-}
-
 /// A name to report a file by.
-struct Place {
+struct ReportedName {
     dentry: *const u8,
-    directory: Spot,
+    directory: DirectoryPosition,
     flags: u32,
 }
 
 /// Where the file is in the watched trees, if it is.
 #[inline(always)]
-fn place<M: Mem>(target: &Target, directory: Spot) -> Option<Place> {
+fn place<M: Mem>(target: &Target, directory: DirectoryPosition) -> Option<ReportedName> {
     let dentry = target.dentry;
     if directory.is_inside() {
-        return Some(Place { dentry, directory, flags: 0 });
+        return Some(ReportedName { dentry, directory, flags: 0 });
     }
     if M::u16(target.inode, off!(inode_i_mode)) & S_IFMT == S_IFDIR {
         // The parent of a root is outside, the root itself is not.
         let root = filter::root_itself(target.inode)?;
-        return Some(Place { dentry, directory: Spot::of_root(root), flags: 0 });
+        return Some(ReportedName { dentry, directory: DirectoryPosition::of_root(root), flags: 0 });
+    }
+    if directory.may_hold_root()
+        && let Some(root) = filter::root_itself(target.inode)
+    {
+        return Some(ReportedName { dentry, directory: DirectoryPosition::of_root(root), flags: 0 });
     }
     let hashed = M::u64(dentry, off!(dentry_d_hash_pprev)) != 0;
     if hashed && M::u32(target.inode, off!(inode_i_nlink)) < 2 {
         return None;
     }
     let (dentry, directory) = other_place(target.inode)?;
-    Some(Place { dentry, directory, flags: FLAG_OTHER_NAME })
+    Some(ReportedName { dentry, directory, flags: FLAG_OTHER_NAME })
+}
+
+/// Slot of the file, when it is mounted by itself.
+#[inline(always)]
+fn mounted_file(inode: *const u8) -> Option<u16> {
+    if live!(files) == 0 { None } else { filter::root_itself(inode) }
 }
 
 /// Another name of the file in a watched tree, and where its directory is.
 #[inline(always)]
-fn other_place(inode: *const u8) -> Option<(*const u8, Spot)> {
+fn other_place(inode: *const u8) -> Option<(*const u8, DirectoryPosition)> {
     let dentry = filter::hotr_other_name(number(inode)) as *const u8;
     if dentry.is_null() {
         return None;
     }
     let superblock = Probe::ptr(inode, off!(inode_i_sb));
     let directory = filter::directory::<Probe>(Probe::ptr(dentry, off!(dentry_d_parent)), superblock);
+    note!(when directory.is_inside() => other_name, inode, directory.root());
     directory.is_inside().then_some((dentry, directory))
 }
 
-/// A change of a file's content or attributes: counted while it is repeated. `class` tells apart the ways one
+/// A change of a file's content or attributes: counted while it is repeated. `class` distinguishes the kinds that one
 /// hook sees.
 #[inline(always)]
 pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u64) {
@@ -126,6 +133,7 @@ pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u
         directory = filter::directory::<M>(M::ptr(target.dentry, off!(dentry_d_parent)), superblock);
     }
     let Some(mut place) = place::<M>(target, directory) else {
+        note!(outside, call.hook, target.inode);
         count(Count::Seen);
         count(Count::Filtered);
         return;
@@ -137,49 +145,69 @@ pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u
     } else {
         (bpf_get_current_pid_tgid() >> 32) as u32
     };
-    // A file without a name is nobody's to reload.
-    if M::u32(target.inode, off!(inode_i_nlink)) == 0
-        || (!elsewhere && filter::is_inner(place.directory.root(), target.dentry, target.inode))
+    // A file without a name is nobody's to reload, unless it is mounted: then it is where it was mounted.
+    let is_nameless = M::u32(target.inode, off!(inode_i_nlink)) == 0 && mounted_file(target.inode).is_none();
+    // inotify is notified of it all the same, by the name that it had: its record explains that event.
+    if (is_nameless && (live!(own_group) == 0 || place.flags != 0))
+        || (!elsewhere
+            && call.hook != Hook::KernelWrite
+            && filter::is_inner(place.directory.root(), target.dentry, target.inode))
         || pid == live!(own_tgid)
     {
+        note!(when is_nameless => nameless, call.hook, target.inode);
+        note!(when !is_nameless && !elsewhere => inner, call.hook, target.inode);
         count(Count::Seen);
         count(Count::Filtered);
         return;
     }
     let way = call.hook as u32 | (class << 8);
+    let mut generation = M::u32(target.inode, off!(inode_i_generation));
+    if generation == 0 {
+        // A filesystem that numbers no generations (overlay) gives the same address and number to the next file at
+        // once. That one has another name, and with the same name it is reported by the same path.
+        generation = M::u32(target.dentry, off!(dentry_d_name_hash));
+    }
     let key = Key {
         inode: target.inode as u64,
         who: storm_who(pid, way),
         ino: M::u64(target.inode, off!(inode_i_ino)),
-        generation: M::u32(target.inode, off!(inode_i_generation)),
+        // What is counted is reported by the name that the file had when its count began. A file that was made by
+        // `O_TMPFILE` has none until it is linked, and what is written afterwards is another count.
+        generation: if is_nameless { !generation } else { generation },
     };
     let Decision::Emit { writes, bytes, born, slot } = storm::count(&key, bytes) else {
+        note!(coalesced, call.hook, target.inode);
         count(Count::Coalesced);
         return;
     };
     count(Count::Seen);
-    if !filter::is_hashed(place.dentry)
-        && let Some((dentry, directory)) = other_place(target.inode)
-    {
-        (place.dentry, place.directory) = (dentry, directory);
+    if !filter::is_hashed(place.dentry) {
+        // The name is gone. Where the file is mounted, it still is.
+        if let Some(root) = mounted_file(target.inode) {
+            place.directory = DirectoryPosition::of_root(root);
+        } else if let Some((dentry, directory)) = other_place(target.inode) {
+            (place.dentry, place.directory) = (dentry, directory);
+        } else {
+            place.flags |= FLAG_NAME_GONE;
+        }
     }
     let mut event = Event::new(call.hook as u16, call.tier, number(place.dentry), target.inode);
-    event.task = blur(target.task as u64) as *const u8;
+    event.task = verifier_opaque(target.task as u64) as *const u8;
     event.mnt = target.mount();
-    event.writes = blur(writes);
-    event.bytes = blur(bytes);
+    event.writes = verifier_opaque(writes);
+    event.bytes = verifier_opaque(bytes);
     event.aux[0] = aux;
-    event.flags = blur(u64::from(target.flags | place.flags)) as u32;
-    event.born = blur(born);
-    event.storm = blur(u64::from(slot)) as u32;
+    event.flags = verifier_opaque(u64::from(target.flags | place.flags)) as u32;
+    event.born = verifier_opaque(born);
+    event.storm = verifier_opaque(u64::from(slot)) as u32;
     event.way = way;
     set_place(&mut event, place.directory);
     emit::emit(&event);
 }
 
 #[inline(always)]
-fn set_place(event: &mut Event, directory: Spot) {
-    let directory = directory.blurred();
+fn set_place(event: &mut Event, directory: DirectoryPosition) {
+    let directory = directory.verifier_opaque();
     event.root = directory.root();
     event.depth = directory.depth();
     // At most 128 levels of 256 bytes each.
@@ -187,10 +215,10 @@ fn set_place(event: &mut Event, directory: Spot) {
     event.len = directory.len().wrapping_add(name).wrapping_add(1);
 }
 
-/// A name that appeared or disappeared. Each gives a record. `itself` is what [`filter::root_number`] says of a directory
-/// that disappeared: its end is told wherever it was. `adjust` completes the event.
+/// A name that appeared or disappeared. Each makes a record. `itself` is what [`filter::root_number`] says of a
+/// directory that disappeared: its removal is reported wherever it was. `update_roots` completes the event.
 #[inline(always)]
-pub fn name<M: Mem>(call: &Call, target: &Target, itself: u64, adjust: impl FnOnce(&mut Event)) {
+pub fn name<M: Mem>(call: &Call, target: &Target, itself: u64, update_roots: impl FnOnce(&mut Event)) {
     let dentry = target.dentry;
     let superblock = M::ptr(dentry, off!(dentry_d_sb));
     if !filter::is_watched(superblock) {
@@ -200,7 +228,10 @@ pub fn name<M: Mem>(call: &Call, target: &Target, itself: u64, adjust: impl FnOn
     let directory = filter::directory::<M>(M::ptr(dentry, off!(dentry_d_parent)), superblock);
     let untold = if directory.root() == TOO_DEEP {
         Some(Count::Oversize)
-    } else if directory.is_outside() || filter::is_inner(directory.root(), dentry, target.inode) || is_own() {
+    } else if !directory.is_inside()
+        || filter::is_inner(directory.root(), dentry, target.inode)
+        || task::is_own()
+    {
         Some(Count::Filtered)
     } else {
         None
@@ -209,15 +240,18 @@ pub fn name<M: Mem>(call: &Call, target: &Target, itself: u64, adjust: impl FnOn
     event.aux[1] = itself;
     if let Some(why) = untold {
         if itself == 0 {
+            note!(when directory.root() == TOO_DEEP => too_deep, call.hook, target.inode);
+            note!(when directory.is_inside() => inner, call.hook, target.inode);
+            note!(when !directory.is_inside() && directory.root() != TOO_DEEP => outside, call.hook, target.inode);
             count(why);
             return;
         }
-        // Of a path, nothing is told.
+        // No path is reported.
         event.dentry = core::ptr::null();
     } else {
         event.mnt = target.mount();
         set_place(&mut event, directory);
     }
-    adjust(&mut event);
+    update_roots(&mut event);
     emit::emit(&event);
 }

@@ -1,19 +1,28 @@
-//! Tells hotr's poller of the files in a directory by what the kernel has in memory: their inodes, through the list of
-//! the directory's names in the dentry cache. Never attached; hotr runs it with `BPF_PROG_TEST_RUN`, which takes the
-//! place of as many system calls as there are files.
+//! Returns the files of a directory to hotr's poller, from what the kernel has in memory: their inodes, through the
+//! list of the directory's names in the dentry cache. Never attached; hotr runs it with `BPF_PROG_TEST_RUN`, which
+//! takes the place of as many system calls as there are files.
 //!
 //! The list is walked without its lock, in an RCU read side (net/bpf/test_run.c `__bpf_prog_test_run_raw_tp`). What
-//! comes or goes meanwhile may be missed or told as it was: a name that comes or goes changes its directory's times, and
-//! then the poller does not take this for an answer.
+//! appears or disappears in the meantime may be missed or returned in its former state. But such a name changes its
+//! directory's times, and then the poller does not use the answer.
 
+use aya_ebpf::macros::map;
 use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::maps::Array;
 use aya_ebpf::programs::RawTracePointContext;
+use hotr_common::children::Children;
 use hotr_common::children::{AT_A_TIME, Child};
+use hotr_common::config::MMAPABLE;
 
-use crate::kernel::{Layout, Mem, Near, Probe, task};
-use crate::maps::{CHILDREN, off};
+use crate::globals::off;
+use crate::kernel::{DentryFields, Layout, Mem, Probe, task};
 
-/// In: a descriptor of the directory, the entry of [`CHILDREN`] for the answer, and 0 or where to go on. Out: the entry.
+/// Answers to the poller, one entry for each of its threads. The loader sets how many there are.
+#[map(name = "CHILDREN")]
+pub static CHILDREN: Array<Children> = Array::with_max_entries(1, MMAPABLE);
+
+/// In: a descriptor of the directory, the entry of [`CHILDREN`] for the answer, and 0 or where to continue. Out: the
+/// entry.
 #[raw_tracepoint(tracepoint = "sys_enter")]
 pub fn read_children(ctx: RawTracePointContext) -> u32 {
     let (descriptor, entry, begin) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1), ctx.arg::<u64>(2));
@@ -28,7 +37,7 @@ pub fn read_children(ctx: RawTracePointContext) -> u32 {
     let mut told = 0;
     // Where the list is not a circle it ends with NULL.
     while told < AT_A_TIME && at != head && at != 0 {
-        let dentry = Near::read(at.wrapping_sub(u64::from(off!(dentry_sibling))), layout);
+        let dentry = DentryFields::read(at.wrapping_sub(u64::from(off!(dentry_sibling))), layout);
         if dentry.parent != dir {
             // It was taken out of the list, or freed.
             at = 0;

@@ -1,22 +1,32 @@
-//! Makes a record and hands it to userspace.
+//! Makes a record and passes it to userspace.
 //!
 //! Records are built inside the ring buffer's memory, not in a per-CPU buffer: a program on a function's entry
 //! or exit may be preempted, and another one would then write into the same buffer. Long paths are copied from a
-//! [draft](crate::draft).
+//! [draft](crate::path_draft).
 
 use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_ktime_get_ns, bpf_probe_read_kernel};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::LruHashMap;
+use hotr_common::config::Delivered;
 use hotr_common::hook::Hook;
 use hotr_common::record::{
-    COMM_LEN, Delivery, FLAG_IO_WORKER, FLAG_KTHREAD, LARGE_PATHS, MAX_NAME, NO_ROOT, Record, SMALL_DEPTH,
-    SMALL_PATHS,
+    COMM_LEN, Delivery, FLAG_IO_WORKER, FLAG_KTHREAD, LARGE_PATHS, MAX_NAME, Record, SMALL_DEPTH, SMALL_PATHS,
 };
 
 use crate::call::TRACEPOINT;
-use crate::draft::{self, Ends, Taken};
+use crate::counters::{Count, count};
+use crate::event::Event;
 use crate::filter;
+use crate::globals::{live, off};
 use crate::kernel::{Mem, Probe, number, task};
-use crate::maps::{Count, DELIVERIES, RECORDS, WAKE_DUE, count, live, off};
+use crate::messages::note;
 use crate::path::{self, OVERFLOW};
+use crate::path_draft::{self, ClaimedDraft, Ends};
+use crate::records::{RECORDS, WAKE_DUE};
+
+/// The last delivery to hotr's own inotify instance, by thread id.
+#[map(name = "DELIVERIES")]
+pub static DELIVERIES: LruHashMap<u32, Delivered> = LruHashMap::with_max_entries(4096, 0);
 
 /// `BPF_RB_NO_WAKEUP`.
 const NO_WAKEUP: u64 = 1;
@@ -28,94 +38,6 @@ const READ_TO: u64 = 2;
 const TAKEN_TO: u64 = 3;
 /// Times that a waking program looks again, for tasks may have run while it was preempted.
 const WAKE_ROUNDS: u32 = 4;
-
-/// A change on its way into a record. Kernel objects are addresses here: emitting reads them by helper calls.
-#[derive(Clone, Copy)]
-pub struct Event {
-    /// The dentry with the new or only name.
-    pub dentry: *const u8,
-    /// The inode, NULL when it is gone.
-    pub inode: *const u8,
-    /// The task that made the change; NULL for the running one.
-    pub task: *const u8,
-    /// `struct vfsmount`, or NULL.
-    pub mnt: *const u8,
-    /// Where a rename came from: the former parent's dentry.
-    pub old_parent: *const u8,
-    /// Its former name, in map memory.
-    pub old_name: *const u8,
-    pub writes: u64,
-    pub bytes: u64,
-    pub born: u64,
-    pub aux: [u64; 2],
-    /// For removed and replaced files: number, generation, mode.
-    pub victim: u64,
-    pub victim_generation: u32,
-    pub victim_mode: u32,
-    pub flags: u32,
-    /// Bytes the path is expected to take.
-    pub len: u16,
-    /// Levels of directories between the leaf and its root, the most of its two paths.
-    pub depth: u16,
-    pub hook: u16,
-    pub tier: u16,
-    pub root: u16,
-    pub old_root: u16,
-    /// See [`Record::storm`].
-    pub storm: u32,
-    /// See [`Record::way`].
-    pub way: u32,
-}
-
-impl Event {
-    /// An event about the dentry of this number (see [`number`]), with nothing else known.
-    #[inline(always)]
-    pub fn new(hook: u16, tier: u16, dentry: u64, inode: *const u8) -> Self {
-        let zero = opaque_zero();
-        let null = zero as *const u8;
-        Self {
-            dentry: dentry as *const u8,
-            inode,
-            task: null,
-            mnt: null,
-            old_parent: null,
-            old_name: null,
-            writes: zero,
-            bytes: zero,
-            born: zero,
-            aux: [zero; 2],
-            victim: zero,
-            victim_generation: 0,
-            victim_mode: 0,
-            flags: 0,
-            len: 0,
-            depth: 0,
-            hook,
-            tier,
-            root: NO_ROOT,
-            old_root: NO_ROOT,
-            storm: 0,
-            way: 0,
-        }
-    }
-}
-
-/// 0, of which the compiler does not know it: it would fill the fields of an event byte by byte, in a loop.
-#[inline(always)]
-fn opaque_zero() -> u64 {
-    let zero: u64;
-    // SAFETY: one instruction without side effects.
-    unsafe { core::arch::asm!("{0} = 0", out(reg) zero, options(pure, nomem, nostack)) };
-    zero
-}
-
-impl Event {
-    /// Whether the small record class has room for the paths.
-    #[inline(always)]
-    const fn is_small(&self) -> bool {
-        self.len < SMALL_PATHS as u16 && self.depth < SMALL_DEPTH as u16
-    }
-}
 
 /// A record of the ring buffer with room for paths. `MAX_NAME` more bytes are there because the verifier bounds
 /// offset and length of a copy by themselves.
@@ -147,11 +69,12 @@ fn emit_sized<const RENAME: bool>(event: &Event) {
         emit_small::<RENAME>(event);
         return;
     }
-    let Some(draft) = Taken::any() else {
+    let Some(draft) = ClaimedDraft::any() else {
+        note!(no_draft, event.hook, event.inode);
         count(Count::Oversize);
         return;
     };
-    let ends = draft::write::<RENAME>(&draft, event);
+    let ends = path_draft::write::<RENAME>(&draft, event);
     emit_large(event, &draft, ends);
     draft.give_back();
 }
@@ -160,6 +83,7 @@ fn emit_sized<const RENAME: bool>(event: &Event) {
 fn emit_small<const RENAME: bool>(event: &Event) -> u32 {
     let wakeup = submission(event.hook, event.tier);
     let Some(mut entry) = RECORDS.reserve::<Sized<SMALL_PATHS>>(0) else {
+        note!(ring_full, event.hook, event.inode);
         count(Count::RingFull);
         return 0;
     };
@@ -172,26 +96,31 @@ fn emit_small<const RENAME: bool>(event: &Event) -> u32 {
     };
     if !fits {
         entry.discard(wakeup);
+        note!(oversize, event.hook, event.inode);
         count(Count::Oversize);
         return 0;
     }
     // SAFETY: as above.
     unsafe { header(&raw mut (*sized).record, event) };
     entry.submit(wakeup);
+    note!(when !event.inode.is_null() => sent, event.hook, event.inode, event.root);
+    note!(when event.inode.is_null() => sent, event.hook, event.victim, event.root);
     count(Count::Submitted);
     0
 }
 
 /// With paths from a draft, which end there.
 #[inline(never)]
-fn emit_large(event: &Event, draft: &Taken, ends: u64) -> u32 {
+fn emit_large(event: &Event, draft: &ClaimedDraft, ends: u64) -> u32 {
     let Ends { path, all } = Ends::of(ends);
     if path == OVERFLOW || all > LARGE_PATHS as u32 {
+        note!(oversize, event.hook, event.inode);
         count(Count::Oversize);
         return 0;
     }
     let wakeup = submission(event.hook, event.tier);
     let Some(mut entry) = RECORDS.reserve::<Sized<LARGE_PATHS>>(0) else {
+        note!(ring_full, event.hook, event.inode);
         count(Count::RingFull);
         return 0;
     };
@@ -205,6 +134,8 @@ fn emit_large(event: &Event, draft: &Taken, ends: u64) -> u32 {
         (*sized).record.old_len = all.wrapping_sub(path) as u16;
     }
     entry.submit(wakeup);
+    note!(when !event.inode.is_null() => sent, event.hook, event.inode, event.root);
+    note!(when event.inode.is_null() => sent, event.hook, event.victim, event.root);
     count(Count::Submitted);
     0
 }
@@ -245,7 +176,7 @@ pub fn wake() {
         }
         // SAFETY: as in `submission`.
         unsafe { core::ptr::write_volatile(due, 0) };
-        // Readers skip what is discarded. A full ring wakes nobody, for its reader has not come to its end.
+        // Readers skip what is discarded. A full ring wakes nobody, because its reader has not reached its end.
         if RECORDS.query(READ_TO) >= noted.wrapping_sub(1)
             && let Some(entry) = RECORDS.reserve::<u64>(0)
         {
@@ -314,7 +245,8 @@ pub unsafe fn header(record: *mut Record, event: &Event) {
         record.victim = 0;
         record.generation = event.victim_generation;
         record.mode = event.victim_mode;
-        record.dev = Probe::u32(Probe::ptr(event.dentry, off!(dentry_d_sb)), off!(super_block_s_dev));
+        let named = if event.dentry.is_null() { event.old_parent } else { event.dentry };
+        record.dev = Probe::u32(Probe::ptr(named, off!(dentry_d_sb)), off!(super_block_s_dev));
     }
     // SAFETY: the destination is the record's own array.
     unsafe {

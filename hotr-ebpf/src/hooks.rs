@@ -5,22 +5,23 @@ pub mod attr;
 pub mod bench;
 pub mod content;
 pub mod ctime;
+pub mod delivery;
 pub mod dirty;
+pub mod follow;
 pub mod mmap;
 pub mod names;
 pub mod notify;
 pub mod register;
 pub mod rename;
 pub mod rmdir;
+pub mod subvolume;
 pub mod sys_exit;
 pub mod uring;
+pub mod uring_names;
 pub mod uring_trace;
+pub mod usage;
 
-pub use dirty::ToldFault;
 pub use names::Victim;
-pub use rename::OldName;
-pub use rmdir::Removal;
-pub use sys_exit::{Batch, CallRecord};
 
 /// Declares the programs of a hook whose result matters: `fexit`, and `kprobe` + `kretprobe`.
 macro_rules! exit_hook {
@@ -30,7 +31,7 @@ macro_rules! exit_hook {
             use hotr_common::hook::Hook;
             use $crate::call::{Opened, Subject, from_exit, prejudge};
 
-            // Apart from the first question, so that a call nobody asked for saves no register and sets up no stack.
+            // Separate from the first check, so that an unwatched call saves no register and sets up no stack.
             #[inline(never)]
             fn go_on(
                 context: *mut ::core::ffi::c_void,

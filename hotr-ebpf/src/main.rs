@@ -9,14 +9,19 @@
 mod call;
 mod change;
 mod children;
-mod draft;
+mod counters;
 mod emit;
+mod event;
 mod filter;
+mod globals;
 mod hooks;
 mod kernel;
-mod maps;
+mod messages;
 mod path;
+mod path_draft;
+mod records;
 mod storm;
+mod try_lock;
 
 #[cfg(not(test))]
 #[panic_handler]

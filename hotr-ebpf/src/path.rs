@@ -3,8 +3,8 @@
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use hotr_common::record::{MAX_DEPTH, MAX_NAME};
 
-use crate::kernel::{Layout, Near};
-use crate::maps::read;
+use crate::globals::read;
+use crate::kernel::{DentryFields, Layout};
 
 /// The path did not fit.
 pub const OVERFLOW: u32 = u32::MAX;
@@ -12,8 +12,8 @@ pub const OVERFLOW: u32 = u32::MAX;
 /// Appends the NUL-terminated names from `dentry` up to (not including) the dentry of `root`, or to the root of
 /// the filesystem when `root` is 0; at most `DEPTH` of them. Returns the new end, or [`OVERFLOW`].
 ///
-/// The verifier goes through every level, and copies all it knows at each branch of one. So a level has one, and what went
-/// wrong on the way is found out at the end: names are copied into the buffer wherever it is.
+/// The verifier checks every level, and copies all it knows at each branch of one. So a level has one branch, and what
+/// failed on the way is found at the end: names are copied into the buffer wherever it is.
 ///
 /// # Safety
 /// `buffer` has `CAP + MAX_NAME` writable bytes, and `CAP` is a power of two.
@@ -30,7 +30,7 @@ pub unsafe fn append<const CAP: usize, const DEPTH: u32>(
     let layout = Layout::of_kernel();
     // One more look than names: the last one finds the root.
     while level <= u64::from(DEPTH) {
-        let near = Near::read(dentry, layout);
+        let near = DentryFields::read(dentry, layout);
         if is_zero(end_of_walk(&near, dentry, root)) {
             let is_whole = near.inode == root || root == 0;
             return if is_whole && end <= CAP as u64 { end as u32 } else { OVERFLOW };
@@ -92,7 +92,7 @@ pub unsafe fn stride<const CAP: usize>(walk: *mut Walk, buffer: *mut u8) -> u64 
     let mut level = 0;
     let layout = Layout::of_kernel();
     while level < STRIDE {
-        let near = Near::read(dentry, layout);
+        let near = DentryFields::read(dentry, layout);
         if is_zero(end_of_walk(&near, dentry, root)) {
             let is_whole = near.inode == root || root == 0;
             let end = if is_whole && end <= CAP as u64 { end } else { u64::from(OVERFLOW) };
@@ -113,7 +113,7 @@ pub unsafe fn stride<const CAP: usize>(walk: *mut Walk, buffer: *mut u8) -> u64 
 /// 0 at the dentry of the root, and at the uppermost one: then either difference is. Two addresses' differences are never
 /// both such multiples of a power of 2 that it is otherwise, and if they were, it would be found where the walk ends.
 #[inline(always)]
-fn end_of_walk(near: &Near, dentry: u64, root: u64) -> u64 {
+fn end_of_walk(near: &DentryFields, dentry: u64, root: u64) -> u64 {
     (near.inode ^ root).wrapping_mul(near.parent ^ dentry)
 }
 
@@ -122,7 +122,7 @@ fn end_of_walk(near: &Near, dentry: u64, root: u64) -> u64 {
 /// # Safety
 /// As [`append`].
 #[inline(always)]
-unsafe fn copy<const CAP: usize>(buffer: *mut u8, end: u64, near: &Near) -> u64 {
+unsafe fn copy<const CAP: usize>(buffer: *mut u8, end: u64, near: &DentryFields) -> u64 {
     // SAFETY: `bounded` keeps the place below CAP, and at most MAX_NAME bytes are written there.
     let copied = unsafe {
         let at = buffer.add(bounded::<CAP>(end));
@@ -131,9 +131,9 @@ unsafe fn copy<const CAP: usize>(buffer: *mut u8, end: u64, near: &Near) -> u64 
     copied as u64 & 0x7fff_ffff
 }
 
-/// Whether a word is 0: it and its negative have no sign. A comparison with 0 the compiler lays out as it likes; here it
-/// jumps away when it is, so that the verifier comes to the end of a loop first, and finds what it then knows least of.
-/// Otherwise kernels without precision tracking (5.10) would go on from every level to the end of the program.
+/// Whether a word is 0: it and its negative have no sign. A comparison with 0 the compiler lays out as it likes; here
+/// it jumps away when it is, so that the verifier comes to the end of a loop first, and finds what it then knows least
+/// of. Otherwise kernels without precision tracking (5.10) would continue from every level to the end of the program.
 #[inline(always)]
 fn is_zero(word: u64) -> bool {
     let mut minus = word;

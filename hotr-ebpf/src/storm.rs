@@ -1,14 +1,27 @@
-//! Storms: the first change of a file is told at once, the next ones are only counted, and one record a window
+//! Storms: the first change of a file is reported at once, the next ones are only counted, and one record per window
 //! carries the totals. Totals never go back, so userspace can read the rest from the slot when a file is quiet.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
+use hotr_common::config::{MMAPABLE, STORMS, TryLock};
 use hotr_common::config::{STORM_FREE, STORM_WAYS, Storm, storm_slot};
 
-use crate::maps::{STORM_SLOTS, STORM_TURN, add, alone, live, read};
+use crate::globals::{add, live, read};
+use crate::try_lock::with_lock;
+
+/// Files under continuous change; hotr reads and frees the slots in its own mapping of it.
+#[map(name = "STORM_SLOTS")]
+pub static STORM_SLOTS: Array<Storm> = Array::with_max_entries(STORMS, MMAPABLE);
+
+/// Who takes a free slot of [`STORM_SLOTS`].
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.storm_turn")]
+pub static mut STORM_TURN: TryLock = TryLock { entered: 0, left: 0 };
 
 /// What to do with a change.
 pub enum Decision {
-    /// Tell it, with these totals; `writes` is 0 when it was not counted and `bytes` are its own.
+    /// Report it, with these totals; `writes` is 0 when it was not counted and `bytes` are its own.
     Emit { writes: u64, bytes: u64, born: u64, slot: u32 },
     /// It was counted.
     Counted,
@@ -104,9 +117,9 @@ fn enter(slot: *mut Storm, key: &Key, number: u32, now: u64, bytes: u64) -> Opti
 #[inline(always)]
 fn take(slot: *mut Storm, key: &Key, number: u32, bytes: u64) -> Option<Decision> {
     let mut taken = None;
-    alone(&raw mut STORM_TURN, || {
+    with_lock(&raw mut STORM_TURN, || {
         // SAFETY: as in `count`; a free slot is written by nobody else, and found by nobody before its inode is there.
-        // The helper has no arguments; it is asked once more, so that a later storm of this slot is born later.
+        // The helper has no arguments; it is called once more, so that a later storm of this slot is born later.
         unsafe {
             if read(&raw const (*slot).inode) == STORM_FREE {
                 let born = bpf_ktime_get_ns();

@@ -6,8 +6,10 @@
 
 pub mod backup;
 pub mod check;
+mod descendants;
 pub mod emit;
 pub mod group;
+pub mod identity;
 mod spawn;
 pub mod target;
 
@@ -19,6 +21,7 @@ use rustix::process::Signal;
 
 pub use emit::Emit;
 pub use group::Group;
+pub use identity::Identity;
 pub use target::Target;
 
 /// How a command is run.
@@ -32,6 +35,8 @@ pub struct CommandSpec {
     pub env: Vec<(OsString, OsString)>,
     /// Its stdout goes to hotr's stderr, because hotr's stdout is for reports.
     pub stdout_to_stderr: bool,
+    /// Who it runs as; as hotr when none.
+    pub identity: Option<Identity>,
 }
 
 impl CommandSpec {
@@ -42,7 +47,7 @@ impl CommandSpec {
     }
 }
 
-/// How a command is ended.
+/// How a command is stopped.
 #[derive(Clone, Copy, Debug)]
 pub struct StopSpec {
     /// Sent to its process group first.
@@ -58,13 +63,22 @@ pub enum Action {
     Report,
     /// Runs a command to its end.
     Run(CommandSpec),
-    /// Keeps a command running, and starts it anew.
+    /// Keeps a command running, and restarts it.
     Restart(CommandSpec),
     /// Sends a signal.
     Signal(Target, Signal),
 }
 
 impl Action {
+    /// Who its command runs as, if not as hotr.
+    #[must_use]
+    pub const fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Run(command) | Self::Restart(command) => command.identity.as_ref(),
+            Self::Report | Self::Signal(..) => None,
+        }
+    }
+
     /// Whether changes are reported only.
     #[must_use]
     pub const fn is_report(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The command line: what can be asked for, and how every end of a command becomes a status and one line.
+//! The command line: its options, and how each result of a command becomes a status and one line.
 //!
 //! In: the process's arguments. Out: reports on stdout, everything else on stderr, and the exit status.
 
@@ -8,12 +8,17 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use hotr_user::ending;
 use hotr_user::error::Error;
+use hotr_user::output::stdout;
+use hotr_user::output::text::visible_message;
 
+mod diagnose;
 mod doctor;
 mod engine;
 mod man;
 mod paths;
+mod privilege;
 mod progress;
 mod signals;
 mod trace;
@@ -24,11 +29,11 @@ mod watch;
 /// How a command ended; the numbers are part of the output contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// Done, also when ended by a signal or because the reader has gone.
+    /// Done, also when ended by a signal or because the reader has closed the output.
     Done = 0,
     /// It could not do its work.
     Error = 1,
-    /// The command line makes no sense.
+    /// A usage error.
     Usage = 2,
     /// It worked, and found what it looks for.
     Found = 3,
@@ -53,6 +58,7 @@ enum Command {
     Trace(trace::TraceArgs),
     Watch(Box<watch::WatchArgs>),
     Doctor(doctor::DoctorArgs),
+    Diagnose(diagnose::DiagnoseArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  hotr completions bash > /etc/bash_completion.d/hotr")]
     Completions {
@@ -62,6 +68,18 @@ enum Command {
     /// Print the manual page
     #[command(after_help = "Example:\n  hotr man > /usr/local/share/man/man1/hotr.1")]
     Man,
+}
+
+impl Command {
+    /// What the command does with a path, as its messages say it.
+    const fn verb(&self) -> &'static str {
+        match self {
+            Self::Trace(_) => "trace",
+            Self::Doctor(_) => "check",
+            Self::Diagnose(_) => "diagnose",
+            Self::Watch(_) | Self::Completions { .. } | Self::Man => "watch",
+        }
+    }
 }
 
 /// When to use colour; `auto` means on a terminal, unless NO_COLOR is set.
@@ -88,47 +106,75 @@ impl ColorChoice {
 
 /// Runs the command that the process was called with.
 pub(crate) fn main() -> ExitCode {
+    signals::take_over();
+    std::panic::set_hook(Box::new(end_with_panic));
     hotr_user::memory::keep_nothing_large();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error).into(),
     };
+    let verb = cli.command.verb();
     let result = match cli.command {
         Command::Trace(args) => trace::run(args),
         Command::Watch(args) => watch::run(*args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Diagnose(args) => diagnose::run(args),
         Command::Completions { shell } => completions(shell),
         Command::Man => man::page(Cli::command()).and_then(|page| put(&page)),
     };
     match result {
         Ok(status) => status.into(),
-        Err(error) if reader_has_gone(&error) => Status::Done.into(),
+        Err(error) if is_output(&error, io::ErrorKind::BrokenPipe) => Status::Done.into(),
+        Err(error) if ending::is_asked() && is_output(&error, io::ErrorKind::TimedOut) => {
+            say(
+                "ended by a signal while the reader of stdout had stopped reading: the last lines are missing",
+            );
+            Status::Done.into()
+        }
         Err(error) => {
-            // The library's errors have their cause in their own sentence.
-            let is_whole = error.chain().next().is_some_and(|outermost| outermost.is::<Error>());
-            say(&if is_whole { error.to_string() } else { format!("{error:#}") });
+            say(&sentence(verb, &error));
             Status::Error.into()
         }
     }
 }
 
-/// One line on stderr, whatever the names in it. When even that cannot be written there is nobody left to tell.
-fn say(text: &str) {
-    let mut line = String::from("hotr: ");
-    for c in text.chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+/// An error in one line. The library's errors have their cause in their own sentence, and a bad path is named by what the
+/// command was to do with it.
+fn sentence(verb: &str, error: &anyhow::Error) -> String {
+    match error.chain().next().and_then(|outermost| outermost.downcast_ref::<Error>()) {
+        Some(Error::Path { path, cause, next }) => format!("{verb} {}: {cause}; {next}", path.display()),
+        Some(whole) => whole.to_string(),
+        None => format!("{error:#}"),
     }
-    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// A closed pipe is the reader's way to say "enough", not an error.
-fn reader_has_gone(error: &anyhow::Error) -> bool {
+/// A thread that panics leaves a change unseen or a reload undone, and nobody would notice: hotr exits, with one line
+/// and status 1. With `RUST_BACKTRACE` set the line is followed by the calls that led there.
+fn end_with_panic(info: &std::panic::PanicHookInfo<'_>) {
+    let what = info.payload_as_str().unwrap_or("no reason given");
+    let place = info.location().map_or_else(String::new, |place| format!(" at {place}"));
+    say(&format!("internal error{place}: {what}; please report this line"));
+    let calls = std::backtrace::Backtrace::capture();
+    if calls.status() == std::backtrace::BacktraceStatus::Captured {
+        let _ = writeln!(io::stderr().lock(), "{calls}");
+    }
+    std::process::exit(1);
+}
+
+/// One line on stderr, whatever the names in it. When even that cannot be written nobody is left to read it; a reader
+/// that has stopped reading keeps no run from ending.
+fn say(text: &str) {
+    stdout::say(&format!("hotr: {}\n", visible_message(text)));
+}
+
+/// Whether writing failed this way. A closed pipe is the reader's way to say "enough", not an error.
+fn is_output(error: &anyhow::Error, kind: io::ErrorKind) -> bool {
     error.chain().any(|cause| {
         let io_error = match cause.downcast_ref::<Error>() {
             Some(Error::Output(source)) => Some(source),
             _ => cause.downcast_ref::<io::Error>(),
         };
-        io_error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        io_error.is_some_and(|error| error.kind() == kind)
     })
 }
 

@@ -1,16 +1,11 @@
 //! What this machine lets hotr see, and whether the paths of a user can be covered with it.
 //!
-//! In: the kernel's own files, the attach plan, paths. Out: an [`Exam`], printed by [`human`] or [`json`].
+//! In: the kernel's own files, the attach plan, paths. Out: an [`Examination`], printed by [`crate::output::doctor`].
 
 pub mod cover;
 pub mod filesystem;
-pub mod human;
 pub mod inotify;
-pub mod json;
 pub mod kernel;
-
-#[cfg(test)]
-mod samples;
 
 use std::path::PathBuf;
 
@@ -33,7 +28,7 @@ pub struct PlanRow {
 
 /// Everything found.
 #[derive(Clone, Debug)]
-pub struct Exam {
+pub struct Examination {
     /// The kernel and what it allows.
     pub kernel: kernel::Kernel,
     /// Capabilities of this process.
@@ -46,7 +41,7 @@ pub struct Exam {
     pub paths: Vec<Cover>,
 }
 
-impl Exam {
+impl Examination {
     /// Looks at the machine and at the paths. `paths` pairs each path as named with where it really is.
     pub fn new(paths: &[(PathBuf, PathBuf)], plan: impl FnOnce() -> Result<Vec<PlanRow>, String>) -> Self {
         let inotify = inotify::Inotify::read();
@@ -94,7 +89,7 @@ impl Mark {
         }
     }
 
-    /// The sign shown to a person.
+    /// The sign shown to humans.
     #[must_use]
     pub const fn sign(self) -> &'static str {
         match self {
@@ -105,10 +100,10 @@ impl Mark {
     }
 }
 
-/// One thing that was looked at.
+/// One thing that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// What was looked at.
+    /// What was checked.
     pub name: String,
     /// How good it is.
     pub mark: Mark,
@@ -119,11 +114,11 @@ pub struct Check {
 }
 
 impl Check {
-    fn new(name: impl Into<String>, mark: Mark, value: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>, mark: Mark, value: impl Into<String>) -> Self {
         Self { name: name.into(), mark, value: value.into(), next: None }
     }
 
-    fn next(mut self, next: impl Into<String>) -> Self {
+    pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
         self.next = Some(next.into());
         self
     }

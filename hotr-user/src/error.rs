@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why a run could not start or go on.
+/// Why a run could not start or continue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,7 +17,7 @@ pub enum Error {
         /// What the user can do.
         next: String,
     },
-    /// A channel that was asked for by name cannot run.
+    /// A channel that was named explicitly cannot run.
     #[error("start channel {channel}: {cause}; {next}")]
     Channel {
         /// `ebpf`, `inotify`.

@@ -2,21 +2,31 @@
 //!
 //! Data flows one way: kernel → ring buffer → [`source`] → [`pipeline`] → [`output`]. A stage never calls back.
 
+/// What hotr reports, as types.
+pub use hotr_events as events;
+
 pub mod action;
+pub mod beneath;
+pub mod confirmed;
+pub mod diagnose;
 pub mod doctor;
+pub mod ending;
 pub mod error;
-pub mod event;
+mod json;
 pub mod kernel;
 pub mod memory;
 pub mod mounts;
 pub mod options;
 pub mod output;
 pub mod pipeline;
+mod private_mount;
 pub mod procinfo;
 pub mod reload;
-pub mod report;
 mod sched;
+pub mod session;
 pub mod source;
+pub mod text;
 mod timer;
-pub mod trace;
+mod tree_key;
+mod vfork;
 pub mod watch;

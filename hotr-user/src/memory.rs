@@ -1,4 +1,4 @@
-//! Memory that is not needed any more, given back to the machine.
+//! Returns memory that is no longer needed to the machine.
 //!
 //! In: the end of something that took much of it for a while. Out: less resident memory.
 

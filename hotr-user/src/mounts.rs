@@ -1,7 +1,7 @@
 //! Mounts: which directory inodes lead to the watched files, and through which mount a change came.
 //!
 //! In: `/proc/<pid>/mountinfo`, the watched directories, the mount id of a change. Out: a [`MountTable`], the
-//! [`aliases`] of a root, the [`Layer`](crate::event::Layer) of a change.
+//! [`aliases`] of a root, the [`Layer`](hotr_events::Layer) of a change.
 //!
 //! **Locations.** A dentry is named by its superblock and its path from that superblock's root ([`Location`]):
 //! this is what a `d_parent` walk in the kernel sees, whatever the mount. Two paths lead to one dentry exactly

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-use crate::event::Op;
+use hotr_events::Op;
 
 /// Which channels to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,12 +14,18 @@ pub struct Channels {
     pub ebpf: bool,
     /// Run the inotify channel.
     pub inotify: bool,
-    /// The user named the channels: one that cannot run is an error. Otherwise (`auto`) hotr says so and goes on.
+    /// The user named the channels: one that cannot run is an error. Otherwise (`auto`) hotr says so and continues.
     pub required: bool,
+}
+
+impl Channels {
+    /// Those that work on this machine.
+    pub const AUTO: Self = Self { ebpf: true, inotify: true, required: false };
 }
 
 /// Which kind of program a hook may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TierChoice {
     /// The best that attaches, for each hook on its own.
     Auto,
@@ -33,6 +39,7 @@ pub enum TierChoice {
 
 /// Options of `hotr trace`.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TraceOptions {
     /// Paths to trace, as given (never empty: the command line defaults to `.`).
     pub paths: Vec<PathBuf>,
@@ -54,10 +61,32 @@ pub struct TraceOptions {
     pub exclude: GlobSet,
     /// Every record by itself.
     pub raw: bool,
-    /// Repeats of a write are told one by one: whoever reads the reports merges them, and must not wait for the last.
+    /// Repeats of a write are reported one by one: the reader of the reports merges them, and must not wait for the
+    /// last.
     pub at_once: bool,
     /// A poller looks for what is lost: inotify, as the only channel, keeps no state to compare with.
     pub audited: bool,
+}
+
+impl TraceOptions {
+    /// Everything below these paths, by the channels that work, until the end.
+    #[must_use]
+    pub fn new(paths: Vec<PathBuf>) -> Self {
+        Self {
+            paths,
+            recursive: true,
+            channels: Channels::AUTO,
+            tier: TierChoice::Auto,
+            duration: None,
+            ops: Vec::new(),
+            pids: Vec::new(),
+            comms: Vec::new(),
+            exclude: GlobSet::empty(),
+            raw: false,
+            at_once: false,
+            audited: false,
+        }
+    }
 }
 
 /// Patterns as in `.gitignore`: one without a slash matches a name at any depth, one with a slash is relative to

@@ -1,39 +1,24 @@
 //! Printing: the only module that knows how a report looks.
 //!
-//! In: [`Report`]s from the engine. Out: bytes on stdout, as JSON Lines ([`json`]) or for a person ([`human`]).
+//! In: [`Report`](hotr_events::Report)s from the engine. Out: bytes on stdout, as JSON Lines ([`json`]) or for humans ([`human`]).
 
+pub mod diagnose;
+pub mod doctor;
 pub mod human;
 pub mod json;
-mod mask;
-pub(crate) mod object;
 pub mod stdout;
-pub mod text;
 
 #[cfg(test)]
 mod samples;
 
+pub use crate::text;
 use std::io;
 
-use crate::report::Report;
+use hotr_events::ReportSink;
 
-/// Where reports go.
-pub trait Printer {
-    /// Prints one report. An error of kind `BrokenPipe` means that the reader has gone.
-    ///
-    /// # Errors
-    /// Any error of the underlying writer.
-    fn print(&mut self, report: &Report) -> io::Result<()>;
-
-    /// Hands everything printed so far to the reader; called when the engine is about to wait.
-    ///
-    /// # Errors
-    /// Any error of the underlying writer.
-    fn flush(&mut self) -> io::Result<()>;
-}
-
-/// The printer of a run on stdout: JSON Lines, or lines for a person, with colour or without.
+/// The printer of a run on stdout: JSON Lines, or lines for humans, with colour or without.
 #[must_use]
-pub fn printer(json: bool, color: bool) -> Box<dyn Printer> {
+pub fn printer(json: bool, color: bool) -> Box<dyn ReportSink> {
     let out = stdout::Stdout::new();
     if json {
         Box::new(json::JsonPrinter::new(out))

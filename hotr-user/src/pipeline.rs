@@ -1,11 +1,11 @@
-//! From what the sources gave to what is reported: decode, correlate, filter, settle.
+//! Turns raw source events into reports: decode, correlate, filter, settle.
 
 pub mod callpath;
 pub mod confirm;
 pub mod correlate;
 pub mod decode;
+pub mod deferred_map;
 pub mod filter;
-pub mod heard;
-pub mod late;
+pub mod inotify_changes;
 pub mod settle;
 pub mod syscall;

@@ -3,9 +3,9 @@
 //! Called for every change, so a hit costs no system call. What makes that sound:
 //! - The key holds the comm that the kernel recorded. A fork that becomes another program changes its comm, and so
 //!   is another key; the shell's redirection and the program it starts are not mixed up.
-//! - An entry is trusted for [`ActorCache::TRUST`]. Pids are handed out in a circle (kernel/pid.c,
-//!   `idr_alloc_cyclic`), so one comes back within that time only after `pid_max` forks. After it, the start
-//!   time of the process is compared: another one means another process.
+//! - An entry is trusted for [`ActorCache::TRUST`]. Pids are assigned in a circle (kernel/pid.c, `idr_alloc_cyclic`),
+//!   so one comes back within that time only after `pid_max` forks. After it, the start time of the process is
+//!   compared: another one means another process.
 //! - A record may be read after its process has moved on. When `/proc` shows another comm than the record, the
 //!   program is not the one that made the change, and nothing is said about it.
 
@@ -108,7 +108,7 @@ impl ActorCache {
         Self { entries: HashMap::new(), aging: Vec::new(), cgroups: CgroupPaths::new(), possible, proc_root }
     }
 
-    /// Why nothing can be looked up, for a person; `None` when it can.
+    /// Why nothing can be looked up, for humans; `None` when it can.
     #[must_use]
     pub const fn impossible(&self) -> Option<&'static str> {
         if self.possible {
@@ -155,7 +155,7 @@ impl ActorCache {
         let start_time = || start_time(stat.as_ref()?).ok();
         let start = start_time();
         let exe = if has_comm(&dir, task) { fs::read_link(dir.join("exe")).ok() } else { None };
-        // The process may have been replaced between the reads; its open file tells of no other.
+        // The process may have been replaced between the reads; its open file shows no other.
         let exe = exe.filter(|_| start.is_some() && start_time() == start).map(Arc::from);
         let cgroup = self.cgroups.path(task.cgroup_id, now).or_else(|| cgroup::of_process(&dir));
         Entry {
@@ -181,7 +181,7 @@ impl ActorCache {
         }
     }
 
-    /// Removes the half that was used least recently: seldom, and linear.
+    /// Removes the half that was used least recently: rare, and linear.
     fn evict(&mut self) {
         let mut times: Vec<Instant> = self.entries.values().map(|entry| entry.used).collect();
         let middle = times.len() / 2;

@@ -57,7 +57,7 @@ impl<T, E> Live<T, E> {
         self.value.load_full()
     }
 
-    /// Loads the value anew and puts it in place in one step.
+    /// Loads the value again and replaces it in one step.
     ///
     /// # Errors
     /// That of `load`; the former value stays.

@@ -1,9 +1,9 @@
 //! How the thread that reads the channels is scheduled, and the commands it starts; and its signals.
 //!
-//! A thread of the kernel's normal policy asks for short turns, so that a change is told at once on a busy processor too. Where
-//! it would preempt a kernel program it becomes one that preempts nobody. That has its price: on a busy machine it
-//! waits for its turn, and so do its reports. A child inherits both; what the user runs is to have what hotr was started
-//! with, so it is set back between fork and exec.
+//! A thread of the kernel's normal policy asks for short turns, so that a change is reported at once on a busy
+//! processor too. Where it would preempt a kernel program it becomes one that preempts nobody. That has its price: on a
+//! busy machine it waits for its turn, and so do its reports. A child inherits both; what the user runs is to have what
+//! hotr was started with, so it is set back between fork and exec.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +15,7 @@ const SHORTEST: u64 = 100_000;
 
 /// Whether a thread of this process has left the normal policy.
 static LEFT: AtomicBool = AtomicBool::new(false);
-/// The turns hotr was started with, plus one; 0 while none others were asked for.
+/// The turns hotr was started with, plus one; 0 while no others were requested.
 static TURNS: AtomicU64 = AtomicU64::new(0);
 
 /// Whether the kernel says that it lets nobody be preempted while it works for them (kernel/sched/debug.c
@@ -23,6 +23,15 @@ static TURNS: AtomicU64 = AtomicU64::new(0);
 /// made when it was built.
 pub(crate) fn kernel_is_never_preempted() -> bool {
     std::fs::read_to_string("/sys/kernel/debug/sched/preempt").is_ok_and(|modes| is_never_preempted(&modes))
+}
+
+/// Whether the kernel says that it preempts tasks while it works for them: programs on functions may then be skipped.
+pub(crate) fn kernel_preempts() -> bool {
+    std::fs::read_to_string("/sys/kernel/debug/sched/preempt").is_ok_and(|modes| is_preempted(&modes))
+}
+
+fn is_preempted(modes: &str) -> bool {
+    modes.split_ascii_whitespace().any(|mode| matches!(mode, "(full)" | "(lazy)"))
 }
 
 fn is_never_preempted(modes: &str) -> bool {
@@ -34,7 +43,7 @@ fn is_never_preempted(modes: &str) -> bool {
 /// kernel, the program would be interrupted there and not be run for whoever runs meanwhile on that CPU. On another,
 /// idle CPU it runs at once all the same. A policy that the user chose stays.
 pub(crate) fn never_preempt() {
-    // Refused, more programs are skipped: that is told.
+    // If refused, more programs are skipped: that is reported.
     let _ = attributes().and_then(|mut now| {
         if now.sched_policy == NORMAL {
             now.sched_policy = BATCH;
@@ -49,12 +58,12 @@ pub(crate) fn never_preempt() {
 /// less is run first, and at once when it is woken (kernel/sched/fair.c `wakeup_preempt_fair`, `PREEMPT_SHORT`). The share
 /// stays what it was. Kernels that know no such request ignore it. A policy that the user chose stays.
 pub(crate) fn answer_soon() {
-    // Refused, a change is told a little later where others use the processor.
+    // If refused, a change is reported a little later where others use the processor.
     let _ = attributes().and_then(|mut now| {
         if now.sched_policy == NORMAL && (now.sched_runtime == 0 || now.sched_runtime > SHORTEST) {
             let before = std::mem::replace(&mut now.sched_runtime, SHORTEST);
             set(&now)?;
-            // What this process asked for before is not what it was started with.
+            // What this process requested before is not what it was started with.
             let _ = TURNS.compare_exchange(0, before + 1, Ordering::Relaxed, Ordering::Relaxed);
         }
         Ok(())
@@ -134,14 +143,14 @@ mod tests {
 
     #[test]
     fn the_mode_in_parentheses_holds() {
-        for (modes, never) in [
-            ("(none) voluntary full\n", true),
-            ("none (voluntary) full lazy\n", true),
-            ("none voluntary (full) lazy\n", false),
-            ("full (lazy)\n", false),
-            ("(undefined)\n", false),
+        for (modes, never, preempts) in [
+            ("(none) voluntary full\n", true, false),
+            ("none (voluntary) full lazy\n", true, false),
+            ("none voluntary (full) lazy\n", false, true),
+            ("full (lazy)\n", false, true),
+            ("(undefined)\n", false, false),
         ] {
-            assert_eq!(is_never_preempted(modes), never, "{modes}");
+            assert_eq!((is_never_preempted(modes), is_preempted(modes)), (never, preempts), "{modes}");
         }
     }
 
@@ -185,7 +194,7 @@ mod tests {
                 never_preempt();
             });
             assert_eq!((left.sched_policy, left.sched_flags), (BATCH, flags));
-            // 0 on kernels that tell of none.
+            // 0 on kernels that report none.
             assert!([0, SHORTEST].contains(&left.sched_runtime), "{}", left.sched_runtime);
             assert_eq!(left.sched_runtime == 0, fresh.sched_runtime == 0);
         }

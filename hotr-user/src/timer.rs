@@ -2,23 +2,41 @@
 //! one is made.
 //!
 //! In: a time. Out: a task is woken then.
+//!
+//! Also here: moments so far ahead that no clock has them ([`later`]).
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+
+/// Nobody waits longer; later moments would overflow [`Instant`].
+pub(crate) const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// A moment after now. More than 30 years from now is 30 years from now: a caller of the library may ask for
+/// [`Duration::MAX`].
+pub(crate) fn later(time: Duration) -> Instant {
+    after(Instant::now(), time)
+}
+
+/// As [`later`], after another moment.
+pub(crate) fn after(moment: Instant, time: Duration) -> Instant {
+    moment + time.min(FAR)
+}
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Timer(AsyncFd<OwnedFd>);
 
 impl Timer {
-    /// One that is not set. Has to be called inside the runtime.
+    /// One that is not set. Must be called inside the runtime.
     pub(crate) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
@@ -40,9 +58,24 @@ impl Timer {
         Ok(())
     }
 
-    /// Whether it went off; if not, the task is woken when it does. An expiry that came before the last [`Self::set`] may
-    /// be told once. It is not read: setting the timer anew forgets it.
+    /// Whether it expired; if not, the task is woken when it does. An expiry that came before the last [`Self::set`]
+    /// may be reported once. It is not read: setting the timer again discards it.
     pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_read_ready(context).map_ok(|mut guard| guard.clear_ready())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_is_too_long_to_be_waited_for() {
+        let now = Instant::now();
+        for time in [Duration::MAX, Duration::from_secs(u64::MAX), FAR] {
+            assert!(later(time) >= now + FAR);
+            assert_eq!(after(now, time), now + FAR);
+        }
+        assert_eq!(after(now, Duration::from_millis(1)), now + Duration::from_millis(1));
     }
 }

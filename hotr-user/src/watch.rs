@@ -4,23 +4,30 @@
 //! confirmed changes; `worker` runs the action for each; [`run`] stands between them. [`Builder`] gives the same
 //! changes to a program as a stream.
 
+mod affected_names;
 mod alarm;
 mod arbiter;
+mod batch_blocker;
 mod builder;
+mod changes;
+mod channel_restarts;
 mod content;
-mod early;
-mod echo;
+mod early_look;
 mod feed;
+mod feed_output;
 pub mod filter;
+mod git;
 mod guard;
-mod hold;
-mod ledger;
+mod link_targets;
 mod links;
+mod loop_detector;
 mod order;
 mod pending;
 mod poller;
-mod revive;
+mod recent_reports;
 mod rollback;
+mod unknown;
+mod watch_event;
 mod worker;
 
 use std::path::PathBuf;
@@ -28,24 +35,29 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-pub use builder::{Batch, Builder, Changes};
+pub use builder::Builder;
+pub use changes::Changes;
 pub use poller::{Polling, Scanning};
+pub use watch_event::{Batch, WatchEvent};
 
 use crate::action::check::Check;
 use crate::action::{Action, Busy, Emit, StopSpec};
+use crate::ending;
 use crate::error::Error;
-use crate::event::Channel;
 use crate::options::TraceOptions;
-use crate::output::Printer;
 use crate::pipeline::confirm::ConfirmOptions;
-use crate::report::{Report, Trigger};
-use feed::{Fed, Feed};
+use feed::Feed;
+use feed_output::FeedOutput;
 use filter::FilterOptions;
+use hotr_events::Channel;
+use hotr_events::ReportSink;
+use hotr_events::{Report, Trigger};
 use order::Order;
 use worker::{News, Worker};
 
 /// What to watch, and what counts as a change.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct WatchOptions {
     /// The channels.
     pub trace: TraceOptions,
@@ -53,14 +65,31 @@ pub struct WatchOptions {
     pub filter: FilterOptions,
     /// How content is compared.
     pub confirm: ConfirmOptions,
-    /// A batch is looked at when no change came for this long.
+    /// hotr looks at a batch when no change came for this long.
     pub debounce: Duration,
-    /// A batch is held for this long at most: while changes go on, or a file of it is open for writing.
+    /// A batch is held for this long at most, while changes continue or a file of it is open for writing.
     pub settle_max: Duration,
     /// Do not start before the state of every file is known.
     pub whole_baseline: bool,
     /// The safety net.
     pub polling: Polling,
+}
+
+impl WatchOptions {
+    /// Everything below these absolute paths that git and editors do not leave out, with the defaults of `hotr watch`, which
+    /// stand here and in the options named here, and nowhere else. [`Builder`] changes them.
+    #[must_use]
+    pub fn new(paths: Vec<PathBuf>) -> Self {
+        Self {
+            trace: TraceOptions::new(paths),
+            filter: FilterOptions { vcs_ignore: true, default_ignore: true, ..FilterOptions::default() },
+            confirm: ConfirmOptions::default(),
+            debounce: Duration::from_millis(50),
+            settle_max: Duration::from_secs(5),
+            whole_baseline: false,
+            polling: Polling::default(),
+        }
+    }
 }
 
 /// What to do for a batch.
@@ -70,9 +99,9 @@ pub struct ReloadOptions {
     pub action: Action,
     /// Changes during a command.
     pub busy: Busy,
-    /// How a command is ended.
+    /// How a command is stopped.
     pub stop: StopSpec,
-    /// How a command is told what changed.
+    /// How a command receives the list of changes.
     pub emit: Emit,
     /// Must succeed before.
     pub validate: Option<Check>,
@@ -88,13 +117,13 @@ pub struct ReloadOptions {
     pub rollback: Option<Option<PathBuf>>,
 }
 
-/// What a run tells, and to whom.
+/// What a run reports, and to whom.
 pub struct Outlet<'a> {
     /// Gets the reports.
-    pub printer: &'a mut dyn Printer,
+    pub printer: &'a mut dyn ReportSink,
     /// Gets sentences.
     pub say: &'a dyn Fn(&str),
-    /// Tell of single changes, and of those that changed nothing.
+    /// Report single changes, and those that changed nothing.
     pub verbose: bool,
 }
 
@@ -109,7 +138,7 @@ pub enum Ask {
 /// Watches and reloads until `asks` gives [`Ask::End`].
 ///
 /// # Errors
-/// As [`crate::trace::run`].
+/// As [`crate::session::run`].
 pub async fn run(
     watch: WatchOptions,
     reload: ReloadOptions,
@@ -117,11 +146,16 @@ pub async fn run(
     outlet: &mut Outlet<'_>,
 ) -> Result<(), Error> {
     let mut asked = false;
-    let mut feed = tokio::select! {
-        feed = Feed::start(watch, reload.rollback.clone()) => feed?,
-        // Nothing was told yet, nor begun.
+    let started = tokio::select! {
+        feed = Feed::start(watch, reload.rollback.clone()) => feed,
+        // Nothing was reported or started yet.
         () = ended(asks, &mut asked) => return Ok(()),
     };
+    if ending::is_asked() {
+        // What takes long was given up, so it is not ready.
+        return Ok(());
+    }
+    let mut feed = started?;
     let (orders, inbox) = unbounded_channel();
     let (outbox, mut news) = unbounded_channel();
     let at_start = reload.at_start;
@@ -151,9 +185,15 @@ pub async fn run(
             News::Clear(_) | News::Good(_) | News::Bad { .. } => {}
         }
     }
-    let tail = feed.finish()?;
-    result?;
-    tail.into_iter().try_for_each(|report| relay(report, outlet))
+    // A failed run reads to its end as well, but reports no more.
+    let failed = result.is_err();
+    feed.finish(|report| if failed { Ok(()) } else { relay(report, outlet) })?;
+    result
+}
+
+/// `1 file`, `2 files`.
+fn files(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "file" } else { "files" })
 }
 
 async fn turn(
@@ -168,24 +208,30 @@ async fn turn(
         let _ = orders.send(Order { trigger, changes });
     };
     loop {
+        // Under a storm the runtime looks for signals only now and then.
+        if ending::is_asked() {
+            return Ok(());
+        }
         tokio::select! {
             ask = asks.recv() => match ask {
                 Some(Ask::Reload) => order(Trigger::Request, Vec::new()),
                 Some(Ask::End) | None => return Ok(()),
             },
             fed = feed.next() => match fed? {
-                Fed::Report(report) => relay(report, outlet)?,
-                Fed::Batch(changes) => order(Trigger::Change, changes),
-                Fed::Restored(changes) => order(Trigger::Rollback, changes),
-                Fed::Nothing(paths) if outlet.verbose => {
+                FeedOutput::Report(report) => relay(report, outlet)?,
+                FeedOutput::Batch(changes) => order(Trigger::Change, changes),
+                FeedOutput::Restored(changes) => order(Trigger::Rollback, changes),
+                FeedOutput::Nothing(paths) if outlet.verbose => {
                     let first = paths.first().map(|path| path.display().to_string()).unwrap_or_default();
-                    (outlet.say)(&format!("no reload: {} files touched, none changed ({first} …)", paths.len()));
+                    let more = if paths.len() > 1 { " …" } else { "" };
+                    let files = files(paths.len());
+                    (outlet.say)(&format!("no reload: {files} touched, content unchanged ({first}{more})"));
                 }
-                Fed::Known(files) if outlet.verbose => {
-                    (outlet.say)(&format!("the content of all files is known: {files}"));
+                FeedOutput::Known(count) if outlet.verbose => {
+                    (outlet.say)(&format!("initial state recorded ({})", files(count)));
                 }
-                Fed::Nothing(_) | Fed::Known(_) => {}
-                Fed::Say(text) => (outlet.say)(&text),
+                FeedOutput::Nothing(_) | FeedOutput::Known(_) => {}
+                FeedOutput::Say(text) => (outlet.say)(&text),
             },
             Some(one) = news.recv() => match one {
                 News::Report(reload) => print(Report::Reload(reload), outlet)?,
@@ -202,7 +248,7 @@ async fn turn(
     }
 }
 
-/// Waits until a run is asked to end; notes that it was asked for a reload.
+/// Waits until a run is asked to end; notes that a reload was requested.
 async fn ended(asks: &mut UnboundedReceiver<Ask>, asked: &mut bool) {
     while let Some(Ask::Reload) = asks.recv().await {
         *asked = true;
@@ -218,7 +264,7 @@ fn no_thread(source: std::io::Error) -> Error {
     }
 }
 
-/// Reports of the channels: all but single changes, which are for `-v`, unless no event channel told them.
+/// Reports of the channels: all but single changes, which are for `-v`, unless no event channel reported them.
 fn relay(report: Report, outlet: &mut Outlet<'_>) -> Result<(), Error> {
     if matches!(&report, Report::Change(change) if change.seen_by != [Channel::Poll]) && !outlet.verbose {
         return Ok(());

@@ -132,21 +132,21 @@ fn a_path_that_cannot_be_traced_is_one_line_and_status_1() {
         (&"/proc/sys".to_owned(), &format!("it is on procfs, {kernel_values}")),
         (&"/sys".to_owned(), &format!("it is on sysfs, {kernel_values}")),
     ] {
-        fails(&["trace", path], 1, &format!("hotr: watch {path}: {message}"));
+        fails(&["trace", path], 1, &format!("hotr: trace {path}: {message}"));
     }
     fails(
         &["trace", "/no\nsuch\x1b[31m"],
         1,
-        "hotr: watch /no\\nsuch\\u{1b}[31m: no such file or directory; create it first, or name the directory \
+        "hotr: trace /no\\nsuch\\x1b[31m: no such file or directory; create it first, or name the directory \
          in which it will appear",
     );
-    for command in ["trace", "doctor"] {
+    for (command, verb) in [("trace", "trace"), ("doctor", "check"), ("watch", "watch")] {
         let long = format!("/{}", "n".repeat(256));
         fails(
             &[command, &long],
             1,
             &format!(
-                "hotr: watch {long}: the path is too long (4095 bytes, 255 for each name); change to a \
+                "hotr: {verb} {long}: the path is too long (4095 bytes, 255 for each name); change to a \
                  directory on the way and name the rest"
             ),
         );
@@ -165,7 +165,7 @@ fn a_directory_that_does_not_exist_any_more_cannot_be_the_default() {
     let message = String::from_utf8(output.stderr).expect("UTF-8");
     assert_eq!(
         message,
-        "hotr: watch .: no such file or directory; create it first, or name the directory in which it will \
+        "hotr: trace .: no such file or directory; create it first, or name the directory in which it will \
          appear\n"
     );
 }
@@ -318,4 +318,62 @@ fn colour_follows_the_choice_and_never_a_pipe() {
     assert!(!escapes(&["doctor"]));
     assert!(escapes(&["doctor", "--color", "always"]));
     assert!(!escapes(&["doctor", "--color", "never"]));
+}
+
+/// What a terminal would act on: an escape, C1 controls, marks of direction, a line's end.
+const ODD: &str = "a\u{1b}[31m\u{9b}2J\u{202e}b\u{2066}c\u{200f}\u{61c}\u{85}\nd\r\u{7f}e";
+
+fn is_tame(text: &str) -> bool {
+    let is_odd = |c: char| c != '\n' && (c.is_control() || ODD.contains(c) && !c.is_ascii());
+    !text.contains(is_odd)
+}
+
+#[test]
+fn no_message_commands_the_terminal() {
+    let scratch = Scratch::new("odd-names");
+    let path = scratch.0.join(ODD);
+    std::fs::create_dir(&path).expect("a directory");
+    let (path, absent) = (path.to_str().expect("UTF-8"), path.join("absent"));
+    let absent = absent.to_str().expect("UTF-8");
+    for args in [
+        &["trace", absent][..],
+        &["watch", absent],
+        &["watch", path, "--backup-dir", absent],
+        &["watch", path, "-s", "HUP", "--pid-file", absent, "--duration"],
+        &["watch", path, ODD],
+        &["watch", path, "--user", ODD],
+        &["watch", path, "-f", &format!("[{ODD}")],
+        &["watch", path, "--validate", &format!("'{ODD}")],
+        &["trace", "--tier", ODD],
+        &["trace", &format!("--{ODD}")],
+        &["trace", path, "--duration", ODD],
+        &[ODD],
+        &["doctor", absent],
+        &["doctor", path],
+    ] {
+        let (_, stdout, stderr) = said(args);
+        assert!(is_tame(&stdout) && is_tame(&stderr), "{args:?}: {stdout:?} {stderr:?}");
+        assert!(stderr.lines().count() <= 1, "{args:?}: {stderr:?}");
+    }
+    let (_, stdout, _) = said(&["doctor", "--json", path]);
+    assert!(is_tame(&stdout), "{stdout:?}");
+    let lines = stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect(line));
+    assert!(lines.filter(|line| line["section"] == "path").all(|line| line["path"] == path));
+}
+
+/// `cargo install` and `cargo build` alone make such a program.
+#[test]
+fn a_program_without_its_kernel_side_says_that() {
+    if !cfg!(hotr_without_ebpf) {
+        return;
+    }
+    let words = "this hotr was built without it";
+    let (status, _, stderr) = said(&["trace", "--channels", "ebpf", "/tmp"]);
+    assert!(status == 1 && stderr.contains(words) && !stderr.contains("kernel allows"), "{stderr}");
+    assert!(said(&["doctor"]).1.contains(words));
+    let (_, lines) = doctor_lines(&[]);
+    assert!(
+        lines.iter().any(|line| line["why"].as_str().is_some_and(|why| why.contains(words))),
+        "{lines:?}"
+    );
 }

@@ -1,4 +1,4 @@
-//! The real program where things go wrong: roots that go away, names nobody expects, readers that stop, limits.
+//! The real program where things go wrong: roots that disappear, unexpected names, readers that stop, limits.
 //!
 //! Every test runs `hotr trace --json` on this machine's kernel, waits for its lines, and checks what each run owes
 //! its reader: `ready` first, `summary` last, counters that add up. What needs eBPF, or root, says so when it
@@ -6,16 +6,24 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic of a helper is the report of its test as well")]
 
-#[path = "../../tests/src/aio.rs"]
-pub mod aio;
+#[path = "faults/bounds.rs"]
+mod bounds;
 #[path = "faults/chosen.rs"]
 mod chosen;
 #[path = "faults/ending.rs"]
 mod ending;
 #[path = "faults/limits.rs"]
 mod limits;
+#[path = "faults/losses.rs"]
+mod losses;
+#[path = "faults/lost_names.rs"]
+mod lost_names;
+#[path = "faults/mounted.rs"]
+mod mounted;
 #[path = "faults/names.rs"]
 mod names;
+#[path = "faults/paths.rs"]
+mod paths;
 #[path = "faults/place.rs"]
 mod place;
 #[path = "faults/reader.rs"]
@@ -30,3 +38,5 @@ mod roots;
 mod run;
 #[path = "faults/storms.rs"]
 mod storms;
+#[path = "faults/witness.rs"]
+mod witness;

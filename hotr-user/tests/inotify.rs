@@ -12,10 +12,11 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use hotr_user::event::Op;
-use hotr_user::pipeline::heard::Hearing;
+use hotr_events::LossReason;
+use hotr_events::Op;
+use hotr_user::pipeline::inotify_changes::EventTranslator;
 use hotr_user::source::difference::Kind;
-use hotr_user::source::inotify::{InotifyEvent, InotifyOptions, LostReason, mask};
+use hotr_user::source::inotify::{InotifyEvent, InotifyOptions, mask};
 use hotr_user::source::poll::{PollOptions, Poller, Progress};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -85,6 +86,32 @@ fn a_new_directory_is_read_after_it_is_watched() {
 }
 
 #[test]
+fn a_name_that_was_found_and_is_made_again_is_created_twice() {
+    let scratch = Scratch::new();
+    let mut source = source(&scratch.0, InotifyOptions::default());
+    let dir = scratch.dir("d");
+    let files: Vec<PathBuf> = (0..9000).map(|n| dir.join(n.to_string())).collect();
+    files.iter().for_each(|file| fs::write(file, "").unwrap());
+    // More than one read takes.
+    (0..4000).for_each(|n| fs::write(scratch.0.join(n.to_string()), "").unwrap());
+    let mut events = Vec::new();
+    let drained = source.drain(&mut events).unwrap();
+    assert!(drained.is_part, "what it found is still compared with what is queued: {drained:?}");
+    let (again, moved) = (&files[0], &files[1]);
+    fs::remove_file(again).unwrap();
+    fs::write(again, "again").unwrap();
+    fs::rename(moved, scratch.0.join("aside")).unwrap();
+    fs::write(moved, "again").unwrap();
+    events.extend(drain(&mut source));
+    let changes = heard(events);
+    for file in [again, moved] {
+        let of_it =
+            |op| changes.iter().filter(|heard| heard.change.op == op && heard.change.path == **file).count();
+        assert_eq!(of_it(Op::Create), 2, "{}", file.display());
+    }
+}
+
+#[test]
 fn a_full_queue_is_told_and_a_rescan_finds_the_real_differences_only() {
     let scratch = Scratch::new();
     let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
@@ -109,7 +136,7 @@ fn a_full_queue_is_told_and_a_rescan_finds_the_real_differences_only() {
     fs::write(late.join("f"), "x").unwrap();
     fs::write(&two, "longer").unwrap();
     drain(&mut source);
-    assert_eq!(source.take_lost().map(|lost| lost.reason), Some(LostReason::QueueOverflow));
+    assert_eq!(source.take_lost().map(|lost| lost.reason), Some(LossReason::QueueOverflow));
     assert!(!is_watched(&source, &late), "the queue had no room to tell of it");
 
     assert!(source.rebuild().unwrap().is_empty());
@@ -252,8 +279,8 @@ fn half_a_rename_waits_for_the_other_half_and_then_is_a_removal() {
     fs::write(scratch.0.join("f"), "x").unwrap();
     let mut source = source(&scratch.0, InotifyOptions::default());
     fs::rename(scratch.0.join("f"), outside.0.join("f")).unwrap();
-    let (mut hearing, mut out) = (Hearing::new(), Vec::new());
-    hearing.hear(drain(&mut source), &mut out);
+    let (mut hearing, mut out) = (EventTranslator::new(), Vec::new());
+    hearing.receive(drain(&mut source), &mut out);
     let deadline = hearing.next_deadline().expect("something is held");
     hearing.due(deadline - 1, &mut out);
     assert_eq!(out, []);

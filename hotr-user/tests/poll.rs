@@ -223,6 +223,23 @@ fn a_cancelled_audit_loses_nothing() {
 }
 
 #[test]
+fn a_renewed_state_is_that_of_an_audit() {
+    let scratch = Scratch::new();
+    fs::create_dir_all(scratch.0.join("gone/below")).unwrap();
+    fs::create_dir(scratch.0.join("here")).unwrap();
+    let mut poller = poller(&scratch.0);
+    fs::rename(scratch.0.join("gone"), scratch.0.join("here/moved")).unwrap();
+    fs::write(scratch.0.join("here/f"), "x").unwrap();
+    next_tick(&scratch.0);
+    poller.renew(&AtomicBool::new(false), &Progress::default());
+    assert_eq!(poller.files(), 5, "the root, and four names");
+    assert_eq!(plain(audit(&mut poller).differences, &scratch.0), []);
+    fs::write(scratch.0.join("here/g"), "x").unwrap();
+    let new = plain(audit(&mut poller).differences, &scratch.0);
+    assert_eq!(new, [("Created".to_owned(), scratch.0.join("here/g"))]);
+}
+
+#[test]
 fn a_part_can_be_looked_at_alone() {
     let scratch = Scratch::new();
     fs::create_dir_all(scratch.0.join("a/b")).unwrap();

@@ -7,12 +7,22 @@
 
 #[path = "watch/actions.rs"]
 mod actions;
+#[path = "watch/audits.rs"]
+mod audits;
 #[path = "watch/bad_input.rs"]
 mod bad_input;
+#[path = "watch/behind.rs"]
+mod behind;
 #[path = "watch/chosen.rs"]
 mod chosen;
+#[path = "watch/descendants.rs"]
+mod descendants;
+#[path = "watch/exchange.rs"]
+mod exchange;
 #[path = "watch/faults.rs"]
 mod faults;
+#[path = "watch/inherited.rs"]
+mod inherited;
 #[path = "watch/inject.rs"]
 mod inject;
 #[path = "watch/kept.rs"]
@@ -25,8 +35,6 @@ mod links;
 mod nothing;
 #[path = "watch/options.rs"]
 mod options;
-#[path = "../../tests/src/outside.rs"]
-pub mod outside;
 #[path = "watch/rollback.rs"]
 mod rollback;
 #[path = "watch/run.rs"]

@@ -4,9 +4,9 @@ use core::marker::PhantomData;
 
 use crate::call::Call;
 use crate::change::{self, Target};
+use crate::globals::off;
 use crate::hooks::exit_hook;
 use crate::kernel::{Mem, Probe};
-use crate::maps::off;
 
 exit_hook!(NotifyChange, Dentry, notify_change => fexit_notify_change, kprobe_notify_change, kretprobe_notify_change);
 exit_hook!(SetXattr, Dentry, attribute => fexit_setxattr, kprobe_setxattr, kretprobe_setxattr);

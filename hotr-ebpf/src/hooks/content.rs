@@ -5,12 +5,14 @@ use core::marker::PhantomData;
 
 use crate::call::Call;
 use crate::change::{self, Target};
+use crate::filter;
 use crate::hooks::exit_hook;
 use crate::kernel::{Mem, Probe, task};
 
 exit_hook!(Write, FirstFile, write => fexit_write, kprobe_write, kretprobe_write);
 exit_hook!(Writev, FirstFile, write => fexit_writev, kprobe_writev, kretprobe_writev);
 exit_hook!(IterWrite, FirstFile, kernel_write => fexit_iter_write, kprobe_iter_write, kretprobe_iter_write);
+exit_hook!(KernelWrite, FirstFile, any_kernel_write => fexit_kernel_write, kprobe_kernel_write, kretprobe_kernel_write);
 exit_hook!(Sendfile, Other, sendfile => fexit_sendfile, kprobe_sendfile, kretprobe_sendfile);
 exit_hook!(Splice, File, write => fexit_splice, kprobe_splice, kretprobe_splice);
 exit_hook!(CopyFileRange, File, write => fexit_copy_file_range, kprobe_copy_file_range, kretprobe_copy_file_range);
@@ -25,10 +27,19 @@ fn write<M: Mem>(_: PhantomData<M>, call: &Call) {
     }
 }
 
-/// `vfs_iter_write` serves kernel threads; in a process it is the inner half of another hook's call.
+/// `vfs_iter_write` serves kernel threads; in a process it is the inner half of another hook's call. So it is where a kernel
+/// thread writes to an overlay, and that writes to its layer.
 #[inline(always)]
 fn kernel_write<M: Mem>(_: PhantomData<M>, call: &Call) {
-    if call.result() > 0 && task::is_kthread(task::current()) {
+    if call.result() > 0 && task::is_kthread(task::current()) && !filter::is_opened_by_overlay(call.subject) {
+        change::file::<M>(call, &Target::subject::<M>(call), 0, call.result() as u64, 0);
+    }
+}
+
+/// `__kernel_write_iter` serves every task.
+#[inline(always)]
+fn any_kernel_write<M: Mem>(_: PhantomData<M>, call: &Call) {
+    if call.result() > 0 {
         change::file::<M>(call, &Target::subject::<M>(call), 0, call.result() as u64, 0);
     }
 }

@@ -7,12 +7,11 @@ use aya_ebpf::programs::BtfTracePointContext;
 use hotr_common::rules::RULE_REMOVES;
 
 use crate::filter;
+use crate::globals::{live, off};
 use crate::hooks::Victim;
-use crate::kernel::{Direct, Mem, task};
-use crate::maps::{CALL_VICTIMS, SYSCALLS, live, off};
-
-const S_IFMT: u16 = 0o170_000;
-const S_IFDIR: u16 = 0o040_000;
+use crate::hooks::names::CALL_VICTIMS;
+use crate::hooks::sys_exit::SYSCALLS;
+use crate::kernel::{Direct, Mem, S_IFDIR, S_IFMT, task};
 
 /// Declares a program and its copies. A copy is for kernels that let a task be preempted inside a program, and skip
 /// that one program for others meanwhile: to remember a file twice does no harm.
@@ -42,7 +41,7 @@ touch_program! {
 
 /// Remembers the file for the exit of the task's call. The directory it was in is touched, too, but is no file; a
 /// directory that is removed is known by its call. What an overlay does to a layer on the way (a whiteout is a new
-/// file) is not what was asked for.
+/// file) is not what was requested.
 #[inline(always)]
 fn touched(inode: *const u8) {
     if !filter::is_watched(Direct::ptr(inode, off!(inode_i_sb))) {

@@ -9,9 +9,9 @@ use hotr_common::record::FLAG_BACKING;
 use crate::call::Call;
 use crate::change::{self, Target};
 use crate::filter;
+use crate::globals::{live, off};
 use crate::hooks::entry_hook;
 use crate::kernel::{Mem, Probe};
-use crate::maps::{live, off};
 
 entry_hook!(Mmap, fault => fentry_mmap, kprobe_mmap);
 
@@ -35,7 +35,7 @@ fn fault<M: Mem>(_: PhantomData<M>, call: &Call) {
     change::file::<M>(call, &target, 0, 0, 0);
 }
 
-/// The overlay's dentry of a layer's file; taken only when it is one of a watched filesystem, for the mode bits
+/// The overlay's dentry of a layer's file; taken only when it is one of a watched filesystem, because the mode bits
 /// alone do not prove that there is a `backing_file` around the file.
 #[inline(always)]
 fn user_dentry(file: *const u8, mode: u32) -> Option<*const u8> {

@@ -1,13 +1,24 @@
 //! Names that appear and disappear: open(O_CREAT), mknod, mkdir, symlink, link, unlink, rmdir.
 
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, LruHashMap};
 use core::marker::PhantomData;
 
 use crate::call::{Call, is_error};
-use crate::change::{self, S_IFDIR, S_IFMT, Target};
+use crate::change::{self, Target};
 use crate::filter;
+use crate::globals::off;
 use crate::hooks::{entry_hook, exit_hook};
 use crate::kernel::{Mem, Probe};
-use crate::maps::{VICTIMS, off};
+use crate::kernel::{S_IFDIR, S_IFMT};
+
+/// Files about to lose a name, by the address of the dentry.
+#[map(name = "VICTIMS")]
+pub static VICTIMS: HashMap<u64, Victim> = HashMap::with_max_entries(1024, 0);
+
+/// Files that lose a name in the system call of a thread, by its id.
+#[map(name = "CALL_VICTIMS")]
+pub static CALL_VICTIMS: LruHashMap<u32, Victim> = LruHashMap::with_max_entries(1024, 0);
 
 exit_hook!(Open, Other, open => fexit_open, kprobe_open, kretprobe_open);
 exit_hook!(Create, Dentry, create => fexit_create, kprobe_create, kretprobe_create);
@@ -38,6 +49,13 @@ pub struct Victim {
 impl Victim {
     /// Of a file that nothing is known of.
     const UNKNOWN: Self = Self { ino: 0, generation: 0, mode: 0, itself: 0 };
+
+    /// Whether it is a directory that cannot be distinguished from the next one, which may have its address and number:
+    /// of a filesystem without generations.
+    #[inline(always)]
+    pub fn may_be_mistaken(&self) -> bool {
+        self.generation == 0 && self.mode & u32::from(S_IFMT) == u32::from(S_IFDIR)
+    }
 
     /// The file with this inode.
     #[inline(always)]
@@ -80,12 +98,15 @@ fn create<M: Mem>(_: PhantomData<M>, call: &Call) {
 fn remember<M: Mem>(_: PhantomData<M>, call: &Call) {
     let dentry = call.subject;
     let superblock = M::ptr(dentry, off!(dentry_d_sb));
-    if !filter::is_watched(superblock) {
+    if !filter::is_watched(superblock) || call.has_no_end() {
         return;
     }
     let victim = Victim::of::<M>(M::ptr(dentry, off!(dentry_d_inode)));
     let parent = M::ptr(dentry, off!(dentry_d_parent));
-    if victim.itself == 0 && !filter::directory::<M>(parent, superblock).is_inside() {
+    if victim.itself == 0
+        && !victim.may_be_mistaken()
+        && !filter::directory::<M>(parent, superblock).is_inside()
+    {
         return;
     }
     // A full map costs the removed file's number, not the change.
@@ -107,9 +128,13 @@ pub fn remove<M: Mem>(_: PhantomData<M>, call: &Call) {
     }
 }
 
-/// Tells the removal of the subject's name; its dentry may have lost the file already.
+/// Reports the removal of the subject's name; its dentry may have lost the file already.
 #[inline(always)]
 pub fn tell_removal<M: Mem>(call: &Call, victim: Victim) {
+    if victim.may_be_mistaken() {
+        // What is remembered of the directory is void.
+        filter::bump_epoch();
+    }
     change::name::<M>(call, &Target::dentry::<Probe>(call.subject), victim.itself, |event| {
         event.victim = victim.ino;
         event.victim_generation = victim.generation;

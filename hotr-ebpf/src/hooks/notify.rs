@@ -8,8 +8,10 @@ use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeCont
 use hotr_common::config::Delivered;
 use hotr_common::record::Delivery;
 
+use crate::call::CALLS;
+use crate::emit::DELIVERIES;
+use crate::globals::{live, off};
 use crate::kernel::{Mem, Probe};
-use crate::maps::{CALLS, DELIVERIES, live, off};
 
 /// Key space of [`CALLS`] for `fsnotify_insert_event`, above every hook number.
 const INSERT: u64 = 0xffff;

@@ -1,20 +1,30 @@
-//! Tells the programs of directories that hotr holds open.
+//! Registers directories that hotr holds open with the programs.
 //!
-//! Before anything is attached, a system call of hotr's own, marked by a cookie, lets [`register`] resolve a descriptor to
-//! kernel addresses; it is attached only for that moment. Afterwards hotr runs [`adjust`] with `BPF_PROG_TEST_RUN`, for
-//! everything that it would else change by bpf(2) on a map: as long as such a call is under way, in a task that may
-//! have been preempted, the kernel runs no program of a probe or of a perf event on that CPU (kernel/bpf/syscall.c
-//! `bpf_disable_instrumentation`).
+//! Before anything is attached, one of hotr's own system calls, marked by a cookie, lets [`register`] resolve a
+//! descriptor to kernel addresses; it is attached only for that moment. Afterwards hotr runs [`update_roots`] with
+//! `BPF_PROG_TEST_RUN`, for everything that it would else change by bpf(2) on a map: as long as such a call is under
+//! way, in a task that may have been preempted, the kernel runs no program of a probe or of a perf event on that CPU
+//! (kernel/bpf/syscall.c `bpf_disable_instrumentation`).
 
+use aya_ebpf::macros::map;
 use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::maps::Array;
 use aya_ebpf::programs::RawTracePointContext;
 use hotr_common::config::{
-    ADJUST_ADD, ADJUST_PUBLISH, ADJUST_REMOVE, ADJUST_RESOLVE, Live, Registered, RootSlot,
+    ADJUST_ADD, ADJUST_FOLLOW, ADJUST_LEAVE, ADJUST_PUBLISH, ADJUST_REMOVE, ADJUST_RESOLVE, Live, Registered,
+    RootSlot,
 };
+use hotr_common::config::{Exchange, MMAPABLE};
 use hotr_common::offsets::ABSENT;
 
+use crate::filter::{ROOT_SLOTS, ROOTS};
+use crate::globals::{LIVE, live, off};
+use crate::hooks::delivery::FOLLOWED;
 use crate::kernel::{Mem, Probe, task};
-use crate::maps::{EXCHANGE, LIVE, ROOT_SLOTS, ROOTS, live, off};
+
+/// What hotr and its programs hand to each other about roots.
+#[map(name = "EXCHANGE")]
+pub static EXCHANGE: Array<Exchange> = Array::with_max_entries(1, MMAPABLE);
 
 /// `sys_enter(regs, id)`: `fcntl(fd, F_GETFD, cookie)` by hotr.
 #[raw_tracepoint(tracepoint = "sys_enter")]
@@ -42,7 +52,7 @@ pub fn register(ctx: RawTracePointContext) -> u32 {
 
 /// In: one of the `ADJUST_*`, with its arguments. Out: [`hotr_common::config::Exchange::done`].
 #[raw_tracepoint(tracepoint = "sys_enter")]
-pub fn adjust(ctx: RawTracePointContext) -> u32 {
+pub fn update_roots(ctx: RawTracePointContext) -> u32 {
     let (what, inode, slot, flags) =
         (ctx.arg::<u64>(0), ctx.arg::<u64>(1), ctx.arg::<u64>(2), ctx.arg::<u64>(3));
     let Some(exchange) = EXCHANGE.get_ptr_mut(0) else { return 0 };
@@ -54,9 +64,11 @@ pub fn adjust(ctx: RawTracePointContext) -> u32 {
         ADJUST_ADD => add(inode, slot as u32, flags as u32),
         // Gone already is what was wanted.
         ADJUST_REMOVE => ROOTS.remove(inode).is_ok() || ROOTS.get_ptr(inode).is_none(),
+        ADJUST_FOLLOW => FOLLOWED.insert(inode, slot as u32, 0).is_ok(),
+        ADJUST_LEAVE => FOLLOWED.remove(inode).is_ok() || FOLLOWED.get_ptr(inode).is_none(),
         _ => false,
     };
-    if what != ADJUST_RESOLVE {
+    if !matches!(what, ADJUST_RESOLVE | ADJUST_FOLLOW | ADJUST_LEAVE) {
         publish(&exchange.settings);
     }
     exchange.done = u64::from(is_done);
@@ -81,7 +93,7 @@ fn publish(settings: &Live) {
     }
 }
 
-/// What a descriptor of this task leads to, but for what only a system call's registers tell.
+/// What a descriptor of this task leads to, except what only a system call's registers show.
 #[inline(always)]
 fn resolve(task: *const u8, fd: u32, found: &mut Registered) -> bool {
     let file = task::file(task, fd);

@@ -1,18 +1,25 @@
-//! Renames: the old name is taken at the entry of `vfs_rename`, for at its exit the dentry has the new one.
+//! Renames: the old name is taken at the entry of `vfs_rename`, because at its exit the dentry has the new one.
 
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::HashMap;
 use core::marker::PhantomData;
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use hotr_common::record::{FLAG_OLD_OUTSIDE, MAX_NAME, NO_ROOT};
 
 use crate::call::Call;
-use crate::change::{S_IFDIR, S_IFMT};
-use crate::emit::{self, Event};
-use crate::filter::{self, Spot};
+use crate::counters::{Count, count};
+use crate::emit;
+use crate::event::Event;
+use crate::filter::{self, DirectoryPosition};
+use crate::globals::off;
 use crate::hooks::{entry_hook, exit_hook};
-use crate::kernel::{Mem, Probe};
-use crate::maps::{Count, OLD_NAMES, count, live, off};
+use crate::kernel::{Mem, Probe, S_IFDIR, S_IFMT, task};
+use crate::messages::note;
+
+/// Names about to be changed, by the address of the `renamedata`.
+#[map(name = "OLD_NAMES")]
+pub static OLD_NAMES: HashMap<u64, OldName> = HashMap::with_max_entries(512, 0);
 
 entry_hook!(Rename, remember => fentry_rename, kprobe_rename_old);
 exit_hook!(Rename, Other, rename => fexit_rename, kprobe_rename, kretprobe_rename);
@@ -25,7 +32,7 @@ pub struct OldName {
     pub parent: u64,
     /// Inode number of the file that the rename replaces or exchanges, 0 when none.
     pub victim: u64,
-    /// [`filter::root_number`] of the directory that is renamed in the low 16 bits, of the other one above them.
+    /// [`filter::lost_root`] of what is renamed in the low 16 bits, of the other one above them.
     pub itself: u64,
     /// The name, NUL-terminated.
     pub name: [u8; MAX_NAME],
@@ -42,21 +49,27 @@ fn remember<M: Mem>(_: PhantomData<M>, call: &Call) {
     if !filter::is_watched(M::ptr(dentry, off!(dentry_d_sb))) {
         return;
     }
+    let target = Probe::ptr(call.subject, off!(renamedata_new_dentry));
+    let victim = Probe::ptr(target, off!(dentry_d_inode));
+    let inode = Probe::ptr(dentry, off!(dentry_d_inode));
     let key = call.subject as u64;
+    // Two names of one file, or one and the same: the function returns 0 and leaves both (fs/namei.c `vfs_rename`).
+    if inode as u64 == victim as u64 || call.has_no_end() {
+        // The place on the stack may have been another call's, whose end was not seen.
+        let _ = OLD_NAMES.remove(&key);
+        return;
+    }
     let Some(empty) = OLD_NAME_INIT.get(0) else { return };
     if OLD_NAMES.insert(&key, empty, 0).is_err() {
         return;
     }
     let Some(old) = OLD_NAMES.get_ptr_mut(&key) else { return };
-    let target = Probe::ptr(call.subject, off!(renamedata_new_dentry));
-    let victim = Probe::ptr(target, off!(dentry_d_inode));
-    let inode = Probe::ptr(dentry, off!(dentry_d_inode));
     let name = Probe::ptr(dentry, off!(dentry_d_name_name));
     // SAFETY: the entry is this call's own until its exit, and the name is bounded by the array.
     unsafe {
         (*old).parent = Probe::u64(dentry, off!(dentry_d_parent));
         (*old).victim = if victim.is_null() { 0 } else { Probe::u64(victim, off!(inode_i_ino)) };
-        (*old).itself = filter::root_number(inode) | filter::root_number(victim) << 16;
+        (*old).itself = filter::lost_root(inode) | filter::lost_root(victim) << 16;
         bpf_probe_read_kernel_str((&raw mut (*old).name).cast(), MAX_NAME as u32, name.cast());
     }
     if Probe::u16(inode, off!(inode_i_mode)) & S_IFMT == S_IFDIR {
@@ -100,12 +113,14 @@ fn moved(call: &Call, old: *const OldName) {
     event.aux = [u64::from(flags), itself];
     // SAFETY: as above; only the address is taken.
     event.old_name = unsafe { (&raw const (*old).name).cast() };
-    if !inside.is_inside() || filter::is_inner(inside.root(), dentry, inode) || is_own() {
+    if !inside.is_inside() || filter::is_inner(inside.root(), dentry, inode) || task::is_own() {
         if itself == 0 {
+            note!(when inside.is_inside() => inner, call.hook, inode);
+            note!(when !inside.is_inside() => outside, call.hook, inode);
             count(Count::Filtered);
             return;
         }
-        // Of the paths, nothing is told.
+        // No path is reported.
         event.dentry = core::ptr::null();
     } else {
         // SAFETY: as above.
@@ -128,11 +143,6 @@ fn moved(call: &Call, old: *const OldName) {
 }
 
 #[inline(always)]
-fn known(directory: Spot) -> u16 {
+fn known(directory: DirectoryPosition) -> u16 {
     if directory.is_inside() { directory.root() } else { NO_ROOT }
-}
-
-#[inline(always)]
-fn is_own() -> bool {
-    (bpf_get_current_pid_tgid() >> 32) as u32 == live!(own_tgid)
 }

@@ -2,6 +2,8 @@
 //! security check, which cannot be copied, remembers the directory, and what is still remembered when `do_rmdir`
 //! returns was removed there.
 
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::HashMap;
 use core::marker::PhantomData;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
@@ -13,8 +15,13 @@ use super::names;
 use super::{Victim, exit_hook};
 use crate::call::{Call, FENTRY, KPROBE, Known, Second, nested};
 use crate::filter;
+use crate::globals::off;
 use crate::kernel::{Mem, Probe};
-use crate::maps::{RMDIRS, off};
+
+/// Directories about to be removed, by thread id: where the compiler put a copy of `vfs_rmdir` into its caller, the
+/// function itself is never entered, and only the caller's return shows the end.
+#[map(name = "RMDIRS")]
+pub static RMDIRS: HashMap<u32, Removal> = HashMap::with_max_entries(1024, 0);
 
 exit_hook!(Rmdir, Dentry, removed => fexit_rmdir, kprobe_rmdir, kretprobe_rmdir);
 

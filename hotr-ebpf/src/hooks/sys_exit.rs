@@ -1,7 +1,7 @@
 //! The exit of system calls, where functions cannot be hooked.
 //!
-//! A call through a descriptor is resolved here: the file is still open, and its dentry is the truth. A call that
-//! takes a path is only copied (see [`path`]), for at its exit no kernel object says what the path led to.
+//! A call through a descriptor is resolved here: the file is still open, and its dentry is the truth. A call that takes
+//! a path is only copied (see [`path`]), because at its exit no kernel object says what the path led to.
 //!
 //! This runs at every system call of the machine: a failed call, or one that changes nothing, ends after one map
 //! lookup.
@@ -10,27 +10,32 @@
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
 use aya_ebpf::programs::BtfTracePointContext;
 use hotr_common::hook::Hook;
 use hotr_common::rules::{
-    Class, NO_REGISTER, RULE_COMPAT, RULE_ENABLED, RULE_MAY_BE_DESCRIPTOR, RULES, Rule,
+    Class, NO_REGISTER, RULE_COMPAT, RULE_ENABLED, RULE_MAY_BE_DESCRIPTOR, RULE_TIMES, RULES, Rule,
+    subvolume_name,
 };
 
 use crate::call::{Call, Known, Second};
 use crate::change::{self, Target};
 use crate::emit;
 use crate::filter;
-use crate::kernel::{Mem, Probe, task};
-use crate::maps::{SYSCALLS, off};
+use crate::globals::off;
+use crate::kernel::{Mem, Probe, S_IFMT, task};
 use way::Way;
 
 mod aio;
-mod path;
-mod way;
+pub mod path;
+pub mod way;
 
-pub use aio::Batch;
-pub use path::CallRecord;
 pub use way::PASS;
+
+/// What to do at the exit of a system call, by its number; zeros for the ones that change nothing. See [`RULES`].
+#[map(name = "SYSCALLS")]
+pub static SYSCALLS: Array<Rule> = Array::with_max_entries(2 * RULES, 0);
 
 /// `FMODE_CREATED`.
 const FMODE_CREATED: u32 = 1 << 20;
@@ -38,7 +43,6 @@ const FMODE_CREATED: u32 = 1 << 20;
 const O_TMPFILE: u32 = 0o20_000_000;
 /// `O_TRUNC`.
 const O_TRUNC: u64 = 0o1000;
-const S_IFMT: u16 = 0o170_000;
 const S_IFREG: u16 = 0o100_000;
 
 /// The `ioctl` commands that change a file: FICLONE, FICLONERANGE, FS_IOC_SETFLAGS, FS_IOC32_SETFLAGS,
@@ -81,7 +85,7 @@ exit_program! {
     open => exit_open, perf_open
 }
 exit_program! {
-    /// [`Class::Path`], [`Class::Bind`].
+    /// [`Class::Path`], [`Class::Bind`], [`Class::Subvolume`].
     path_call => exit_path, perf_path
 }
 exit_program! {
@@ -108,9 +112,8 @@ fn dispatch<W: Way>(way: W) {
 }
 
 /// After `sys_exit`, on the same tracepoint: wakes userspace for what was submitted there without waking it. Where
-/// tracepoints may be preempted (7.x), waking preempts the program that does it, and the kernel skips it for every
-/// task that runs on the CPU until the first one goes on. A skipped run of this program is made up for by the run
-/// that made it be skipped.
+/// tracepoints may be preempted (7.x), waking preempts the program that does it, and the kernel skips it for every task
+/// that runs on the CPU until the first one continues. The run that caused a skip does the work of the skipped run.
 #[btf_tracepoint]
 pub fn wake(_ctx: BtfTracePointContext) -> u32 {
     emit::wake();
@@ -129,7 +132,7 @@ fn compat_rule(number: u32) -> Option<&'static Rule> {
 /// A system call that has succeeded.
 struct Exit<W> {
     way: W,
-    /// Of the 32-bit table: its arguments are in other registers, of which it knows the lower half.
+    /// Of the 32-bit table: its arguments are in other registers, and only their lower half counts.
     is_compat: bool,
     rule: &'static Rule,
     sysno: u32,
@@ -169,6 +172,18 @@ impl<W: Way> Exit<W> {
         }
     }
 
+    /// Whether the two times of the call are both to be left as they are.
+    #[inline(always)]
+    fn omits_times(&self) -> bool {
+        /// `UTIME_OMIT`, in the nanoseconds.
+        const OMIT: u32 = (1 << 30) - 2;
+        // A 32-bit program has two words for each time, others two of twice the length.
+        let word = if self.is_compat { 4 } else { 8 };
+        let times = self.argument(self.rule.aux1);
+        user_word(times.wrapping_add(word)) as u32 == OMIT
+            && user_word(times.wrapping_add(3 * word)) as u32 == OMIT
+    }
+
     /// As the rest of the programs know calls.
     #[inline(always)]
     fn call(&self) -> Call {
@@ -198,6 +213,9 @@ fn descriptor<W: Way>(way: W) {
     }
     let mut aux = exit.argument(exit.rule.aux0);
     if class == Class::Ioctl as u8 && !command_changes(aux as u32) {
+        if subvolume_name(aux as u32).is_some() {
+            way.continue_as(Class::Subvolume as u8);
+        }
         return;
     }
     if opened {
@@ -242,6 +260,9 @@ fn opens(class: u8) -> bool {
 #[inline(always)]
 fn path_call<W: Way>(way: W) {
     let Some(exit) = Exit::of(way) else { return };
+    if exit.rule.flags & RULE_TIMES != 0 && exit.omits_times() {
+        return;
+    }
     if exit.rule.flags & RULE_MAY_BE_DESCRIPTOR != 0 && is_empty(exit.argument(exit.rule.path)) {
         way.continue_as(Class::File as u8);
         return;
@@ -278,6 +299,6 @@ fn is_empty(address: u64) -> bool {
 
 /// Whether a file lies on a watched filesystem.
 #[inline(always)]
-fn is_watched(file: *const u8) -> bool {
+pub fn is_watched(file: *const u8) -> bool {
     filter::is_watched(Probe::ptr(Probe::ptr(file, off!(file_f_inode)), off!(inode_i_sb)))
 }

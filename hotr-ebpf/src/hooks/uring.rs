@@ -1,5 +1,7 @@
 //! io_uring and libaio writes, at their completion.
 
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::LruHashMap;
 use core::marker::PhantomData;
 use core::ptr;
 
@@ -7,9 +9,13 @@ use hotr_common::offsets::ABSENT;
 
 use crate::call::Call;
 use crate::change::{self, Target};
+use crate::globals::off;
 use crate::hooks::{entry_hook, exit_hook};
 use crate::kernel::{Mem, Probe, task};
-use crate::maps::{AIO_TASKS, off};
+
+/// Submitters of libaio requests, by the address of the `kiocb`: their completion runs in any task.
+#[map(name = "AIO_TASKS")]
+pub static AIO_TASKS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4096, 0);
 
 exit_hook!(UringDone, Other, done => fexit_uring_done, kprobe_uring_done, kretprobe_uring_done);
 entry_hook!(UringComplete, complete => fentry_uring_complete, kprobe_uring_complete);
@@ -21,7 +27,7 @@ entry_hook!(AioComplete, aio_submit => fentry_aio_submit, kprobe_aio_submit);
 const IOCB_WRITE: u32 = 1 << 18;
 
 /// `IORING_SETUP_IOPOLL`.
-const IOPOLL: u32 = 1;
+pub const IOPOLL: u32 = 1;
 
 /// Whether an opcode of the io_uring ABI writes: WRITEV, WRITE_FIXED, WRITE, WRITEV_FIXED.
 #[inline(always)]

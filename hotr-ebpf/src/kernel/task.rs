@@ -1,16 +1,28 @@
 //! The current task: who it is, which system call it is in, whether it acts for somebody else.
 
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
 use hotr_common::offsets::ABSENT;
 use hotr_common::record::NO_SYSCALL;
+use hotr_common::rules::RULES;
 
 use super::{Direct, Mem, Probe};
-use crate::maps::{COMPAT_CALLS, live, off};
+use crate::globals::{live, off};
+
+/// For the number of a call in the 32-bit table one more than the native number of the same call, or 0.
+#[map(name = "COMPAT_CALLS")]
+pub static COMPAT_CALLS: Array<u32> = Array::with_max_entries(RULES, 0);
 
 /// `PF_KTHREAD`.
 const PF_KTHREAD: u32 = 0x0020_0000;
 /// `PF_IO_WORKER`.
 const PF_IO_WORKER: u32 = 0x10;
+/// `PF_EXITING`.
+const PF_EXITING: u32 = 0x4;
+/// `PF_DUMPCORE`: from the moment at which the task's threads are stopped for it (fs/coredump.c `zap_threads`).
+const PF_DUMPCORE: u32 = 0x200;
 
 /// The running task's `task_struct`.
 #[inline(always)]
@@ -29,6 +41,12 @@ pub fn is_kthread(task: *const u8) -> bool {
 #[inline(always)]
 pub fn is_io_worker(task: *const u8) -> bool {
     Probe::u32(task, off!(task_flags)) & PF_IO_WORKER != 0
+}
+
+/// Whether the task dumps its core or ends: it will not run its user's code again.
+#[inline(always)]
+pub fn is_ending(task: *const u8) -> bool {
+    Probe::u32(task, off!(task_flags)) & (PF_DUMPCORE | PF_EXITING) != 0
 }
 
 /// Whether the task's credentials are overridden (`override_creds`), as overlayfs does around every operation
@@ -60,6 +78,18 @@ pub fn syscall(task: *const u8) -> i32 {
         Some(next) if *next != 0 => *next as i32 - 1,
         _ => NO_SYSCALL,
     }
+}
+
+/// The command of the ioctl that the running task is in, if it is in one.
+#[inline(always)]
+pub fn ioctl_command() -> Option<u32> {
+    let task = current();
+    if syscall(task) as u32 != off!(sysno_ioctl) {
+        return None;
+    }
+    let registers = Probe::u64(task, off!(task_stack)).wrapping_add(live!(regs_off)) as *const u8;
+    let second = if is_compat(task) { off!(regs_compat[1]) } else { off!(regs_arg[1]) };
+    Some(Probe::u32(registers, second))
 }
 
 /// The running task's user registers. See [`syscall`].
@@ -115,8 +145,8 @@ pub fn current_file(descriptor: u32) -> *const u8 {
 }
 
 /// See [`current_file`]. With direct loads where the helper that gives the task a type exists (5.11): writes to files
-/// nobody watches come by here. A global function, for the verifier searches all types of the kernel by name four times
-/// whenever it comes by a pointer loaded from a task (kernel/bpf/verifier.c `btf_nested_type_is_trusted`).
+/// that nobody watches also come here. A global function, because the verifier searches all types of the kernel by name
+/// four times whenever it meets a pointer loaded from a task (kernel/bpf/verifier.c `btf_nested_type_is_trusted`).
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn hotr_current_file(descriptor: u64) -> u64 {
@@ -150,4 +180,10 @@ pub fn file(task: *const u8, descriptor: u32) -> *const u8 {
 pub fn mount_namespace(task: *const u8) -> u32 {
     let namespaces = Probe::ptr(task, off!(task_nsproxy));
     Probe::u32(Probe::ptr(namespaces, off!(nsproxy_mnt_ns)), off!(mnt_namespace_inum))
+}
+
+/// Whether the running task is hotr itself: reporting its own output into a watched tree would never end.
+#[inline(always)]
+pub fn is_own() -> bool {
+    (bpf_get_current_pid_tgid() >> 32) as u32 == live!(own_tgid)
 }

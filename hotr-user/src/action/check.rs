@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::group::{self, Group, Stdin};
 use super::{CommandSpec, StopSpec};
+use crate::timer;
 use rustix::process::Signal;
 
 /// The first pause between two asks of a health command; each further one is twice as long, up to a second.
@@ -26,9 +27,9 @@ pub struct Check {
 /// Why a check failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Its exit status, when it ended by itself.
+    /// Its exit status, when it exited on its own.
     pub status: Option<i32>,
-    /// For a person.
+    /// For humans.
     pub why: String,
 }
 
@@ -38,7 +39,7 @@ impl Check {
     /// # Errors
     /// It could not be run, ended with a status that is not 0, or took too long.
     pub async fn once(&self, env: &[(std::ffi::OsString, std::ffi::OsString)]) -> Result<(), Failure> {
-        self.until(env, Instant::now() + self.timeout).await
+        self.until(env, timer::later(self.timeout)).await
     }
 
     /// Runs the command until it succeeds, or the time is over.
@@ -46,7 +47,7 @@ impl Check {
     /// # Errors
     /// The last answer, when there was no good one in time.
     pub async fn repeatedly(&self, env: &[(std::ffi::OsString, std::ffi::OsString)]) -> Result<(), Failure> {
-        let over = Instant::now() + self.timeout;
+        let over = timer::later(self.timeout);
         let mut pause = FIRST_PAUSE;
         loop {
             let Err(failure) = self.until(env, over).await else { return Ok(()) };

@@ -1,20 +1,20 @@
-//! How a command is told what changed: JSON Lines on stdin, variables as watchexec sets them, or a file.
+//! How a command receives the list of changes: JSON Lines on stdin, variables as watchexec sets them, or a file.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use crate::output::json::confirmed;
-use crate::output::object::Object;
+use super::Identity;
 use crate::pipeline::confirm::{Confirmed, Kind};
+use hotr_events::json;
 
 /// The variable that names the file of [`Emit::File`].
 pub const FILE_VARIABLE: &str = "HOTR_CHANGES_FILE";
 /// Linux takes at most 128 KiB for one string of the environment (`MAX_ARG_STRLEN`).
 const LONGEST: usize = 120 * 1024;
 
-/// How a command is told.
+/// How a command receives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Emit {
     /// `WATCHEXEC_*_PATH` variables.
@@ -45,11 +45,11 @@ impl Drop for Emitted {
     }
 }
 
-/// Makes it.
+/// Makes it, for a command that runs as somebody.
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn emit(how: Emit, changes: &[Confirmed]) -> io::Result<Emitted> {
+pub fn emit(how: Emit, changes: &[Confirmed], identity: Option<&Identity>) -> io::Result<Emitted> {
     let mut emitted = Emitted::default();
     match how {
         Emit::None => {}
@@ -60,6 +60,9 @@ pub fn emit(how: Emit, changes: &[Confirmed]) -> io::Result<Emitted> {
             let (mut file, path) = private_file(&template)?;
             emitted.env.push((FILE_VARIABLE.into(), path.clone().into()));
             emitted.file = Some(path);
+            if let Some(identity) = identity {
+                std::os::unix::fs::fchown(&file, identity.uid, Some(identity.gid))?;
+            }
             file.write_all(&lines(changes))?;
         }
     }
@@ -87,7 +90,8 @@ fn private_file(prefix: &Path) -> io::Result<(std::fs::File, PathBuf)> {
 pub fn lines(changes: &[Confirmed]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for change in changes {
-        Object::whole(&mut bytes, |o| confirmed(o, change));
+        // Only a map without string keys cannot be JSON.
+        let _ = json::append(&mut bytes, &change.change);
         bytes.push(b'\n');
     }
     bytes

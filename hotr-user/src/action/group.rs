@@ -9,18 +9,15 @@ use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep};
 
+use super::descendants::{Descendants, LOOK};
 use super::spawn::{spawn, wait};
 use super::{CommandSpec, StopSpec};
-
-/// How often the rest of a group is looked for once its leader has ended.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// A running group.
 #[derive(Debug)]
@@ -64,6 +61,12 @@ impl Group {
         Ok(Self { stdin, pid, pidfd, reaped: false })
     }
 
+    /// The process id of the leader.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
     /// The child's stdin, once, when it is a pipe.
     pub fn take_stdin(&mut self) -> Option<PipeWriter> {
         self.stdin.take()
@@ -97,17 +100,21 @@ impl Group {
     /// Sends a signal to every process of the group.
     pub fn signal(&self, signal: Signal) {
         if !self.reaped {
-            // Nobody left to get it is no error.
+            // It is no error if nobody is left to receive it.
             let _ = kill_process_group(self.pid, signal);
         }
     }
 
-    /// Ends the group: the stop signal, time to obey, SIGKILL. Returns whether SIGKILL was needed.
+    /// Ends the group: the stop signal, time to obey, SIGKILL. Then the same for what it had started in other groups and
+    /// not let go; a server that stops such processes itself, in its order, can do so before. Returns whether SIGKILL
+    /// was needed.
     pub async fn stop(mut self, stop: StopSpec) -> bool {
+        // Before the signal: a process whose parent has exited cannot be told from a daemon.
+        let mut others = Descendants::of(self.pid);
         self.signal(stop.signal);
         // A stopped process would not get the signal.
         self.signal(Signal::CONT);
-        let over = Instant::now() + stop.timeout;
+        let over = crate::timer::later(stop.timeout);
         let in_time = tokio::time::timeout_at(over, self.leader_ended()).await.is_ok();
         let mut left = !in_time || has_living(self.pid);
         while left && in_time && Instant::now() < over {
@@ -115,19 +122,22 @@ impl Group {
             left = has_living(self.pid);
         }
         if left {
+            others.look(self.pid);
             self.signal(Signal::KILL);
         }
         let _ = self.leader_ended().await;
         let _ = self.reap();
-        left
+        others.stop(stop.signal, over).await || left
     }
 }
 
 impl Drop for Group {
-    /// Nothing a group has started outlives it, unless the leader had ended by itself.
+    /// Nothing a group has started outlives it, unless the leader had exited on its own.
     fn drop(&mut self) {
         if !self.reaped {
+            let others = Descendants::of(self.pid);
             self.signal(Signal::KILL);
+            others.signal(Signal::KILL);
             let _ = self.reap();
         }
     }
@@ -167,6 +177,12 @@ pub fn explain(spec: &CommandSpec, error: &io::Error) -> String {
             Some(dir) if !dir.is_dir() => "the working directory does not exist; correct --workdir",
             _ => "command or its interpreter not found; correct its name or PATH",
         },
+        _ if spec.identity.is_some() && matches!(error.raw_os_error(), Some(libc::EPERM | libc::EINVAL)) => {
+            "hotr may not switch to that user or group here; correct --user and --group"
+        }
+        io::ErrorKind::PermissionDenied if spec.identity.is_some() => {
+            "that user may not execute it, or not enter the working directory; see --user and --workdir"
+        }
         io::ErrorKind::PermissionDenied => "not executable; chmod +x it, or name its interpreter",
         _ if error.raw_os_error() == Some(libc::ENOEXEC) => {
             "neither a binary nor a script with #!; name its interpreter"

@@ -13,19 +13,14 @@ use std::ptr::null;
 
 use rustix::process::Pid;
 
-use super::CommandSpec;
+use super::{CommandSpec, Identity};
 use crate::sched;
+use crate::vfork::ChildStack;
 
-/// Stack of the child until it execs; its frames are small.
-const STACK: usize = 64 * 1024;
 /// Where a program is looked for when there is no `PATH`, as glibc does.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// A stack as the ABI wants it.
-#[repr(C, align(16))]
-struct Stack([u8; STACK]);
-
-/// All that the child reads; it allocates nothing, for what it allocated nobody would free.
+/// All that the child reads; it allocates nothing, because nobody would free that memory.
 struct Plan {
     /// Files to try, in order.
     programs: Vec<CString>,
@@ -34,6 +29,7 @@ struct Plan {
     dir: Option<CString>,
     stdin: c_int,
     stdout_to_stderr: bool,
+    identity: Option<Identity>,
     /// Why the program does not run; 0 when it does.
     errno: c_int,
 }
@@ -46,6 +42,7 @@ pub(super) fn spawn(
     stdin: BorrowedFd<'_>,
 ) -> io::Result<Pid> {
     let mut all: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+    all.extend(spec.identity.iter().flat_map(|identity| identity.env.iter().cloned()));
     all.extend(spec.env.iter().chain(env).cloned());
     let program = spec.words.first().ok_or(io::ErrorKind::InvalidInput)?;
     let path = all.get(OsStr::new("PATH")).map_or(OsStr::new(DEFAULT_PATH), OsString::as_os_str);
@@ -67,6 +64,7 @@ pub(super) fn spawn(
         dir,
         stdin: stdin.as_raw_fd(),
         stdout_to_stderr: spec.stdout_to_stderr,
+        identity: spec.identity.clone(),
         errno: 0,
     };
     let child = plan.start()?;
@@ -118,18 +116,9 @@ fn pointers(words: &[CString]) -> Vec<*const c_char> {
 impl Plan {
     /// Returns when the child has exec'd or ended.
     fn start(&mut self) -> io::Result<Pid> {
-        let mut stack = Box::new(Stack([0; STACK]));
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-        let signals = sched::Blocked::all();
-        // SAFETY: the pointer is to the end of a live allocation, at which stacks begin.
-        let top = unsafe { (&raw mut stack.0).cast::<c_void>().add(STACK) };
-        // SAFETY: `CLONE_VFORK` suspends this thread until the child has exec'd or ended, so that stack and plan outlive
-        // the child's use of them, and nobody else uses them or this thread's `errno`. Signals are blocked until the
-        // child has no handler any more.
-        let child = unsafe { libc::clone(run, top, flags, (&raw mut *self).cast()) };
-        let error = io::Error::last_os_error();
-        drop(signals);
-        Pid::from_raw(child).filter(|_| child > 0).ok_or(error)
+        // SAFETY: it takes a plan, and makes system calls on what the plan holds.
+        let child = unsafe { ChildStack::new().run(run, self, libc::SIGCHLD)? };
+        Pid::from_raw(child).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     /// In the child; the error of what could not be done.
@@ -142,8 +131,10 @@ impl Plan {
         unsafe {
             reset_signals();
             if libc::setpgid(0, 0) != 0
-                || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) != 0
                 || sched::as_started().is_err()
+                || self.identity.as_ref().is_some_and(|identity| !become_other(identity))
+                // After that: another identity clears it.
+                || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) != 0
                 || libc::dup2(self.stdin, 0) < 0
                 || self.stdout_to_stderr && libc::dup2(2, 1) < 0
                 || self.dir.as_ref().is_some_and(|dir| libc::chdir(dir.as_ptr()) != 0)
@@ -169,6 +160,22 @@ impl Plan {
     }
 }
 
+/// Takes another identity; whether that is so. By bare system calls: those of the C library would have all threads of the
+/// process change, which are hotr's.
+///
+/// # Safety
+/// Only in a child that is about to exec.
+unsafe fn become_other(identity: &Identity) -> bool {
+    let groups = &identity.groups;
+    let gid = identity.gid;
+    // SAFETY: plain system calls on numbers, and on a list that lives.
+    unsafe {
+        libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) == 0
+            && libc::syscall(libc::SYS_setresgid, gid, gid, gid) == 0
+            && identity.uid.is_none_or(|uid| libc::syscall(libc::SYS_setresuid, uid, uid, uid) == 0)
+    }
+}
+
 /// Runs in the child.
 extern "C" fn run(plan: *mut c_void) -> c_int {
     // SAFETY: the plan that `start` points to, which waits.
@@ -179,7 +186,8 @@ extern "C" fn run(plan: *mut c_void) -> c_int {
     127
 }
 
-/// No handler is left, and `SIGPIPE`, which Rust's runtime ignores, has its default. What else is ignored stays so.
+/// No handler is left; `SIGPIPE`, which Rust's runtime ignores, and `SIGXFSZ`, which hotr ignores, have their defaults. What
+/// else is ignored stays so.
 ///
 /// # Safety
 /// Only in a child that is about to exec.
@@ -190,7 +198,7 @@ unsafe fn reset_signals() {
             let mut action: libc::sigaction = std::mem::zeroed();
             let known = libc::sigaction(signal, null(), &raw mut action) == 0;
             let is_ours = !matches!(action.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN);
-            if known && (is_ours || signal == libc::SIGPIPE) {
+            if known && (is_ours || matches!(signal, libc::SIGPIPE | libc::SIGXFSZ)) {
                 action = std::mem::zeroed();
                 libc::sigaction(signal, &raw const action, std::ptr::null_mut());
             }
@@ -209,7 +217,7 @@ mod tests {
 
     fn spec(words: &[&str]) -> CommandSpec {
         let words = words.iter().map(OsString::from).collect();
-        CommandSpec { words, dir: None, env: Vec::new(), stdout_to_stderr: false }
+        CommandSpec { words, dir: None, env: Vec::new(), stdout_to_stderr: false, identity: None }
     }
 
     fn started(spec: &CommandSpec, env: &[(OsString, OsString)]) -> io::Result<Pid> {

@@ -4,6 +4,8 @@
 //! opened first and the target's identity checked after: a process id that was given to another process in between
 //! is noticed, and one that is given to another afterwards is not hit.
 
+mod pid_file;
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -17,10 +19,11 @@ use std::thread;
 use procfs::process::Process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, test_kill_process};
 use tokio::sync::oneshot;
 
 use crate::procinfo::kept_of;
+use pid_file::PidFile;
 
 /// Clock ticks and boot time are this exact.
 const SLACK_S: i64 = 2;
@@ -52,18 +55,30 @@ impl Target {
     /// # Errors
     /// A sentence: who was meant, and why the signal was not sent.
     pub fn send(&self, signal: Signal) -> Result<Vec<i32>, String> {
+        self.each(&|pid, fd| send(pid, fd, signal))
+    }
+
+    /// Whether [`Self::send`] would find somebody now whom hotr may signal: the process ids. Nothing is sent.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn find(&self) -> Result<Vec<i32>, String> {
+        self.each(&may_send)
+    }
+
+    fn each(&self, act: Act<'_>) -> Result<Vec<i32>, String> {
         match self {
-            Self::Pid(pid, fd) => send(*pid, fd, signal).map(|()| vec![*pid]),
-            Self::PidFile(path) => by_file(path, signal),
-            Self::Comm(name) => by_comm(name, signal),
+            Self::Pid(pid, fd) => act(*pid, fd).map(|()| vec![*pid]),
+            Self::PidFile(path) => by_file(path, act),
+            Self::Comm(name) => by_comm(name, act),
             Self::Unit(unit) => {
                 let pid = main_pid(unit)?;
                 let fd = open(pid)?;
                 if main_pid(unit)? != pid {
                     let unit = unit.display();
-                    return Err(format!("signal unit {unit}: its main process changed meanwhile; try again"));
+                    return Err(format!("signal unit {unit}: its main process has just changed; try again"));
                 }
-                send(pid, &fd, signal).map(|()| vec![pid])
+                act(pid, &fd).map(|()| vec![pid])
             }
         }
     }
@@ -74,22 +89,38 @@ impl Target {
     /// # Errors
     /// As [`Self::send`].
     pub async fn send_aside(self, signal: Signal) -> Result<Vec<i32>, String> {
-        let (answer, sent) = oneshot::channel();
-        thread::Builder::new()
-            .name("hotr-signal".to_owned())
-            .spawn(move || drop(answer.send(self.send(signal))))
-            .map_err(|error| {
-                format!("signal a process: start a thread: {error}; raise the limit of threads")
-            })?;
-        sent.await.unwrap_or_else(|_| Err("signal a process: its thread has failed; try again".to_owned()))
+        aside(move || self.send(signal)).await
+    }
+
+    /// As [`Self::find`], on a thread of its own.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn find_aside(self) -> Result<Vec<i32>, String> {
+        aside(move || self.find()).await
     }
 }
 
+/// What is done with a process that was found, and held by a pidfd.
+type Act<'a> = &'a dyn Fn(i32, &OwnedFd) -> Result<(), String>;
+
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let (answer, done) = oneshot::channel();
+    thread::Builder::new()
+        .name("hotr-signal".to_owned())
+        .spawn(move || drop(answer.send(work())))
+        .map_err(|error| format!("signal a process: start a thread: {error}; raise the limit of threads"))?;
+    done.await.unwrap_or_else(|_| Err("signal a process: its thread has failed; try again".to_owned()))
+}
+
 fn open(pid: i32) -> Result<OwnedFd, String> {
-    let raw =
-        Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(|| format!("signal process {pid}: no such id"))?;
+    let raw = Pid::from_raw(pid.max(0)).ok_or_else(|| format!("signal process {pid}: no such id"))?;
     pidfd_open(raw, PidfdFlags::empty()).map_err(|errno| match errno {
-        Errno::SRCH => format!("signal process {pid}: it does not run; start the service, or name another"),
+        Errno::SRCH => {
+            format!("signal process {pid}: no process with this pid; start the service, or name another")
+        }
         _ => format!(
             "signal process {pid}: {}; check that it is a process and not a thread",
             io::Error::from(errno)
@@ -98,14 +129,28 @@ fn open(pid: i32) -> Result<OwnedFd, String> {
 }
 
 fn send(pid: i32, fd: &OwnedFd, signal: Signal) -> Result<(), String> {
+    pidfd_send_signal(fd, signal).map_err(|errno| refused(pid, errno))
+}
+
+/// Asks the kernel whether a signal would be allowed (signal 0). By process id, because rustix has no pidfd call for
+/// it; the answer is only words.
+fn may_send(pid: i32, fd: &OwnedFd) -> Result<(), String> {
+    if !runs(fd) {
+        return Err(refused(pid, Errno::SRCH));
+    }
+    let Some(raw) = Pid::from_raw(pid.max(0)) else { return Err(refused(pid, Errno::SRCH)) };
+    test_kill_process(raw).map_err(|errno| refused(pid, errno))
+}
+
+fn refused(pid: i32, errno: Errno) -> String {
     let uid = fs::metadata(format!("/proc/{pid}")).map_or(0, |data| data.uid());
-    pidfd_send_signal(fd, signal).map_err(|errno| match errno {
-        Errno::SRCH => format!("signal process {pid}: it has ended; start the service again"),
+    match errno {
+        Errno::SRCH => format!("signal process {pid}: it has exited; restart the service"),
         Errno::PERM => {
             format!("signal process {pid}: it belongs to user {uid}; run hotr as that user or as root")
         }
         _ => format!("signal process {pid}: {}", io::Error::from(errno)),
-    })
+    }
 }
 
 /// Whether the process of a pidfd still runs: what was read in /proc under its id was then its own.
@@ -114,44 +159,24 @@ fn runs(fd: &OwnedFd) -> bool {
     retry_on_intr(ask) == Ok(0)
 }
 
-fn read_pid(path: &Path) -> Result<i32, String> {
+fn by_file(path: &Path, act: Act<'_>) -> Result<Vec<i32>, String> {
     let object = path.display();
-    let text = fs::read_to_string(path).map_err(|error| {
-        format!("read pid file {object}: {error}; start the service, or name its pid file")
-    })?;
-    if text.trim().is_empty() {
-        return Err(format!("read pid file {object}: it is empty; is the service still starting?"));
-    }
-    let first = text.lines().next().unwrap_or_default().trim();
-    first.parse().ok().filter(|pid| *pid > 0).ok_or_else(|| {
-        format!("read pid file {object}: {first:?} is no process id; name a file that holds one")
-    })
-}
-
-fn by_file(path: &Path, signal: Signal) -> Result<Vec<i32>, String> {
-    let object = path.display();
-    let pid = read_pid(path)?;
+    let file = PidFile::open(path)?;
+    let pid = file.pid(path)?;
     let fd = open(pid).map_err(|why| format!("pid file {object} is stale: {why}"))?;
-    let process = Process::new(pid).map_err(|_| format!("pid file {object} is stale: {pid} has ended"))?;
-    let data = fs::metadata(path).map_err(|error| format!("read pid file {object}: {error}"))?;
+    let process =
+        Process::new(pid).map_err(|_| format!("pid file {object} is stale: process {pid} has exited"))?;
     let uid = process.uid().unwrap_or(0);
-    // Who may write the file would choose whom hotr signals.
-    if data.uid() != 0 && data.uid() != uid {
-        return Err(format!(
-            "pid file {object} belongs to user {}, and process {pid} to user {uid}: not signalled; \
-             let root or user {uid} own the file",
-            data.uid()
-        ));
-    }
-    if started_at(&process).is_some_and(|started| started > data.mtime() + SLACK_S) {
+    file.check_writers(path, pid, uid)?;
+    if started_at(&process).is_some_and(|started| started > file.written_s() + SLACK_S) {
         return Err(format!(
             "pid file {object} is stale: process {pid} was started after the file was written; restart the service"
         ));
     }
-    if read_pid(path)? != pid || !runs(&fd) {
-        return Err(format!("pid file {object} names another process meanwhile; try again"));
+    if file.pid(path)? != pid || !runs(&fd) {
+        return Err(format!("pid file {object} now names another process; try again"));
     }
-    send(pid, &fd, signal).map(|()| vec![pid])
+    act(pid, &fd).map(|()| vec![pid])
 }
 
 /// Seconds since 1970.
@@ -164,7 +189,7 @@ fn started_at(process: &Process) -> Option<i64> {
     Some(now - up + since_boot)
 }
 
-fn by_comm(name: &OsStr, signal: Signal) -> Result<Vec<i32>, String> {
+fn by_comm(name: &OsStr, act: Act<'_>) -> Result<Vec<i32>, String> {
     let mut sent = Vec::new();
     let mut refused = None;
     let own = i32::try_from(std::process::id()).unwrap_or(0);
@@ -178,7 +203,7 @@ fn by_comm(name: &OsStr, signal: Signal) -> Result<Vec<i32>, String> {
         if !is_it(pid) || !runs(&fd) {
             continue;
         }
-        match send(pid, &fd, signal) {
+        match act(pid, &fd) {
             Ok(()) => sent.push(pid),
             Err(why) => refused = Some(why),
         }

@@ -5,17 +5,18 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, ValueHint};
-use hotr_user::doctor::{Exam, human, json};
+use hotr_user::doctor::Examination;
+use hotr_user::output::doctor::{human, json};
 
 use super::{ColorChoice, Status, engine, paths};
 
 const EXAMPLES: &str = "\
 Examples:
   hotr doctor             what this machine allows
-  hotr doctor /srv        whether every change under /srv can be seen, and by what
+  hotr doctor /srv        can hotr see every change under /srv, and through which channels
   hotr doctor --json /srv | jq 'select(.section == \"path\")'
 
-Exit status: 0 every path can be fully covered, 3 one cannot; 1 error; 2 wrong command line.";
+Exit status: 0 every path can be fully covered, 3 one cannot; 1 error; 2 usage error.";
 
 /// Print what this machine lets hotr see, and whether the paths can be fully covered
 #[derive(Args, Debug)]
@@ -39,7 +40,7 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<Status> {
         let named = paths::check(path, &facts)?;
         places.push((named, facts.real.unwrap_or_else(|_| path.clone())));
     }
-    let exam = Exam::new(&places, engine::plan);
+    let exam = Examination::new(&places, engine::plan);
     let mut out = io::stdout().lock();
     if args.json {
         json::print(&exam, &mut out)

@@ -2,27 +2,27 @@
 
 use std::future::Future;
 
+use hotr_events::ReportSink;
 use hotr_user::doctor::PlanRow;
 use hotr_user::error::Error;
 use hotr_user::kernel::load::{PlannedHook, Tier};
 use hotr_user::kernel::table::is_optional;
 use hotr_user::options::{TierChoice, TraceOptions};
-use hotr_user::output::Printer;
 use hotr_user::source::ebpf::{EbpfOptions, EbpfSource};
 
 /// Traces until `end` is ready, the duration is over, or the reader of the reports has gone.
 pub(super) async fn trace(
     options: TraceOptions,
-    printer: &mut dyn Printer,
+    printer: &mut dyn ReportSink,
     end: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    hotr_user::trace::run(options, printer, end).await
+    hotr_user::session::run(options, printer, end).await
 }
 
 /// The attach plan of this machine, or why there is none. Which tier a hook gets is known only by attaching it:
 /// the programs are attached without any watched root, and gone again when this returns.
 pub(super) fn plan() -> Result<Vec<PlanRow>, String> {
-    let options = EbpfOptions { tier: TierChoice::Auto, ring_bytes: RING_BYTES, window_ns: 0 };
+    let options = EbpfOptions { tier: TierChoice::Auto, ring_bytes: RING_BYTES, window_ns: 0, sizes: &[] };
     let (mut source, kernel) = EbpfSource::load(options).map_err(|error| error.to_string())?;
     source.attach(kernel, TierChoice::Auto).map_err(|error| error.to_string())?;
     Ok(source.plan().iter().map(row).collect())

@@ -7,16 +7,17 @@ const EXIT_STATUS: &str = "\
 .SH EXIT STATUS
 .TP
 0
-Done, also when ended by SIGINT or SIGTERM or because the reader of stdout has gone.
+Done, also when ended by SIGINT, SIGTERM or SIGHUP or because the reader of stdout has closed it.
 .TP
 1
 An error; one line on stderr says what was tried, on what, why it failed, and what to do.
 .TP
 2
-The command line makes no sense.
+Usage error.
 .TP
 3
-The command worked and found what it looks for (doctor: a path that cannot be fully covered).
+The command worked and found what it looks for (doctor: a path that cannot be fully covered;
+diagnose: a watch that is deaf, or events that were lost).
 .SH ENVIRONMENT
 .TP
 NO_COLOR

@@ -93,7 +93,7 @@ pub(super) fn check(path: &Path, facts: &Facts) -> Result<PathBuf, Error> {
     }
     match &facts.absolute {
         Some(absolute) => Ok(absolute.clone()),
-        None => refuse("the current directory does not exist any more", "name an absolute path"),
+        None => refuse("the current directory no longer exists", "name an absolute path"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! How far a long scan is, on a terminal: one line on stderr that is gone when the scan ends.
+//! How far a long scan is, on a terminal: one line on stderr that disappears when the scan ends.
 //!
 //! In: the poller's counters. Out: nothing where stderr is no terminal.
 
@@ -44,14 +44,14 @@ pub(super) async fn show(scanning: Arc<Scanning>) {
         // The first scan does not know how many there are.
         if of > 0 {
             bar.set_length(of.max(done));
-            bar.set_style(style("hotr: looking at all files {bar:30} {human_pos} of {human_len}"));
+            bar.set_style(style("hotr: checking all files {bar:30} {human_pos} of {human_len}"));
         }
         bar.set_position(done);
     }
 }
 
 fn new_bar() -> ProgressBar {
-    ProgressBar::new_spinner().with_style(style("hotr: looking at all files: {human_pos}"))
+    ProgressBar::new_spinner().with_style(style("hotr: checking all files: {human_pos}"))
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -1,35 +1,65 @@
-//! When a run ends from outside: SIGINT, SIGTERM, or a reader of stdout that has gone.
+//! Signals: what hotr inherits of them is set at its start, and a run ends by SIGINT, SIGTERM, SIGHUP, or when the
+//! reader of stdout has closed it.
 //!
-//! In: signals, and the state of file descriptor 1. Out: one future. Rust programs start with SIGPIPE ignored,
-//! so a closed pipe is an error of a write, and this future tells it even before there is something to write.
+//! In: signals, and the state of file descriptor 1. Out: one future. Rust programs start with SIGPIPE ignored, so a
+//! closed pipe is an error of a write, and this future reports it even before there is something to write.
 
 use std::io;
 use std::os::fd::AsRawFd;
 
-use hotr_user::output::stdout;
+use hotr_user::ending;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Sets what a parent may have left otherwise, for hotr and for what it starts. A blocked SIGTERM would never end a
+/// run; with an ignored SIGCHLD the kernel reaps children itself, and their exit status is lost (kernel/signal.c,
+/// `do_notify_parent`); and SIGXFSZ would kill hotr in the middle of a line where a write can say that the file is
+/// full. Must be called before any thread is started. An ignored SIGHUP is left: that is what `nohup` sets.
+pub(super) fn take_over() {
+    // SAFETY: pointers to live structures; both dispositions are no code of ours.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
+/// Whether a signal was ignored when hotr was started.
+fn is_ignored(number: libc::c_int) -> bool {
+    // SAFETY: a pointer to a live structure; the disposition is only read.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(number, std::ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
+    }
+}
 
 /// Everything that asks a run to end.
 pub(super) struct End {
     interrupt: Signal,
     terminate: Signal,
+    /// None under `nohup`.
+    hangup: Option<Signal>,
     stdout: Option<AsyncFd<io::Stdout>>,
 }
 
 impl End {
     /// Installs the signal handlers; call inside the runtime, before the first report.
     pub(super) fn new() -> io::Result<Self> {
-        for number in [libc::SIGINT, libc::SIGTERM] {
+        let hangs_up = !is_ignored(libc::SIGHUP);
+        for number in [libc::SIGINT, libc::SIGTERM].into_iter().chain(hangs_up.then_some(libc::SIGHUP)) {
             // SAFETY: the handler stores into one atomic, which is async-signal-safe.
-            unsafe { signal_hook_registry::register(number, stdout::end_soon)? };
+            unsafe { signal_hook_registry::register(number, ending::ask)? };
         }
         // SAFETY: descriptor 1 stays open until the process ends: Rust's stdout never closes it, and nor do we.
         let stdout = unsafe { AsyncFd::register_with_interest(io::stdout(), Interest::ERROR) };
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: if hangs_up { Some(signal(SignalKind::hangup())?) } else { None },
             // A regular file cannot be polled (EPERM), and has no reader that could go.
             stdout: stdout.ok(),
         })
@@ -37,7 +67,14 @@ impl End {
 
     /// Ready when the run should end.
     pub(super) async fn wait(mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            _ = hangup => {}
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
             () = gone(self.stdout.as_ref()) => {}

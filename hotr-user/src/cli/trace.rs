@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
-use hotr_user::event::Op;
+use hotr_events::Op;
+use hotr_user::kernel::log::{HAS_MESSAGES, TARGET};
 use hotr_user::options::{Channels, TierChoice, TraceOptions};
 use hotr_user::output;
 use hotr_user::procinfo::kept_of;
+use log::{LevelFilter, Log, Metadata, Record};
 
 use super::{ColorChoice, Status, engine, or_here, paths, say, signals, values};
 
@@ -17,12 +19,12 @@ const EXAMPLES: &str = "\
 Examples:
   hotr trace /srv                              every change under /srv, until Ctrl-C
   hotr trace --json --duration 10s /srv        ten seconds of it as JSON Lines
-  hotr trace --op write,rename --comm rsync    what rsync writes and renames under here
+  hotr trace --op write,rename --comm rsync    what rsync writes and renames below this directory
   hotr trace --exclude .git --exclude '*.tmp'  without .git and temporary files
   hotr trace --channels ebpf --raw /etc        each kernel record by itself
 
 A filled mark names a channel that saw the change, an open one a channel that missed it, and why.
-Exit status: 0 done, also by SIGINT or SIGTERM; 1 error; 2 wrong command line.";
+Exit status: 0 done, also by SIGINT, SIGTERM or SIGHUP; 1 error; 2 usage error.";
 
 /// Print every file change under the paths, who made it, and what inotify missed
 #[derive(Args, Debug)]
@@ -34,7 +36,7 @@ pub(super) struct TraceArgs {
     /// Print JSON Lines
     #[arg(long)]
     json: bool,
-    /// Channels to run: ebpf, inotify or both with a comma (then each must run); auto runs what it can
+    /// Channels to run: ebpf, inotify, or both comma-separated (then each must run); auto runs those that work
     #[arg(long, value_name = "LIST", default_value = "auto", value_parser = values::channels)]
     channels: Channels,
     /// Kind of eBPF programs to attach; auto takes the best for each hook
@@ -43,10 +45,10 @@ pub(super) struct TraceArgs {
     /// Stop after this long, as in 10s or 5m
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     duration: Option<Duration>,
-    /// Print only these operations; a list has commas
+    /// Print only these operations; comma-separated
     #[arg(long, value_delimiter = ',', value_parser = op_parser())]
     op: Vec<Op>,
-    /// Print only changes by these processes; a list has commas
+    /// Print only changes by these processes; comma-separated
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     pid: Vec<u32>,
     /// Print only changes by tasks of this name (its first 15 bytes count, as in the kernel); repeatable
@@ -55,15 +57,59 @@ pub(super) struct TraceArgs {
     /// Leave out paths that match, as in .gitignore; repeatable
     #[arg(long, value_name = "GLOB", value_parser = values::glob)]
     exclude: Vec<String>,
-    /// Only the named directories, not what is below their subdirectories
+    /// Only the named directories, not the content of their subdirectories
     #[arg(long)]
     no_recursive: bool,
-    /// Print every record by itself, as its channel gave it: nothing settled, nothing merged
+    /// Print every record as its channel delivered it: nothing settled, nothing merged
     #[arg(long)]
     raw: bool,
+    /// Print messages of the kernel programs on stderr: error, warn, info, debug or trace [default: debug]. Needs a hotr that
+    /// was built with `cargo xtask build --log-ebpf`
+    #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true, default_missing_value = "debug",
+        hide_possible_values = true, value_parser = log_levels())]
+    log_ebpf: Option<LevelFilter>,
     /// When to use colour; auto means on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
     color: ColorChoice,
+}
+
+fn log_levels() -> impl TypedValueParser<Value = LevelFilter> {
+    PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"])
+        .try_map(|word| word.parse::<LevelFilter>())
+}
+
+/// Prints the messages of the kernel programs from now on, up to this level.
+fn log_kernel_messages(level: LevelFilter, channels: Channels) -> Result<(), &'static str> {
+    if !channels.ebpf {
+        return Err(
+            "--log-ebpf prints messages of eBPF programs, and --channels leaves ebpf out; see hotr trace --help",
+        );
+    }
+    if !HAS_MESSAGES {
+        return Err(
+            "trace --log-ebpf: the kernel programs in this hotr have no messages; build one that has them with `cargo xtask build --log-ebpf`",
+        );
+    }
+    log::set_logger(&KernelMessages).map_err(|_| "trace --log-ebpf: this process has a logger already")?;
+    log::set_max_level(level);
+    Ok(())
+}
+
+/// Prints what the kernel programs say, and nothing of any library.
+struct KernelMessages;
+
+impl Log for KernelMessages {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == TARGET
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            say(&format!("ebpf {}: {}", record.level().as_str().to_ascii_lowercase(), record.args()));
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 fn op_parser() -> impl TypedValueParser<Value = Op> {
@@ -95,26 +141,28 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
         say("--tier chooses eBPF programs, and --channels leaves ebpf out; see hotr trace --help");
         return Ok(Status::Usage);
     }
+    if let Some(level) = args.log_ebpf
+        && let Err(why) = log_kernel_messages(level, args.channels)
+    {
+        say(why);
+        return Ok(Status::Usage);
+    }
     let roots = paths::roots(&or_here(&args.paths), !args.no_recursive)?;
     for note in &roots.notes {
         say(&format!("note: {note}"));
     }
     let exclude = values::exclude_set(args.exclude.iter().map(String::as_str)).map_err(anyhow::Error::msg)?;
     let mut printer = output::printer(args.json, args.color.on_stdout());
-    let options = TraceOptions {
-        paths: roots.paths,
-        recursive: !args.no_recursive,
-        channels: args.channels,
-        tier: args.tier.into(),
-        duration: args.duration,
-        ops: args.op,
-        pids: args.pid,
-        comms: args.comm.iter().map(|name| kept_of(name).to_owned()).collect(),
-        exclude,
-        raw: args.raw,
-        at_once: false,
-        audited: false,
-    };
+    let mut options = TraceOptions::new(roots.paths);
+    options.recursive = !args.no_recursive;
+    options.channels = args.channels;
+    options.tier = args.tier.into();
+    options.duration = args.duration;
+    options.ops = args.op;
+    options.pids = args.pid;
+    options.comms = args.comm.iter().map(|name| kept_of(name).to_owned()).collect();
+    options.exclude = exclude;
+    options.raw = args.raw;
     let runtime = super::runtime()?;
     runtime.block_on(async {
         let end = signals::End::new()?;

@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 
 use super::{Status, say};
 
-/// Prints what clap has to say and gives the status of it.
+/// Prints clap's message and returns its status.
 pub(super) fn report(error: &clap::Error) -> Status {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -42,7 +42,7 @@ fn one_line(rendered: &str, command: Option<&str>) -> String {
         line.push_str(part);
         after_colon = part.ends_with(':');
     }
-    let known = ["trace", "watch", "doctor", "completions", "man"];
+    let known = ["trace", "watch", "doctor", "diagnose", "completions", "man"];
     match command.filter(|word| known.contains(word)) {
         Some(word) => format!("{line}; see hotr {word} --help"),
         None => format!("{line}; see hotr --help"),

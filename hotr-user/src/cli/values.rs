@@ -5,17 +5,26 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use hotr_user::event::Op;
+use hotr_events::Op;
 use hotr_user::options::Channels;
 pub(super) use hotr_user::options::patterns as exclude_set;
 use rustix::process::Signal;
 
-/// A duration with its unit: `10s`, `1m 30s`, `500ms`.
+/// Longer times are a slip of the finger, and would end no clock's count.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// A duration with its unit: `10s`, `1m 30s`, `500ms`; ten years at most.
 pub(super) fn duration(word: &str) -> Result<Duration, String> {
     if !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
         return Err(format!("a unit is needed, as in {word}s"));
     }
-    humantime::parse_duration(word).map_err(|error| format!("{error}; write it as 10s, 5m or 1h30m"))
+    match humantime::parse_duration(word) {
+        Ok(time) if time <= LONGEST => Ok(time),
+        Ok(_) | Err(humantime::DurationError::NumberOverflow) => {
+            Err("longer than ten years, or finer than a nanosecond".to_owned())
+        }
+        Err(error) => Err(format!("{error}; write it as 10s, 5m or 1h30m")),
+    }
 }
 
 /// An interval between two audits that the user set; none adapts.
@@ -29,7 +38,7 @@ pub(super) fn poll_interval(word: &str) -> Result<PollInterval, String> {
     }
     let interval = duration(word)?;
     if interval < Duration::from_millis(100) {
-        return Err("less than 100ms between two looks at all files is no pause".to_owned());
+        return Err("the interval between two audits must be at least 100ms".to_owned());
     }
     Ok(PollInterval(Some(interval)))
 }
@@ -44,14 +53,14 @@ pub(super) fn share(word: &str) -> Result<f64, String> {
 /// `auto`, or the channels that must run.
 pub(super) fn channels(word: &str) -> Result<Channels, String> {
     if word == "auto" {
-        return Ok(Channels { ebpf: true, inotify: true, required: false });
+        return Ok(Channels::AUTO);
     }
     let mut channels = Channels { ebpf: false, inotify: false, required: true };
     for name in word.split(',') {
         match name {
             "ebpf" => channels.ebpf = true,
             "inotify" => channels.inotify = true,
-            "auto" => return Err("auto stands alone".to_owned()),
+            "auto" => return Err("auto cannot be combined with a channel".to_owned()),
             _ => return Err(format!("'{name}' is not a channel; write auto, ebpf, inotify or ebpf,inotify")),
         }
     }
@@ -77,7 +86,7 @@ pub(super) fn size(word: &str) -> Result<u64, String> {
         _ => (word, 0),
     };
     let number = digits.parse::<u64>().map_err(|_| "write it as 512, 64K, 64M or 1G".to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "more than there can be".to_owned())
+    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
 }
 
 /// A signal by name, with or without SIG, or by number.

@@ -1,35 +1,34 @@
 //! `hotr watch`: options, checks, and the run itself on one thread.
 
 mod actions;
+mod defaults;
 mod outlet;
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
-use globset::GlobSet;
-use hotr_user::options::{Channels, TraceOptions};
-use hotr_user::pipeline::confirm::{ConfirmOptions, HashKind};
-use hotr_user::watch::filter::FilterOptions;
-use hotr_user::watch::{Ask, Polling, WatchOptions};
+use hotr_user::options::Channels;
+use hotr_user::pipeline::confirm::HashKind;
+use hotr_user::watch::{Ask, Builder, Polling, WatchOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::trace::Tier;
 use super::{Status, or_here, paths, progress, say, signals, values};
+use defaults::DEFAULTS;
 
 const EXAMPLES: &str = "\
 Examples:
-  hotr watch /etc/app -- systemctl reload app        run a command when content below /etc/app changed
-  hotr watch -r src -- ./server                      keep a server running, start it anew
+  hotr watch /etc/app -- systemctl reload app        run a command when content below /etc/app changes
+  hotr watch -r src -- ./server                      keep a server running, restart it on each change
   hotr watch /etc/app -s HUP --pid-file /run/app.pid signal a running service
   hotr watch conf --validate 'nginx -t' --health 'curl -fs localhost' --rollback -- nginx -s reload
-  hotr watch --json /srv                             only say what really changed
+  hotr watch --json /srv                             only report what really changed
 
-Exit status: 0 done, also by SIGINT or SIGTERM; 1 error; 2 wrong command line. SIGUSR1 asks for a reload now.";
+Exit status: 0 done, also by SIGINT, SIGTERM or SIGHUP; 1 error; 2 usage error. SIGUSR1 requests a reload.";
 
 /// Reload when, and only when, the content of files really changed
 #[derive(Args, Debug)]
@@ -43,61 +42,61 @@ pub(super) struct WatchArgs {
     watch: Vec<PathBuf>,
     #[command(flatten)]
     actions: actions::ActionArgs,
-    /// Only files with these extensions; a list has commas
+    /// Only files with these extensions; comma-separated
     #[arg(short, long, value_name = "EXT", value_delimiter = ',', value_parser = values::extension())]
     exts: Vec<OsString>,
     /// Only paths that match, as in .gitignore; repeatable
     #[arg(short, long, value_name = "GLOB", value_parser = values::glob)]
     filter: Vec<String>,
-    /// Not paths that match, as in .gitignore; repeatable
+    /// Leave out paths that match, as in .gitignore; repeatable
     #[arg(short, long, value_name = "GLOB", value_parser = values::glob)]
     ignore: Vec<String>,
-    /// Do not keep to .gitignore, and look into .git as well
+    /// Ignore .gitignore rules and watch .git too
     #[arg(long)]
     no_vcs_ignore: bool,
-    /// Do not leave out what editors leave behind (*~, .*.swp, 4913, #*#) and Kubernetes' staging names
+    /// Include editor leftovers (*~, .*.swp, 4913, #*#) and Kubernetes' staging names
     #[arg(long)]
     no_default_ignore: bool,
-    /// Only the named directories, not what is below their subdirectories
+    /// Only the named directories, not the content of their subdirectories
     #[arg(long)]
     no_recursive: bool,
     /// Reload when nothing changed for this long
-    #[arg(short, long, visible_alias = "settle", value_name = "TIME", default_value = "50ms", value_parser = values::duration)]
+    #[arg(short, long, visible_alias = "settle", value_name = "TIME", default_value = &*DEFAULTS.debounce, value_parser = values::duration)]
     debounce: Duration,
-    /// Wait for this long at most: while changes go on, or a changed file is open for writing
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = values::duration)]
+    /// Wait at most this long while changes continue or a changed file is open for writing
+    #[arg(long, value_name = "TIME", default_value = &*DEFAULTS.settle_max, value_parser = values::duration)]
     settle_max: Duration,
     /// How content is compared
-    #[arg(long, value_enum, default_value_t = Hash::Sha256)]
+    #[arg(long, value_enum, default_value_t = DEFAULTS.hash.into())]
     hash: Hash,
     /// Larger files, in bytes (K, M, G), are compared by size and modification time
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = values::size)]
+    #[arg(long, value_name = "SIZE", default_value = &*DEFAULTS.hash_limit, value_parser = values::size)]
     hash_limit: u64,
-    /// Files whose content is remembered; one that was forgotten counts as changed
-    #[arg(long, value_name = "COUNT", default_value = "40000")]
+    /// Maximum number of files whose state is cached; an evicted file counts as changed
+    #[arg(long, value_name = "COUNT", default_value = &*DEFAULTS.hash_entries)]
     hash_entries: NonZeroUsize,
-    /// Channels to run: ebpf, inotify or both with a comma (then each must run); auto runs what it can
+    /// Channels to run: ebpf, inotify, or both comma-separated (then each must run); auto runs those that work
     #[arg(long, value_name = "LIST", default_value = "auto", value_parser = values::channels)]
     channels: Channels,
     /// Kind of eBPF programs to attach; auto takes the best for each hook
     #[arg(long, value_enum, default_value_t = Tier::Auto)]
     tier: Tier,
-    /// Look at all files at this interval beside the channels [default: adapts, from 30s on]
+    /// Audit all files at this interval beside the channels [default: adapts, from 30s on]
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "auto", value_parser = values::poll_interval)]
     poll: Option<values::PollInterval>,
-    /// Share of one core that such a look may take; after a loss it takes what it needs
-    #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = values::share)]
+    /// Share of one core that an audit may use; after a loss it uses what it needs
+    #[arg(long, value_name = "PERCENT", default_value = &*DEFAULTS.poll_budget, value_parser = values::share)]
     poll_budget: f64,
-    /// Do not look at all files beside the channels
+    /// Do not audit all files beside the channels
     #[arg(long, conflicts_with_all = ["poll", "poll_budget"])]
     no_poll: bool,
     /// Print JSON Lines on stdout; the command's own stdout then goes to stderr
     #[arg(long)]
     json: bool,
-    /// Say nothing but errors
+    /// Print only errors
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
-    /// Tell of every change, and of those that changed nothing
+    /// Print every change, including those that left the content unchanged
     #[arg(short, long)]
     verbose: bool,
     /// The command and its arguments
@@ -111,11 +110,30 @@ enum Hash {
     Blake3,
 }
 
+impl From<HashKind> for Hash {
+    fn from(hash: HashKind) -> Self {
+        match hash {
+            HashKind::Sha256 => Self::Sha256,
+            HashKind::Blake3 => Self::Blake3,
+        }
+    }
+}
+
+impl From<Hash> for HashKind {
+    fn from(hash: Hash) -> Self {
+        match hash {
+            Hash::Sha256 => Self::Sha256,
+            Hash::Blake3 => Self::Blake3,
+        }
+    }
+}
+
 pub(super) fn run(mut args: WatchArgs) -> anyhow::Result<Status> {
     if args.tier != Tier::Auto && !args.channels.ebpf {
         say("--tier chooses eBPF programs, and --channels leaves ebpf out; see hotr watch --help");
         return Ok(Status::Usage);
     }
+    super::privilege::may_read_content().map_err(anyhow::Error::msg)?;
     let command = std::mem::take(&mut args.command);
     let reload = match args.actions.reload(command, args.json) {
         Ok(reload) => reload,
@@ -133,7 +151,7 @@ pub(super) fn run(mut args: WatchArgs) -> anyhow::Result<Status> {
         && last.components().count() == 1
     {
         say(&format!(
-            "'{0}' is no path here; a command goes after --, as in -- {0}; see hotr watch --help",
+            "'{0}' is not a path; put the command after --, as in -- {0}; see hotr watch --help",
             last.display()
         ));
         return Ok(Status::Usage);
@@ -168,51 +186,32 @@ pub(super) fn run(mut args: WatchArgs) -> anyhow::Result<Status> {
 }
 
 impl WatchArgs {
+    /// What the flags say; whatever they leave open is the library's to choose.
     fn watch_options(&self, paths: Vec<PathBuf>, whole_baseline: bool) -> anyhow::Result<WatchOptions> {
-        let set = |globs: &[String]| {
-            values::exclude_set(globs.iter().map(String::as_str)).map_err(anyhow::Error::msg)
-        };
-        let filter = FilterOptions {
-            exts: self.exts.clone(),
-            only: if self.filter.is_empty() { None } else { Some(set(&self.filter)?) },
-            ignore: set(&self.ignore)?,
-            vcs_ignore: !self.no_vcs_ignore,
-            default_ignore: !self.no_default_ignore,
-        };
-        let hash = if self.hash == Hash::Sha256 { HashKind::Sha256 } else { HashKind::Blake3 };
-        // Whole directories are pruned by the sources already: .git and what the user ignores get no watch.
-        let exclude = if self.no_vcs_ignore {
-            set(&self.ignore)?
-        } else {
-            let vcs = hotr_user::watch::filter::VCS_DIRS.iter().map(|dir| (*dir).to_owned());
-            set(&self.ignore.iter().cloned().chain(vcs).collect::<Vec<_>>())?
-        };
-        Ok(WatchOptions {
-            trace: TraceOptions {
-                paths,
-                recursive: !self.no_recursive,
-                channels: self.channels,
-                tier: self.tier.into(),
-                duration: None,
-                ops: Vec::new(),
-                pids: Vec::new(),
-                comms: Vec::new(),
-                exclude: GlobSet::clone(&exclude),
-                raw: false,
-                at_once: false,
-                audited: false,
-            },
-            filter,
-            confirm: ConfirmOptions { hash, hash_limit: self.hash_limit, entries: self.hash_entries },
-            debounce: self.debounce,
-            settle_max: self.settle_max,
-            whole_baseline,
-            polling: Polling {
-                enabled: !self.no_poll,
-                interval: self.poll.and_then(|poll| poll.0),
-                budget: self.poll_budget,
-                scanning: Arc::default(),
-            },
-        })
+        let builder = Builder::of(paths)
+            .add_extensions(self.exts.iter().cloned())
+            .add_only(self.filter.iter().cloned())
+            .add_ignore(self.ignore.iter().cloned())
+            .recursive(!self.no_recursive)
+            .channels(self.channels)
+            .tier(self.tier.into())
+            .hash(self.hash.into())
+            .hash_limit(self.hash_limit)
+            .hash_entries(self.hash_entries)
+            .debounce(self.debounce)
+            .settle_max(self.settle_max)
+            .whole_baseline(whole_baseline)
+            .vcs_ignore(!self.no_vcs_ignore)
+            .default_ignore(!self.no_default_ignore)
+            .polling(self.polling());
+        Ok(builder.options()?)
+    }
+
+    fn polling(&self) -> Polling {
+        let mut polling = Polling::default();
+        polling.enabled = !self.no_poll;
+        polling.interval = self.poll.and_then(|poll| poll.0);
+        polling.budget = self.poll_budget;
+        polling
     }
 }

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::PlanRow;
-use super::filesystem::{LayerDir, Place};
+use super::filesystem::{LayerDir, PathFilesystem};
 use crate::kernel::load::Tier;
+use hotr_events::Cause;
 
 /// What the eBPF channel can see on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl Ebpf {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// Cause id, as in `missed_by`.
-    pub cause: &'static str,
+    pub cause: Cause,
     /// One sentence.
     pub why: String,
 }
@@ -72,9 +73,9 @@ pub struct Cover {
     pub layers: Vec<LayerDir>,
     /// Directories, when they had to be counted; the count stops at what inotify could take.
     pub directories: Option<u64>,
-    /// `ebpf`, `inotify`: the channels that will hear changes here.
+    /// `ebpf`, `inotify`: the channels that will receive changes here.
     pub by: Vec<&'static str>,
-    /// What they will not hear.
+    /// What they will not receive.
     pub gaps: Vec<Gap>,
     /// What the user can do about it.
     pub next: Option<String>,
@@ -91,7 +92,13 @@ impl Cover {
 /// Judges one path. `directories` is needed when eBPF does not see everything; `budget` is how many watches
 /// hotr may use.
 #[must_use]
-pub fn judge(path: &Path, place: &Place, ebpf: &Ebpf, directories: Option<u64>, budget: u64) -> Cover {
+pub fn judge(
+    path: &Path,
+    place: &PathFilesystem,
+    ebpf: &Ebpf,
+    directories: Option<u64>,
+    budget: u64,
+) -> Cover {
     let mut cover = Cover {
         path: path.to_owned(),
         fs: place.fs.clone(),
@@ -104,7 +111,7 @@ pub fn judge(path: &Path, place: &Place, ebpf: &Ebpf, directories: Option<u64>, 
     };
     if is_pseudo(&place.fs) {
         let why = format!("{} shows kernel state: values change without a write", place.fs);
-        cover.gaps.push(Gap { cause: "pseudo-fs", why });
+        cover.gaps.push(Gap { cause: Cause::PseudoFs, why });
         cover.next = Some("read the values periodically instead".to_owned());
         return cover;
     }
@@ -114,37 +121,40 @@ pub fn judge(path: &Path, place: &Place, ebpf: &Ebpf, directories: Option<u64>, 
     cover
 }
 
-/// What each channel can hear of changes made on this machine.
+/// Which changes made on this machine each channel can receive.
 fn channels(cover: &mut Cover, ebpf: &Ebpf, budget: u64) {
     match ebpf {
         Ebpf::Full => cover.by = vec!["ebpf", "inotify"],
         Ebpf::Tracepoints => {
             cover.by = vec!["ebpf", "inotify"];
-            let why = "at the tracepoint tier, writes of kernel threads (nfsd, loop devices) and `io_submit` of 32-bit \
-                       programs are not seen; inotify hears a part of them";
-            cover.gaps.push(Gap { cause: "tracepoint-tier", why: why.to_owned() });
+            let why = "the tracepoint tier does not see: writes of kernel threads (nfsd, loop devices), files \
+                       that the kernel itself makes (core dumps), set-uid bits that a write removes, stores through a \
+                       mapping to a page that is still dirty from a write, io_uring requests that ask for no \
+                       completion, sockets bound by io_uring, and `io_submit` and `socketcall` of 32-bit programs; \
+                       inotify receives part of them";
+            cover.gaps.push(Gap { cause: Cause::TracepointTier, why: why.to_owned() });
             cover.next = Some("run hotr where the kernel allows fentry or kprobes".to_owned());
         }
         Ebpf::Partial(hooks) => {
             cover.by = vec!["ebpf", "inotify"];
-            let why = format!("no eBPF program for: {}; inotify hears a part of that", hooks.join(", "));
-            cover.gaps.push(Gap { cause: "hook-missing", why });
+            let why = format!("no eBPF program for: {}; inotify receives part of that", hooks.join(", "));
+            cover.gaps.push(Gap { cause: Cause::HookMissing, why });
             cover.next = Some("see the attach plan for the reason of each hook".to_owned());
         }
         Ebpf::Off(_) => {
             cover.by = vec!["inotify"];
             for (cause, why) in [
-                ("mmap", "inotify is never told of stores through a mapping"),
-                ("aio", "inotify is never told of libaio writes"),
+                (Cause::Mmap, "inotify never receives stores through a mapping"),
+                (Cause::Aio, "inotify never receives libaio writes"),
             ] {
                 cover.gaps.push(Gap { cause, why: why.to_owned() });
             }
-            cover.next = Some("make eBPF work: the attach plan says what it lacks".to_owned());
+            cover.next = Some("make eBPF work: the attach plan says what is missing".to_owned());
         }
     }
     if let Some(directories) = cover.directories.filter(|directories| *directories > budget) {
         let why = format!("{directories} or more directories, and hotr may use {budget} inotify watches");
-        cover.gaps.push(Gap { cause: "limit", why });
+        cover.gaps.push(Gap { cause: Cause::Limit, why });
         cover.next = Some(format!("sysctl fs.inotify.max_user_watches={}", directories.saturating_mul(4)));
     }
 }
@@ -155,8 +165,8 @@ fn layers(cover: &mut Cover, ebpf: &Ebpf) {
         return;
     }
     if let Ebpf::Off(_) = ebpf {
-        let why = "inotify on an overlay does not hear changes made directly in its layers".to_owned();
-        cover.gaps.push(Gap { cause: "layer-bypass", why });
+        let why = "inotify on an overlay does not receive changes made directly in its layers".to_owned();
+        cover.gaps.push(Gap { cause: Cause::LayerBypass, why });
         return;
     }
     for layer in cover.layers.iter().filter(|layer| !layer.reachable) {
@@ -172,13 +182,13 @@ fn layers(cover: &mut Cover, ebpf: &Ebpf) {
                 "mount the overlay with absolute paths of its layers",
             )
         };
-        cover.gaps.push(Gap { cause: "layer-bypass", why });
+        cover.gaps.push(Gap { cause: Cause::LayerBypass, why });
         cover.next = Some(next.to_owned());
     }
 }
 
-/// What other machines (or a daemon) change behind the filesystem is told to nobody here.
-fn remote(cover: &mut Cover, place: &Place) {
+/// Changes that other machines (or a daemon) make behind the filesystem never reach this kernel.
+fn remote(cover: &mut Cover, place: &PathFilesystem) {
     let here = is_remote(&place.fs).then(|| place.fs.clone());
     let below = place
         .below
@@ -186,13 +196,13 @@ fn remote(cover: &mut Cover, place: &Place) {
         .filter(|(_, fs)| is_remote(fs))
         .map(|(path, fs)| format!("{fs} at {}", path.display()));
     for fs in here.into_iter().chain(below) {
-        let why = format!("{fs}: changes made by its server or by other clients are not told to this kernel");
-        cover.gaps.push(Gap { cause: "remote", why });
+        let why = format!("{fs}: changes made by its server or by other clients never reach this kernel");
+        cover.gaps.push(Gap { cause: Cause::Remote, why });
         cover.next = Some("run hotr where the files are stored".to_owned());
     }
 }
 
-fn is_pseudo(fs: &str) -> bool {
+pub(crate) fn is_pseudo(fs: &str) -> bool {
     const PSEUDO: [&str; 16] = [
         "proc",
         "sysfs",
@@ -215,7 +225,7 @@ fn is_pseudo(fs: &str) -> bool {
 }
 
 /// Filesystems with a server, a daemon or another machine behind them.
-fn is_remote(fs: &str) -> bool {
+pub(crate) fn is_remote(fs: &str) -> bool {
     const REMOTE: [&str; 16] = [
         "nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "fuse", "fuseblk", "ceph", "afs", "coda", "gfs2",
         "ocfs2", "lustre", "orangefs", "vboxsf",

@@ -1,6 +1,6 @@
 //! Where a path lies: filesystem, overlay layers, and other filesystems below it.
 //!
-//! In: /proc/self/mountinfo and the path's mount id. Out: a [`Place`].
+//! In: /proc/self/mountinfo and the path's mount id. Out: a [`PathFilesystem`].
 
 use std::ffi::OsString;
 use std::fs;
@@ -23,7 +23,7 @@ pub struct LayerDir {
 
 /// Where a path lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct PathFilesystem {
     /// Filesystem type, as in mountinfo.
     pub fs: String,
     /// Where that filesystem is mounted.
@@ -47,7 +47,7 @@ impl Mounts {
 
     /// Where `real` (absolute, without symbolic links) lies.
     #[must_use]
-    pub fn describe(&self, real: &Path) -> Place {
+    pub fn describe(&self, real: &Path) -> PathFilesystem {
         let id = statx(CWD, real, AtFlags::empty(), StatxFlags::MNT_ID).ok().map(|stat| stat.stx_mnt_id);
         let mount = self
             .0
@@ -65,15 +65,18 @@ impl Mounts {
             .filter(|(at, _)| at != real && at.starts_with(real))
             .collect();
         match mount {
-            Some(mount) => Place {
+            Some(mount) => PathFilesystem {
                 fs: mount.fs_type.clone(),
                 mount_point: point(mount),
                 layers: if mount.fs_type == "overlay" { layers(mount) } else { Vec::new() },
                 below,
             },
-            None => {
-                Place { fs: "unknown".to_owned(), mount_point: PathBuf::from("/"), layers: Vec::new(), below }
-            }
+            None => PathFilesystem {
+                fs: "unknown".to_owned(),
+                mount_point: PathBuf::from("/"),
+                layers: Vec::new(),
+                below,
+            },
         }
     }
 }

@@ -10,7 +10,7 @@ use procfs::process::{FDTarget, Process, all_processes};
 
 use super::{Check, Mark};
 
-/// How many users are told.
+/// How many users are listed.
 const TOP: usize = 10;
 
 /// Limits and users.
@@ -120,7 +120,7 @@ impl Inotify {
         .collect()
     }
 
-    /// What could not be looked at.
+    /// What could not be read.
     #[must_use]
     pub fn gap(&self) -> Option<Check> {
         (self.unreadable > 0).then(|| {

@@ -73,7 +73,7 @@ impl Kernel {
 
     fn unprivileged_check(&self) -> Check {
         let text = match self.unprivileged_bpf_disabled {
-            Some(0) => "0: allowed, but tracing programs need privileges all the same".to_owned(),
+            Some(0) => "0: allowed, but tracing programs still need privileges".to_owned(),
             Some(1) => "1: disabled until the next boot".to_owned(),
             Some(n) => format!("{n}: disabled, an administrator may enable it"),
             None => "the kernel has no such setting".to_owned(),
@@ -122,7 +122,7 @@ pub struct Capability {
 const CAPABILITIES: [(u32, &str, &str); 5] = [
     (39, "CAP_BPF", "loads eBPF programs"),
     (38, "CAP_PERFMON", "attaches them and lets them read kernel memory"),
-    (21, "CAP_SYS_ADMIN", "stands in for CAP_BPF and CAP_PERFMON, opens files by handle"),
+    (21, "CAP_SYS_ADMIN", "replaces CAP_BPF and CAP_PERFMON, opens files by handle"),
     (2, "CAP_DAC_READ_SEARCH", "reads every directory"),
     (24, "CAP_SYS_RESOURCE", "raises the memory limit of eBPF maps on kernels before 5.11"),
 ];
@@ -143,24 +143,28 @@ fn judge_capabilities(effective: u64) -> Vec<Capability> {
         .map(|&(number, name, purpose)| {
             let check = match number {
                 _ if has(number) => Check::new(name, Mark::Good, purpose),
-                38 | 39 if admin => Check::new(name, Mark::Good, "missing; CAP_SYS_ADMIN stands in for it"),
-                38 | 39 => Check::new(name, Mark::Bad, format!("missing: it {purpose}"))
-                    .next(format!("run as root, or: setcap {} FILE", file_capabilities())),
+                38 | 39 if admin => Check::new(name, Mark::Good, "missing; CAP_SYS_ADMIN replaces it"),
+                38 | 39 => Check::new(name, Mark::Bad, format!("missing: it {purpose}")).next(WITHOUT_ROOT),
                 21 if can_trace => {
                     Check::new(name, Mark::Good, "missing; CAP_BPF and CAP_PERFMON are enough")
                 }
                 21 => Check::new(name, Mark::Note, "missing; CAP_BPF and CAP_PERFMON would be enough"),
-                2 => Check::new(name, Mark::Note, "missing: directories you may not read are not looked at"),
-                _ => Check::new(name, Mark::Note, format!("missing: it {purpose}; no matter on later ones")),
+                2 => Check::new(
+                    name,
+                    Mark::Note,
+                    "missing: hotr cannot look into directories that you may not read",
+                ),
+                _ => Check::new(name, Mark::Note, format!("missing: it {purpose}; not needed on later ones")),
             };
             Capability { name, effective: has(number), check }
         })
         .collect()
 }
 
-const fn file_capabilities() -> &'static str {
-    "cap_bpf,cap_perfmon,cap_dac_read_search+ep"
-}
+/// Whoever may run a file with these capabilities can find every file of the machine.
+const WITHOUT_ROOT: &str = "run as root, or in a systemd unit with User= and AmbientCapabilities=CAP_BPF CAP_PERFMON \
+     CAP_DAC_READ_SEARCH, or for one group and `hotr trace` only: chgrp GROUP FILE; chmod 0750 FILE; setcap \
+     cap_bpf,cap_perfmon,cap_dac_read_search+ep FILE";
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! Reads the kernel's own type information: where its fields are, and what its functions look like.
 //!
-//! In: the bytes of `/sys/kernel/btf/vmlinux`, and the names that will be asked for. Out: member offsets, prototypes
-//! and ids, by name. One pass over the types and an index of those names: libraries that build every type take several
+//! In: the bytes of `/sys/kernel/btf/vmlinux`, and the names that will be needed. Out: member offsets, prototypes and
+//! ids, by name. One pass over the types and an index of those names: libraries that build every type take several
 //! times as long, and `ready` waits for this.
 
 mod bytes;
@@ -70,7 +70,7 @@ impl Prototype {
     }
 }
 
-/// Names that will be asked for; the kernel has a hundred thousand others.
+/// Names that will be needed; the kernel has a hundred thousand others.
 #[derive(Default)]
 pub struct Wanted {
     /// Structures.

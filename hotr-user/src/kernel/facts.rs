@@ -23,7 +23,7 @@ pub enum Lockdown {
 }
 
 impl Lockdown {
-    /// From `/sys/kernel/security/lockdown`: the mode in force stands in brackets.
+    /// From `/sys/kernel/security/lockdown`: the mode in force is in brackets.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         match text.split_once('[')?.1.split_once(']')?.0 {
@@ -73,7 +73,7 @@ impl Caps {
 /// The machine as this process finds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Kernel release, for people.
+    /// Kernel release, for humans.
     pub release: String,
     /// The kernel describes its own types (`/sys/kernel/btf/vmlinux`).
     pub btf: bool,

@@ -2,7 +2,6 @@
 //! the kernel accepts. What it answered to the others is kept for `hotr doctor`.
 
 mod attach;
-mod error;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -11,68 +10,24 @@ use aya::Ebpf;
 use aya::programs::ProgramType;
 use aya::sys::is_program_supported;
 use hotr_common::hook::Hook;
+pub use hotr_common::tier::Tier;
 
+pub use super::error::{LoadError, chain};
+pub use super::plan::PlannedHook;
 use super::probes::Probes;
-use super::sections::Copy;
-use super::table::{HELPERS, SITES, Site};
+use super::sections::AlignedObject;
+use super::table::{DELIVERY, HELPERS, SITES, Site, USAGE};
 use super::tracepoints::Manner;
 use super::types::{self, KernelTypes};
-use super::{ask, preload, rules, tracepoints};
+use super::{log, preload, rules, tracepoints, trampolines};
 use crate::memory;
 use crate::options::TierChoice;
 use attach::{Attaching, is_altogether};
-pub use error::{LoadError, chain};
 
 /// The eBPF object, part of the program.
 #[repr(C, align(8))]
 struct Aligned<T: ?Sized>(T);
 static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("HOTR_EBPF_OBJECT")));
-
-/// Kind of program a hook runs as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Tier {
-    /// fentry and fexit.
-    Fentry,
-    /// kprobe and kretprobe.
-    Kprobe,
-    /// Tracepoints.
-    Tracepoint,
-}
-
-impl Tier {
-    /// The word used in JSON.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fentry => "fentry",
-            Self::Kprobe => "kprobe",
-            Self::Tracepoint => "tracepoint",
-        }
-    }
-
-    /// From the number in a record.
-    #[must_use]
-    pub const fn from_u8(number: u8) -> Self {
-        match number {
-            0 => Self::Fentry,
-            1 => Self::Kprobe,
-            _ => Self::Tracepoint,
-        }
-    }
-}
-
-/// What a hook got.
-#[derive(Clone, Debug)]
-pub struct PlannedHook {
-    /// The hook.
-    pub hook: Hook,
-    /// Its tier; `None` when nothing could be attached.
-    pub tier: Option<Tier>,
-    /// The kernel function or tracepoint.
-    pub function: &'static str,
-    /// Why no better tier: the kernel's answers.
-    pub why: String,
-}
 
 /// Raises the limit of locked memory, which kernels before 5.11 account maps to. Newer ones do not need it, and
 /// containers often refuse it.
@@ -107,7 +62,7 @@ pub fn load(
     kernel: &KernelTypes,
     choice: TierChoice,
     refused: &Refused,
-    ring_bytes: u32,
+    sizes: &[(&'static str, u32)],
 ) -> Result<Ebpf, LoadError> {
     raise_memlock();
     // Asked with the smallest program there is: a refusal of all would come out as a defect of the object.
@@ -122,16 +77,29 @@ pub fn load(
     }
     tracepoints::set_arguments(kernel, &mut offsets);
     let offsets = OffsetsPod(offsets);
-    let copy = Copy::without(&OBJECT.0, &refused.sections(choice));
-    let loaded = types::loader()
+    let copy = AlignedObject::without(&OBJECT.0, &refused.sections(choice));
+    let level = log::level();
+    let mut loader = types::loader();
+    log::set_level(&mut loader, &level);
+    for (map, size) in sizes {
+        loader.map_max_entries(map, *size);
+    }
+    let loaded = loader
         .override_global("OFF", &offsets, true)
-        .map_max_entries("RECORDS", ring_bytes)
         .map_max_entries("COUNTERS", u32::try_from(possible_cpus()).unwrap_or(u32::MAX))
         .map_max_entries("CHILDREN", scanners())
-        .load(copy.as_ref().map_or(&OBJECT.0, Copy::bytes))
+        .load(copy.as_ref().map_or(&OBJECT.0, AlignedObject::bytes))
         .map_err(LoadError::Object);
     memory::let_go(&OBJECT.0);
     loaded
+}
+
+/// Whether this program carries its kernel side: `cargo install` alone builds it without.
+///
+/// # Errors
+/// When it does not.
+pub fn is_built() -> Result<(), LoadError> {
+    if OBJECT.0.is_empty() { Err(LoadError::NotBuilt) } else { Ok(()) }
 }
 
 #[derive(Clone, Copy)]
@@ -152,7 +120,7 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Calls that the probes did not see, as far as tracefs tells; of others their links do.
+    /// Calls that the probes did not see, as far as tracefs shows them; of others their links do.
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.probes.as_ref().map_or(0, Probes::missed)
@@ -194,10 +162,36 @@ pub fn attach(
     let probes = attaching.into_probes();
     let mut events = Vec::new();
     if matches!(choice, TierChoice::Auto | TierChoice::Tracepoint) {
-        // A hook that the kernel merely lacks, because another one tells the same there, gets none.
+        // A hook that the kernel merely lacks, because another one reports the same there, gets none.
         events = tracepoints::attach(ebpf, kernel, manner, &mut plan);
     }
     Attached { plan, events, probes }
+}
+
+/// Attaches the programs of a diagnosis, all of one tier; which, and why not those that see what processes use.
+///
+/// # Errors
+/// What the kernel answered to each tier.
+pub fn attach_delivery(
+    ebpf: &mut Ebpf,
+    kernel: &KernelTypes,
+    tiers: &[Tier],
+    refused: Refused,
+) -> Result<(Attached, Tier, Result<(), String>), String> {
+    let mut attaching = Attaching::new(ebpf, kernel, refused);
+    let mut why = Vec::new();
+    for &tier in tiers {
+        match attaching.all(DELIVERY, tier) {
+            Ok(()) => {
+                // What the processes do with the files is known only where both can be attached.
+                let usage = attaching.all(USAGE, tier);
+                let probes = attaching.into_probes();
+                return Ok((Attached { probes, ..Attached::default() }, tier, usage));
+            }
+            Err(error) => why.push(format!("{}: {error}", tier.as_str())),
+        }
+    }
+    Err(why.join("; "))
 }
 
 /// Loads the programs that will be attached: of the first tier that the kernel does not refuse altogether.
@@ -259,7 +253,7 @@ impl Refused {
     #[must_use]
     pub fn by(kernel: &KernelTypes) -> Self {
         let mut refused = Self::default();
-        if let Some(Err(error)) = kernel.function_id(PROBED).map(ask::for_fexit)
+        if let Some(Err(error)) = kernel.function_id(PROBED).map(trampolines::for_fexit)
             && is_altogether(error.raw_os_error())
         {
             refused.fentry = Some(format!("the BPF_PROG_LOAD syscall returned {error}"));
@@ -288,7 +282,7 @@ impl Refused {
         }
     }
 
-    /// Whether fentry is asked for and not refused.
+    /// Whether fentry is requested and not refused.
     pub fn leaves_fentry(&self, choice: TierChoice) -> bool {
         self.fentry.is_none() && matches!(choice, TierChoice::Auto | TierChoice::Fentry)
     }
@@ -298,7 +292,7 @@ impl Refused {
         self.kprobe.is_none() && matches!(choice, TierChoice::Auto | TierChoice::Kprobe)
     }
 
-    /// The object's sections of programs that nobody will ask for.
+    /// The object's sections of programs that nobody will request.
     fn sections(&self, choice: TierChoice) -> Vec<&'static str> {
         let mut sections = Vec::new();
         if !self.leaves_fentry(choice) {

@@ -1,7 +1,7 @@
-//! Attaches programs to tracepoints by way of perf: perf's handler forbids preemption while they run, on every kernel.
+//! Attaches programs to tracepoints through perf: perf's handler forbids preemption while they run, on every kernel.
 //!
-//! In: the kernel's name of an event, a loaded program. Out: a descriptor; closing it detaches. Events are known by
-//! numbers that only tracefs tells. It is opened as a mount that nobody else sees, which is gone when it is closed; without
+//! In: the kernel's name of an event, a loaded program. Out: a descriptor; closing it detaches. Events have numbers
+//! that only tracefs gives. It is opened as a mount that nobody else sees, which disappears when it is closed; without
 //! `CAP_SYS_ADMIN`, where it is mounted.
 
 use std::fs::File;
@@ -11,9 +11,10 @@ use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+use rustix::mount::MountAttrFlags;
 
 use super::btf::Btf;
+use crate::private_mount::private_mount;
 
 /// Where distributions mount it.
 const MOUNTED: &str = "/sys/kernel/tracing";
@@ -59,7 +60,7 @@ impl Events {
     /// # Errors
     /// When it can neither be mounted nor is.
     pub fn open() -> Result<Self, Errno> {
-        private_mount()
+        private_mount("tracefs", MountAttrFlags::empty())
             .or_else(|error| {
                 let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
                 openat(CWD, Path::new(MOUNTED), flags, Mode::empty()).map_err(|_| error)
@@ -69,8 +70,8 @@ impl Events {
 
     /// Runs a loaded program at an event, such as `raw_syscalls/sys_exit`.
     ///
-    /// The event itself stays disabled: it would else be counted for nobody. Its program is run nevertheless, for every
-    /// task (kernel/trace/bpf_trace.c `perf_event_attach_bpf_prog`).
+    /// The event itself stays disabled: otherwise it would be counted for nobody. Its program is run nevertheless, for
+    /// every task (kernel/trace/bpf_trace.c `perf_event_attach_bpf_prog`).
     ///
     /// # Errors
     /// When there is no such event, or the kernel refuses.
@@ -115,10 +116,4 @@ impl Events {
         File::from(file).read_to_string(&mut text)?;
         text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
     }
-}
-
-fn private_mount() -> Result<OwnedFd, Errno> {
-    let context = fsopen("tracefs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_create(context.as_fd())?;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }

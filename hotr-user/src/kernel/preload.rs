@@ -1,7 +1,7 @@
 //! Loads the programs of a tier on all processors at once.
 //!
 //! The kernel's verifier takes most of the time until `ready`, and works on as many programs at a time as there are
-//! callers. What is refused here is asked for again when it is attached, where the answer is kept.
+//! callers. What is refused here is requested again when it is attached, where the answer is kept.
 
 use std::collections::HashMap;
 use std::num::NonZero;

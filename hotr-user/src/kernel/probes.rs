@@ -1,13 +1,13 @@
-//! Attaches programs to kprobes and kretprobes by way of tracefs.
+//! Attaches programs to kprobes and kretprobes through tracefs.
 //!
 //! A kretprobe follows as many calls at a time as it has instances, and sees nothing of the others: by default as many
 //! as there are CPUs, or ten (kernel/kprobes.c `register_kretprobe`). So few are taken by writers to full pipes and
-//! openers of fifos that wait for their reader. Only in tracefs more can be asked for. Besides it tells how many calls a
-//! probe missed, on kernels whose links do not.
+//! openers of fifos that wait for their reader. Only tracefs allows more. It also shows how many calls a probe missed,
+//! on kernels whose links do not.
 //!
-//! In: a function, a loaded program. Out: a probe of the kernel's own, with an event that the program hangs on. The probe
-//! has a name there, and has to be removed by it; killed, hotr leaves names behind, with nothing attached to them, which
-//! the next hotr removes.
+//! In: a function, a loaded program. Out: a probe of the kernel's own, with an event that the program hangs on. The
+//! probe has a name there, and must be removed by it; killed, hotr leaves names behind, with nothing attached to them,
+//! which the next hotr removes.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -142,7 +142,7 @@ impl Drop for Probes {
     }
 }
 
-/// The name of a probe of hotr's in a line such as `r1024:hotr/n4026531836_417_0_kretprobe_open do_filp_open`.
+/// The name of one of hotr's probes in a line such as `r1024:hotr/n4026531836_417_0_kretprobe_open do_filp_open`.
 fn listed(line: &str) -> Option<&str> {
     let (_, event) = line.split_whitespace().next()?.split_once(':')?;
     event.strip_prefix(GROUP)?.strip_prefix('/')
@@ -177,13 +177,13 @@ impl Owner {
         Some(Self { namespace, pid: pid.try_into().ok()?, set: set.try_into().ok()? })
     }
 
-    /// Whether it is gone, or no relative of `asker`'s, as far as can be known: a process of another namespace that attaches
-    /// its probes just now loses one that nothing hangs on yet, and is told so.
+    /// Whether it is gone, or no relative of `asker`'s, as far as can be known: a process of another namespace that
+    /// attaches its probes just now loses one that nothing uses yet, and gets an error.
     fn left_it_behind(self, asker: &Self) -> bool {
         if self.namespace != asker.namespace || self.pid == asker.pid {
             return true;
         }
-        let pid = Pid::from_raw(self.pid);
+        let pid = Pid::from_raw(self.pid.max(0));
         pid.is_none_or(|pid| test_kill_process(pid) == Err(Errno::SRCH))
     }
 }

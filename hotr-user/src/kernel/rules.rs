@@ -1,16 +1,19 @@
-//! Tells the kernel side every system call that changes files: by its number in the native table, and by the one in the
+//! Gives the kernel side every system call that changes files: by its number in the native table, and by the one in the
 //! 32-bit table, which other programs of the same machine use.
 //!
 //! A 32-bit call has its arguments in the same order as the native one, in other registers.
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
-use hotr_common::offsets::Offsets;
+use hotr_common::hook::Hook;
 use hotr_common::rules::{RULE_COMPAT, RULES, Rule};
 
-use super::load::{LoadError, PlannedHook};
+use super::error::LoadError;
+use super::plan::PlannedHook;
 use super::syscalls::{self, SystemCall};
 use super::table::is_optional;
+use super::types::KernelTypes;
+use super::uring;
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -22,12 +25,12 @@ unsafe impl aya::Pod for RulePod {}
 ///
 /// # Errors
 /// When the map is not as expected.
-pub(super) fn write(ebpf: &mut Ebpf, offsets: &Offsets, plan: &[PlannedHook]) -> Result<(), LoadError> {
+pub(super) fn write(ebpf: &mut Ebpf, kernel: &KernelTypes, plan: &[PlannedHook]) -> Result<(), LoadError> {
+    let offsets = &kernel.offsets;
     let wrong = || LoadError::Map("SYSCALLS");
     let map = ebpf.map_mut("SYSCALLS").ok_or_else(wrong)?;
     let mut rules: Array<&mut MapData, RulePod> = Array::try_from(map).map_err(|_| wrong())?;
-    let is_missing =
-        |hook| plan.iter().any(|row| row.hook == hook && row.tier.is_none() && !is_optional(row.hook));
+    let is_missing = |hook| is_missing(plan, hook);
     let enabled = |call: &SystemCall| call.hooks.iter().any(|hook| is_missing(*hook));
     for call in syscalls::all() {
         let rule = call.rule(&offsets.regs_arg, enabled(call)).map_err(|_| wrong())?;
@@ -42,6 +45,31 @@ pub(super) fn write(ebpf: &mut Ebpf, offsets: &Offsets, plan: &[PlannedHook]) ->
         let mut native = rules.get(number, 0).map_err(|_| wrong())?;
         native.0.flags |= RULE_COMPAT;
         rules.set(*number, native, 0).map_err(|_| wrong())?;
+    }
+    Ok(())
+}
+
+/// Whether a hook has no tier, and nothing else reports what it would.
+fn is_missing(plan: &[PlannedHook], hook: Hook) -> bool {
+    plan.iter().any(|row| row.hook == hook && row.tier.is_none() && !is_optional(row.hook))
+}
+
+/// The same for io_uring requests.
+///
+/// # Errors
+/// When the map is not as expected.
+pub(super) fn write_uring(
+    ebpf: &mut Ebpf,
+    kernel: &KernelTypes,
+    plan: &[PlannedHook],
+) -> Result<(), LoadError> {
+    let wrong = || LoadError::Map("URING_RULES");
+    let map = ebpf.map_mut("URING_RULES").ok_or_else(wrong)?;
+    let mut rules: Array<&mut MapData, RulePod> = Array::try_from(map).map_err(|_| wrong())?;
+    for (opcode, hooks, rule) in &kernel.uring {
+        if hooks.iter().any(|hook| is_missing(plan, *hook)) {
+            rules.set(*opcode, RulePod(uring::enabled(*rule)), 0).map_err(|_| wrong())?;
+        }
     }
     Ok(())
 }

@@ -18,12 +18,12 @@ const NAME_AND_TYPE: usize = offset_of!(Section, sh_flags);
 const _: () = assert!(SHT_NULL == 0);
 
 /// A copy of an object, aligned as object files have to be.
-pub(super) struct Copy {
+pub(super) struct AlignedObject {
     words: Vec<u64>,
     len: usize,
 }
 
-impl Copy {
+impl AlignedObject {
     /// Without the sections of these names and what relocates them. `None` when the object is not as expected.
     pub(super) fn without(object: &[u8], names: &[&str]) -> Option<Self> {
         let header = FileHeader64::<LittleEndian>::parse(object).ok()?;
@@ -65,7 +65,7 @@ mod tests {
             let section = made.add_section(segment, name.into(), SectionKind::Text);
             made.append_section_data(section, &[0x95, 0, 0, 0, 0, 0, 0, 0], 8);
         }
-        let copy = Copy::without(&made.write().unwrap(), &["kprobe", "fexit"]).unwrap();
+        let copy = AlignedObject::without(&made.write().unwrap(), &["kprobe", "fexit"]).unwrap();
         let read = object::File::parse(copy.bytes()).unwrap();
         let text: Vec<&str> = read
             .sections()
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn what_is_no_object_has_no_copy() {
         for bytes in [&[][..], b"\x7fELF", &[0; 100]] {
-            assert!(Copy::without(bytes, &["kprobe"]).is_none());
+            assert!(AlignedObject::without(bytes, &["kprobe"]).is_none());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The system calls that change files, as the tracepoint tier sees them: which hooks each stands in for, what its
-//! arguments are, and the word it is reported by.
+//! The system calls that change files, as the tracepoint tier sees them: which hooks each replaces, what its arguments
+//! are, and the word it is reported by.
 //!
 //! Numbers and registers are an architecture's. The kernel side gets both as [`Rule`]s.
 
@@ -7,11 +7,11 @@ use std::num::TryFromIntError;
 
 use hotr_common::hook::Hook;
 use hotr_common::rules::{
-    Class, NO_REGISTER, RULE_CONTENT, RULE_ENABLED, RULE_MAY_BE_DESCRIPTOR, RULE_REMOVES, Rule,
-    WORKING_DIRECTORY,
+    Class, NO_REGISTER, RULE_CONTENT, RULE_ENABLED, RULE_KERNEL_WRITES, RULE_MAY_BE_DESCRIPTOR, RULE_REMOVES,
+    RULE_REMOVES_DIRECTORY, RULE_TIMES, Rule, WORKING_DIRECTORY,
 };
 
-use crate::event::Op;
+use hotr_events::Op;
 
 /// An argument of a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +41,9 @@ pub enum Follow {
 pub struct SystemCall {
     /// Its number.
     pub number: i64,
-    /// The hooks it stands in for.
+    /// The hooks it replaces.
     pub hooks: &'static [Hook],
-    /// What it does; `open` creates or truncates, which its record tells.
+    /// What it does; `open` creates or truncates; its record says which.
     pub op: Op,
     /// The word for it in a report.
     pub detail: &'static str,
@@ -76,6 +76,15 @@ impl SystemCall {
         }
         if self.op == Op::Remove {
             flags |= RULE_REMOVES;
+        }
+        if self.hooks.contains(&Hook::Rmdir) {
+            flags |= RULE_REMOVES_DIRECTORY;
+        }
+        if self.number == libc::SYS_acct {
+            flags |= RULE_KERNEL_WRITES;
+        }
+        if self.number == libc::SYS_utimensat {
+            flags |= RULE_TIMES;
         }
         // Attributes can be changed through a descriptor and no string; names cannot.
         if self.op == Op::Attrib && descriptor != Cwd {
@@ -242,7 +251,16 @@ const CALLS: &[SystemCall] = &[
     content(libc::SYS_copy_file_range, &[Hook::CopyFileRange], Class::Write, 2, No, "copy_file_range"),
     content(libc::SYS_fallocate, &[Hook::Fallocate], Class::File, 0, At(1), "fallocate"),
     content(libc::SYS_ftruncate, NOTIFY, Class::File, 0, No, "ftruncate"),
-    content(libc::SYS_ioctl, &[Hook::Clone, Hook::FileAttr], Class::Ioctl, 0, At(1), "ioctl"),
+    SystemCall {
+        number: libc::SYS_ioctl,
+        hooks: &[Hook::Clone, Hook::FileAttr, Hook::SubvolumeMade, Hook::SubvolumeGone],
+        op: Op::Write,
+        detail: "ioctl",
+        follow: Follow::Never,
+        class: Class::Ioctl,
+        content: true,
+        arguments: [At(0), No, No, No, At(1), At(2)],
+    },
     SystemCall {
         number: libc::SYS_io_submit,
         hooks: &[Hook::AioComplete],
@@ -254,7 +272,7 @@ const CALLS: &[SystemCall] = &[
         arguments: [No, No, No, No, At(1), At(2)],
     },
     SystemCall {
-        // Its requests are told by their completion.
+        // Its requests are reported by their completion.
         number: libc::SYS_io_uring_enter,
         hooks: &[],
         op: Op::Write,
@@ -262,6 +280,17 @@ const CALLS: &[SystemCall] = &[
         follow: Follow::Never,
         class: Class::None,
         content: true,
+        arguments: [No; 6],
+    },
+    SystemCall {
+        // Closes the file of accounts with a last one.
+        number: libc::SYS_acct,
+        hooks: &[],
+        op: Op::Write,
+        detail: "kernel-write",
+        follow: Follow::Never,
+        class: Class::None,
+        content: false,
         arguments: [No; 6],
     },
     open(libc::SYS_openat, Class::Open, At(2)),
@@ -279,7 +308,10 @@ const CALLS: &[SystemCall] = &[
     named(libc::SYS_fchmodat, NOTIFY, [At(0), At(1), No], Follow::Always, "chmod"),
     named(nr::FCHMODAT2, NOTIFY, [At(0), At(1), At(3)], Follow::UnlessNofollow, "chmod"),
     named(libc::SYS_fchownat, NOTIFY, [At(0), At(1), At(4)], Follow::UnlessNofollow, "chown"),
-    named(libc::SYS_utimensat, NOTIFY, [At(0), At(1), At(3)], Follow::UnlessNofollow, "utimes"),
+    SystemCall {
+        arguments: [At(0), At(1), No, No, At(3), At(2)],
+        ..named(libc::SYS_utimensat, NOTIFY, [At(0), At(1), At(3)], Follow::UnlessNofollow, "utimes")
+    },
     named(libc::SYS_setxattr, SET_XATTR, [Cwd, At(0), No], Follow::Always, "xattr"),
     named(libc::SYS_lsetxattr, SET_XATTR, [Cwd, At(0), No], Follow::Never, "xattr"),
     named(libc::SYS_removexattr, REMOVE_XATTR, [Cwd, At(0), No], Follow::Always, "xattr"),

@@ -4,7 +4,7 @@ use hotr_common::hook::Hook;
 use hotr_common::record::Record;
 
 use super::syscalls;
-use crate::event::{Detail, Op};
+use hotr_events::{Detail, Op};
 
 /// The word for a write by `vfs_write` or `vfs_writev`, from the number of the system call it was made in.
 #[must_use]
@@ -44,6 +44,12 @@ pub const fn only_truncates(number: i32) -> bool {
             | libc::SYS_openat2
             | libc::SYS_creat
     )
+}
+
+/// Whether a system call sets owners: one that leaves both as they are only changes the time of the change.
+#[must_use]
+pub fn owns(number: i32) -> bool {
+    syscalls::by_number(number).is_some_and(|call| call.detail == "chown")
 }
 
 /// Operation and word of a record made at the exit of a system call.

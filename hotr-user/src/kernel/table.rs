@@ -1,12 +1,12 @@
 //! Which kernel functions each hook can be attached to, and with which programs: the data the plan is made from.
 //!
-//! A prototype is never told by a kernel version: the arguments a program needs are found in BTF by their types.
+//! A prototype is never derived from a kernel version: the arguments a program needs are found in BTF by their types.
 
 use hotr_common::hook::Hook;
 use hotr_common::offsets::{Arguments, NO_ARG};
+use hotr_common::tier::Tier;
 
 use super::btf::Prototype;
-use super::load::Tier;
 
 /// How an argument is found in a prototype.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum Select {
     At(u8),
     /// The nth parameter that points to this structure.
     PointerTo(&'static str, usize),
-    /// The first parameter, which has to point to this structure: the program reads it without looking its place up.
+    /// The first parameter, which must point to this structure: the program reads it without looking up its position.
     First(&'static str),
 }
 
@@ -144,6 +144,8 @@ pub const SITES: &[Site] = &[
     exit!(Write, "vfs_write", FIRST_FILE, Select::None, "write"),
     exit!(Writev, "vfs_writev", FIRST_FILE, Select::None, "writev"),
     exit!(IterWrite, "vfs_iter_write", FIRST_FILE, Select::None, "iter_write"),
+    exit!(KernelWrite, "__kernel_write_iter", FIRST_FILE, Select::None, "kernel_write"),
+    exit!(KernelWrite, "__kernel_write", FIRST_FILE, Select::None, "kernel_write"),
     exit!(UringDone, "kiocb_done", Select::At(0), Select::At(1), "uring_done"),
     entry!(UringComplete, "io_complete_rw", Select::At(0), Select::At(1), "uring_complete"),
     entry!(UringIopoll, "io_complete_rw_iopoll", Select::At(0), Select::At(1), "uring_iopoll"),
@@ -171,6 +173,8 @@ pub const SITES: &[Site] = &[
     exit!(RemoveAcl, "vfs_remove_acl", DENTRY, Select::None, "remove_acl"),
     exit!(FileAttr, "vfs_fileattr_set", DENTRY, Select::None, "fileattr"),
     exit!(FileAttr, "vfs_ioc_setflags_prepare", Select::PointerTo("inode", 0), Select::None, "setflags"),
+    entry!(SubvolumeMade, "d_instantiate", DENTRY, Select::PointerTo("inode", 0), "subvolume_made"),
+    entry!(SubvolumeGone, "d_delete", DENTRY, Select::None, "subvolume_gone"),
 ];
 
 /// Programs that help another hook; a kernel without their function only loses what they add.
@@ -214,6 +218,25 @@ pub const HELPERS: &[(&str, Programs)] = &[
             kretprobe: &["kretprobe_fssetxattr"],
         },
     ),
+    // The other function by which a subvolume gets its inode, and the end of the call.
+    (
+        "d_instantiate_new",
+        Programs {
+            fentry: &["fentry_subvolume_new"],
+            fexit: &[],
+            kprobe: &["kprobe_subvolume_new"],
+            kretprobe: &[],
+        },
+    ),
+    (
+        "mnt_drop_write_file",
+        Programs {
+            fentry: &["fentry_subvolume_end"],
+            fexit: &[],
+            kprobe: &["kprobe_subvolume_end"],
+            kretprobe: &[],
+        },
+    ),
     // What became of events in hotr's own inotify instance.
     (
         "inotify_handle_inode_event",
@@ -230,7 +253,69 @@ pub const HELPERS: &[(&str, Programs)] = &[
     ),
 ];
 
-/// Hooks whose absence loses nothing that another hook does not tell: later additions of the kernel.
+/// Programs of a diagnosis, attached by it alone: what inotify instances of other processes are offered, and take.
+pub const DELIVERY: &[(&str, Programs)] = &[
+    (
+        "fsnotify_destroy_group",
+        Programs {
+            fentry: &["fentry_deliver_close"],
+            fexit: &[],
+            kprobe: &["kprobe_deliver_close"],
+            kretprobe: &[],
+        },
+    ),
+    (
+        "fsnotify_remove_first_event",
+        Programs {
+            fentry: &[],
+            fexit: &["fexit_deliver_take"],
+            kprobe: &["kprobe_deliver_take"],
+            kretprobe: &["kretprobe_deliver_take"],
+        },
+    ),
+    (
+        "fsnotify_insert_event",
+        Programs {
+            fentry: &["fentry_deliver_insert"],
+            fexit: &["fexit_deliver_insert"],
+            kprobe: &["kprobe_deliver_insert"],
+            kretprobe: &["kretprobe_deliver_insert"],
+        },
+    ),
+    (
+        "inotify_handle_inode_event",
+        Programs {
+            fentry: &["fentry_deliver"],
+            fexit: &["fexit_deliver"],
+            kprobe: &["kprobe_deliver"],
+            kretprobe: &["kretprobe_deliver"],
+        },
+    ),
+];
+
+/// More programs of a diagnosis: what followed processes open and read.
+pub const USAGE: &[(&str, Programs)] = &[
+    (
+        "security_file_open",
+        Programs {
+            fentry: &["fentry_usage_open"],
+            fexit: &[],
+            kprobe: &["kprobe_usage_open"],
+            kretprobe: &[],
+        },
+    ),
+    (
+        "security_file_permission",
+        Programs {
+            fentry: &["fentry_usage_read"],
+            fexit: &[],
+            kprobe: &["kprobe_usage_read"],
+            kretprobe: &[],
+        },
+    ),
+];
+
+/// Hooks whose absence loses nothing, because other hooks report the same: later additions of the kernel.
 #[must_use]
 pub const fn is_optional(hook: Hook) -> bool {
     matches!(hook, Hook::SetAcl | Hook::RemoveAcl | Hook::UringIopoll | Hook::IterWrite)

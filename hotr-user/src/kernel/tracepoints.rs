@@ -1,22 +1,29 @@
-//! Attaches the tracepoint tier: for the hooks that got nothing better, the system calls they are reached by, and
-//! the tracepoints for what no system call tells.
+//! Attaches the tracepoint tier: for the hooks that got nothing better, the system calls they are reached by, and the
+//! tracepoints for what no system call shows.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use aya::Ebpf;
 use aya::maps::{MapData, ProgramArray};
-use aya::programs::{BtfTracePoint, ProgramError, ProgramFd};
+use aya::programs::{BtfTracePoint, ProgramError, ProgramFd, RawTracePoint};
 use hotr_common::hook::Hook;
 use hotr_common::offsets::{ABSENT, Arguments, NO_ARG, Offsets};
 use hotr_common::rules::Class;
+use hotr_common::tier::Tier;
 
-use super::load::{PlannedHook, Tier, chain};
+use super::error::chain;
 use super::perf::Events;
+use super::plan::PlannedHook;
 use super::syscalls;
 use super::table::is_optional;
 use super::types::KernelTypes;
 use super::{preload, rules};
+
+/// Why requests about names are not reported: their program shares its buffer with those on `sys_exit`
+/// (`hotr-ebpf/src/hooks/uring_names.rs`).
+const SHARED: &str =
+    "programs on tracepoints may be preempted, and attaching them through perf does not work";
 
 /// The program that wakes userspace after the one on `sys_exit`.
 pub const WAKE: &str = "wake";
@@ -31,12 +38,12 @@ pub struct Manner {
 /// [`Arguments::ret_pointer`] of the io_uring tracepoint when its result is in the completion entry.
 const RESULT_IN_CQE: u8 = 1;
 
-/// How this kernel's `io_uring_complete` tells which request ended.
+/// How this kernel's `io_uring_complete` shows which request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Completion {
     /// It names the request.
     Request(Arguments),
-    /// By its user data; the request is told at its submission.
+    /// By its user data; the request is recorded at its submission.
     UserData,
 }
 
@@ -62,13 +69,13 @@ pub fn set_arguments(kernel: &KernelTypes, offsets: &mut Offsets) {
     }
 }
 
-/// What stands in for a hook on this tier.
+/// What replaces a hook on this tier.
 fn stand_in(hook: Hook) -> Option<Hook> {
     match hook {
-        Hook::Mmap => Some(Hook::Dirty),
+        Hook::Mmap | Hook::KernelWrite => Some(Hook::Dirty),
         Hook::UringDone | Hook::UringComplete | Hook::UringIopoll => Some(Hook::UringTrace),
         _ if syscalls::all().any(|call| call.hooks.contains(&hook)) => Some(Hook::SysExit),
-        // Writes of kernel threads, for which no tracepoint tells a result.
+        // Writes of kernel threads, for which no tracepoint shows a result.
         _ => None,
     }
 }
@@ -81,18 +88,19 @@ pub fn attach(
     manner: Manner,
     plan: &mut [PlannedHook],
 ) -> Vec<OwnedFd> {
-    if let Err(error) = rules::write(ebpf, &kernel.offsets, plan) {
+    let written = rules::write(ebpf, kernel, plan).and_then(|()| rules::write_uring(ebpf, kernel, plan));
+    if let Err(error) = written {
         let why = chain(&error);
         for row in plan.iter_mut().filter(|row| row.tier.is_none()) {
             row.why = format!("{}; tracepoint: {why}", row.why);
         }
         return Vec::new();
     }
-    let mut tier = Attaching { ebpf, kernel, manner, events: Vec::new() };
+    let mut tier = Attaching { ebpf, kernel, manner, exits_by_perf: false, events: Vec::new() };
     for traced in [Hook::SysExit, Hook::Dirty, Hook::UringTrace] {
         let mut waiting: Vec<&mut PlannedHook> =
             plan.iter_mut().filter(|row| row.tier.is_none() && stand_in(row.hook) == Some(traced)).collect();
-        // What another hook tells anyway would be told twice.
+        // What another hook reports anyway would be reported twice.
         if waiting.iter().all(|row| is_optional(row.hook)) {
             continue;
         }
@@ -130,14 +138,17 @@ struct Attaching<'a> {
     ebpf: &'a mut Ebpf,
     kernel: &'a KernelTypes,
     manner: Manner,
+    /// The programs on `sys_exit` go through perf.
+    exits_by_perf: bool,
     /// The perf events that programs hang on.
     events: Vec<OwnedFd>,
 }
 
 impl Attaching<'_> {
-    /// The programs on `sys_exit`: where they could be preempted by way of perf, unless that cannot be had.
+    /// The programs on `sys_exit`: through perf where they could be preempted, unless that is not available.
     fn exit(&mut self) -> Result<(), String> {
         if goes_by_perf(self.kernel, self.manner) && self.exit_by_perf().is_ok() {
+            self.exits_by_perf = true;
             return Ok(());
         }
         self.load_classes("CLASS_PROGRAMS", CLASS_PROGRAMS)?;
@@ -151,13 +162,19 @@ impl Attaching<'_> {
 
     /// The programs on io_uring's completions.
     fn uring(&mut self) -> Result<(), String> {
-        if goes_by_perf(self.kernel, self.manner)
-            && tells_request(self.kernel)
-            && self.by_perf(PERF_URING, "io_uring/io_uring_complete").is_ok()
-        {
-            return Ok(());
+        let by_perf = goes_by_perf(self.kernel, self.manner) && tells_request(self.kernel);
+        if by_perf && self.by_perf(PERF_URING, "io_uring/io_uring_complete").is_ok() {
+            if !self.exits_by_perf {
+                return Err(SHARED.to_owned());
+            }
+            return self.by_perf(PERF_SUBMITTED, "io_uring/io_uring_submit_req");
         }
-        self.programs(uring_programs(self.kernel))
+        self.programs(uring_programs(self.kernel))?;
+        let Some(tracepoint) = submission(self.kernel) else { return Ok(()) };
+        if self.manner.preemptible {
+            return Err(SHARED.to_owned());
+        }
+        self.programs(&[(SUBMITTED, tracepoint)])
     }
 
     fn by_perf(&mut self, name: &str, event: &str) -> Result<(), String> {
@@ -179,7 +196,7 @@ impl Attaching<'_> {
 
     fn programs(&mut self, programs: &[(&str, &str)]) -> Result<(), String> {
         if programs.is_empty() {
-            return Err("this kernel's tracepoint does not tell which request ended".to_owned());
+            return Err("this kernel's tracepoint does not show which request ended".to_owned());
         }
         for (name, tracepoint) in programs {
             self.program(name, tracepoint).map_err(|error| chain(&error))?;
@@ -203,17 +220,45 @@ impl Attaching<'_> {
     }
 }
 
-/// Whether programs on `sys_exit` and `io_uring_complete` go by way of perf, which costs more where it is not needed.
+/// Attaches what sees the system calls of followed processes, for a diagnosis. Returns the perf event that it hangs on.
+pub fn attach_follow(ebpf: &mut Ebpf, kernel: &KernelTypes, manner: Manner) -> Result<Vec<OwnedFd>, String> {
+    let mut tier = Attaching { ebpf, kernel, manner, exits_by_perf: false, events: Vec::new() };
+    if goes_by_perf(kernel, manner) && tier.by_perf(PERF_FOLLOW, "raw_syscalls/sys_exit").is_ok() {
+        return Ok(tier.events);
+    }
+    let program = ebpf.program_mut(FOLLOW).ok_or("the object has no such program")?;
+    let program: &mut RawTracePoint = program.try_into().map_err(|error| chain(&error))?;
+    program.load().map_err(|error| chain(&error))?;
+    program.attach("sys_exit").map_err(|error| chain(&error))?;
+    Ok(Vec::new())
+}
+
+/// Whether programs on `sys_exit` and `io_uring_complete` go through perf, which costs more where it is not needed.
 fn goes_by_perf(kernel: &KernelTypes, manner: Manner) -> bool {
     manner.preemptible && kernel.knows_exit
 }
 
-/// Whether perf's record of an io_uring completion has the request and the result.
+/// Whether perf's records of io_uring have the request, at its submission and with its result.
 fn tells_request(kernel: &KernelTypes) -> bool {
-    kernel.offsets.trace_uring_req != ABSENT && kernel.offsets.trace_uring_res != ABSENT
+    let offsets = &kernel.offsets;
+    [offsets.trace_uring_req, offsets.trace_uring_res, offsets.trace_uring_submitted]
+        .iter()
+        .all(|offset| *offset != ABSENT)
 }
 
-/// Every tracepoint that is asked for.
+/// The tracepoint of a submitted request that begins with the request. Where the completion does not name the request,
+/// another program is there for both.
+fn submission(kernel: &KernelTypes) -> Option<&'static str> {
+    if !matches!(completion(kernel), Some(Completion::Request(_))) {
+        return None;
+    }
+    ["io_uring_submit_req", "io_uring_submit_sqe"].into_iter().find(|name| {
+        let first = kernel.tracepoint(name).and_then(|found| found.parameters.first());
+        first.is_some_and(|name| name.as_deref() == Some("io_kiocb"))
+    })
+}
+
+/// Every tracepoint that is used.
 pub(super) const ALL: &[&str] = &[
     SYS_EXIT,
     "writeback_mark_inode_dirty",
@@ -222,6 +267,7 @@ pub(super) const ALL: &[&str] = &[
     "inode_set_ctime_to_ts",
     "io_uring_complete",
     "io_uring_submit_sqe",
+    "io_uring_submit_req",
 ];
 
 const SYS_EXIT: &str = "sys_exit";
@@ -229,8 +275,12 @@ const DIRTY: &str = "writeback_mark_inode_dirty";
 const URING: &str = "io_uring_complete";
 /// In this order: the second wakes for what the first submitted.
 const EXIT_PROGRAMS: &[(&str, &str)] = &[("sys_exit", SYS_EXIT), (WAKE, SYS_EXIT)];
+const FOLLOW: &str = "follow_exit";
+const PERF_FOLLOW: &str = "perf_follow_exit";
 const PERF_EXIT: &str = "perf_sys_exit";
 const PERF_URING: &str = "perf_uring_complete";
+const SUBMITTED: &str = "uring_submitted";
+const PERF_SUBMITTED: &str = "perf_uring_submitted";
 const DIRTY_PROGRAMS: &[Copied] = &[(["mark_dirty", "mark_dirty_2", "mark_dirty_3"], DIRTY)];
 
 /// Programs that see the file which a removing call removes, on kernels that have their tracepoints.
@@ -240,8 +290,8 @@ const VICTIM_PROGRAMS: &[Copied] = &[
     (["ctime_set", "ctime_set_2", "ctime_set_3"], "inode_set_ctime_to_ts"),
 ];
 
-/// A program with its copies, and the tracepoint. Its record lacks what the program needs, so it cannot go by perf.
-/// Where it may be preempted, the copies stand in for it and for each other.
+/// A program with its copies, and the tracepoint. Its record lacks what the program needs, so it cannot go through
+/// perf. Where it may be preempted, the copies replace it and each other.
 type Copied = ([&'static str; 3], &'static str);
 
 /// The programs of such a list that this kernel needs, each with its tracepoint.
@@ -250,12 +300,12 @@ fn with_copies(programs: &[Copied], manner: Manner) -> Vec<(&'static str, &'stat
     programs.iter().flat_map(|(names, on)| names.iter().take(needed).map(|name| (*name, *on))).collect()
 }
 
-/// Groups of programs that stand in for each other: what one is skipped for, another one does.
+/// Groups of programs that replace each other: what one is skipped for, another one does.
 pub fn copies() -> impl Iterator<Item = &'static [&'static str]> {
     DIRTY_PROGRAMS.iter().map(|(names, _)| names.as_slice())
 }
 
-/// The same of those that tell no change.
+/// The same for those that report no change.
 pub fn victims() -> impl Iterator<Item = &'static [&'static str]> {
     VICTIM_PROGRAMS.iter().map(|(names, _)| names.as_slice())
 }
@@ -267,12 +317,13 @@ pub(super) fn programs(kernel: &KernelTypes, manner: Manner) -> HashMap<&'static
     let classes = if goes_by_perf(kernel, manner) {
         all.push((PERF_EXIT, SYS_EXIT));
         if tells_request(kernel) {
-            all.push((PERF_URING, URING));
+            all.extend([(PERF_URING, URING), (PERF_SUBMITTED, URING)]);
         }
         PERF_CLASS_PROGRAMS
     } else {
         all.extend(EXIT_PROGRAMS);
         all.extend(uring_programs(kernel));
+        all.extend(submission(kernel).map(|tracepoint| (SUBMITTED, tracepoint)));
         CLASS_PROGRAMS
     };
     all.extend(classes.iter().map(|(_, name)| (*name, SYS_EXIT)));
@@ -292,9 +343,10 @@ const CLASS_PROGRAMS: &[(Class, &str)] = &[
     (Class::Aio, "exit_aio"),
     (Class::Path, "exit_path"),
     (Class::Bind, "exit_path"),
+    (Class::Subvolume, "exit_path"),
 ];
 
-/// The same by way of perf.
+/// The same through perf.
 const PERF_CLASS_PROGRAMS: &[(Class, &str)] = &[
     (Class::Write, "perf_descriptor"),
     (Class::File, "perf_descriptor"),
@@ -306,6 +358,7 @@ const PERF_CLASS_PROGRAMS: &[(Class, &str)] = &[
     (Class::Aio, "perf_aio"),
     (Class::Path, "perf_path"),
     (Class::Bind, "perf_path"),
+    (Class::Subvolume, "perf_path"),
 ];
 
 /// The programs that see io_uring's completions on this kernel, and their tracepoints.

@@ -8,14 +8,15 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use aya::{Btf as AyaBtf, BtfError as AyaBtfError, EbpfLoader, Endianness};
+use hotr_common::hook::Hook;
 use hotr_common::offsets::Offsets;
+use hotr_common::rules::Rule;
 
 use super::btf::{Btf, Prototype, Wanted};
-use super::load::LoadError;
-use super::offsets::{STRUCTURES, TYPED_REGISTERS, TYPED_TASK, offsets};
+use super::error::LoadError;
+use super::offsets::offsets;
 use super::perf;
-use super::table::{HELPERS, SITES};
-use super::tracepoints;
+use super::uring;
 
 /// Functions or tracepoints of the kernel, with their ids.
 type Ids = HashMap<&'static str, (u32, Prototype)>;
@@ -26,6 +27,8 @@ pub struct KernelTypes {
     pub offsets: Offsets,
     /// See [`perf::knows_exit`].
     pub knows_exit: bool,
+    /// See [`uring::rules`].
+    pub uring: Vec<(u32, &'static [Hook], Rule)>,
     functions: Ids,
     tracepoints: Ids,
     /// No program asks aya for a function.
@@ -34,21 +37,29 @@ pub struct KernelTypes {
 }
 
 impl KernelTypes {
-    /// Reads them.
+    /// Reads those that are `wanted`, see [`super::wanted`].
     ///
     /// # Errors
     /// When the kernel offers none, they are malformed, or a field is missing that every supported kernel has.
-    pub fn read() -> Result<Self, LoadError> {
-        let wanted = wanted();
-        let btf = Btf::from_kernel(&wanted)?;
+    pub fn read(wanted: &Wanted) -> Result<Self, LoadError> {
+        let btf = Btf::from_kernel(wanted)?;
         let offsets = offsets(&btf)?;
         let found = |name: &&'static str| Some((*name, btf.function(name)?));
         let functions: Ids = wanted.functions.iter().filter_map(found).collect();
         let found = |name: &&'static str| Some((*name, btf.tracepoint(name)?));
         let tracepoints: Ids = wanted.tracepoints.iter().filter_map(found).collect();
         let knows_exit = perf::knows_exit(&btf);
+        let uring = uring::rules(&btf);
         drop(btf);
-        Ok(Self { offsets, knows_exit, functions, tracepoints, hooks_none: false, aya: OnceLock::new() })
+        Ok(Self {
+            offsets,
+            knows_exit,
+            uring,
+            functions,
+            tracepoints,
+            hooks_none: false,
+            aya: OnceLock::new(),
+        })
     }
 
     /// From now on no fentry program is loaded. Functions have the largest ids; aya's stand-in is a fraction without.
@@ -74,23 +85,13 @@ impl KernelTypes {
         self.tracepoints.get(name).map(|(_, prototype)| prototype)
     }
 
-    /// What aya's programs look their function or tracepoint up in. Made when it is first asked for, which takes as long as
+    /// What aya's programs look their function or tracepoint up in. Made when it is first used, which takes as long as
     /// the object does to be loaded. Where it could not be made, aya finds nothing, and says so of each program.
     #[must_use]
     pub fn for_aya(&self) -> &AyaBtf {
         let none = Ids::new();
         let functions = if self.hooks_none { &none } else { &self.functions };
         self.aya.get_or_init(|| stand_in(functions, &self.tracepoints).unwrap_or_default())
-    }
-}
-
-fn wanted() -> Wanted {
-    let sites = SITES.iter().map(|site| site.function);
-    let helpers = HELPERS.iter().map(|(function, _)| *function);
-    Wanted {
-        structures: STRUCTURES.iter().copied().collect(),
-        functions: sites.chain(helpers).chain([TYPED_TASK, TYPED_REGISTERS]).collect(),
-        tracepoints: tracepoints::ALL.iter().copied().collect(),
     }
 }
 
@@ -102,7 +103,7 @@ const TYPEDEF: u32 = 8 << 24;
 const FUNC: u32 = 12 << 24;
 
 /// Type information with as many types as the kernel's: aya finds an id by counting. Types without a name (forward
-/// declarations, the shortest there are) stand where the kernel has one that is not asked for.
+/// declarations, the shortest there are) take the place of those that are not used.
 fn stand_in(functions: &Ids, tracepoints: &Ids) -> Result<AyaBtf, AyaBtfError> {
     let functions = functions.iter().map(|(name, (id, _))| (*id, FUNC, (*name).to_owned()));
     let tracepoints = tracepoints.iter().map(|(name, (id, _))| (*id, TYPEDEF, format!("btf_trace_{name}")));

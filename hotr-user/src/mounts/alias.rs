@@ -29,7 +29,7 @@ use rustix::io::Errno;
 
 use super::overlay::{LayerKind, OverlayLayer, overlay_layers};
 use super::{DevId, Location, Mount, MountTable, join};
-use crate::event::Layer;
+use hotr_events::Layer;
 
 /// A further inode that stands for the watched root or for something below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct AliasRoot {
     pub mount_id: u64,
     /// The same place for a `d_parent` walk.
     pub location: Location,
+    /// What is mounted has been removed from there: the location is that of another file, if of any.
+    pub is_removed: bool,
 }
 
 /// A layer directory that does not exist yet: overlay makes it when something below is first copied up.
@@ -54,7 +56,7 @@ pub struct Pending {
     pub dir: PathBuf,
     /// What it will stand for, relative to the watched root.
     pub prefix: PathBuf,
-    /// Of which kind it will be.
+    /// The kind it will have.
     pub layer: Layer,
 }
 
@@ -67,7 +69,7 @@ pub struct Unreachable {
     pub prefix: PathBuf,
     /// Which layer.
     pub layer: Layer,
-    /// The reason, for a person.
+    /// The reason, for humans.
     pub reason: String,
 }
 
@@ -86,8 +88,8 @@ pub struct Aliases {
     pub unreachable: Vec<Unreachable>,
 }
 
-/// Finds the aliases of `root`: an absolute path without symbolic links. Only overlay layers are looked at on disk;
-/// a dead network mount below the root is named, not touched. Empty when `root` is not in the table.
+/// Finds the aliases of `root`: an absolute path without symbolic links. Only overlay layers are read on disk; a dead
+/// network mount below the root is named, not touched. Empty when `root` is not in the table.
 #[must_use]
 pub fn aliases(root: &Path, table: &MountTable) -> Aliases {
     let mut found = Aliases::default();
@@ -102,6 +104,7 @@ pub fn aliases(root: &Path, table: &MountTable) -> Aliases {
             layer: None,
             mount_id: mount.id,
             location: Location { dev: mount.dev, fs_path: mount.root.clone() },
+            is_removed: mount.deleted,
         });
         Layers { mount, inside: &mount.root, prefix, table }.collect(&mut candidates, &mut found);
     }
@@ -115,7 +118,7 @@ pub fn aliases(root: &Path, table: &MountTable) -> Aliases {
 /// Keeps what a climb would not meet. A layer inside another layer is kept: the climb stops at the nearest.
 fn split_covered(home: &Location, candidates: Vec<AliasRoot>, found: &mut Aliases) {
     let covers = |(other_index, other): (usize, &AliasRoot), (index, this): (usize, &AliasRoot)| {
-        if other_index == index || !this.location.is_within(&other.location) {
+        if other_index == index || other.is_removed || !this.location.is_within(&other.location) {
             return false;
         }
         match (other.layer, this.layer) {
@@ -136,6 +139,9 @@ fn split_covered(home: &Location, candidates: Vec<AliasRoot>, found: &mut Aliase
         .iter()
         .enumerate()
         .map(|this| {
+            if this.1.is_removed {
+                return false;
+            }
             this.1.location.is_within(home)
                 || by_dev[&this.1.location.dev].iter().any(|&other| covers((other, &candidates[other]), this))
         })
@@ -219,6 +225,7 @@ impl Layers<'_> {
                         layer: Some(layer),
                         mount_id: mount.id,
                         location,
+                        is_removed: false,
                     });
                 }
             }
@@ -339,6 +346,18 @@ mod tests {
     fn a_bind_mount_of_something_above_the_root_is_an_alias_for_the_rest() {
         let mounts = format!("{BASE}2 1 8:1 / /srv/host rw - ext4 /dev/a rw\n");
         assert_eq!(of("/srv", &mounts), (pairs(&[("host", "/")]), vec![]));
+    }
+
+    #[test]
+    fn what_was_removed_where_it_is_mounted_from_is_an_alias_and_covers_nothing() {
+        let mounts = format!(
+            "{BASE}2 1 8:1 /srv/a//deleted /srv/b rw - ext4 /dev/a rw\n\
+             3 1 8:1 /srv/a//deleted /srv/c rw - ext4 /dev/a rw\n\
+             4 1 8:1 /var/x//deleted /srv/x rw - ext4 /dev/a rw\n5 1 8:1 /var/x /srv/y rw - ext4 /dev/a rw\n"
+        );
+        let (roots, covered) = of("/srv", &mounts);
+        assert_eq!(roots, pairs(&[("b", "/srv/a"), ("c", "/srv/a"), ("x", "/var/x"), ("y", "/var/x")]));
+        assert_eq!(covered, [""; 0]);
     }
 
     #[test]

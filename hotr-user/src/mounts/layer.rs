@@ -1,16 +1,16 @@
 //! The mount id of a change in, the way it came out: the watched mount itself, a bind mount, or another mount of
 //! the same file system.
 //!
-//! The kernel keeps no memory of `mount --bind`: it makes one more mount of a superblock, and mountinfo tells only
-//! which directory of it is shown. So a mount that shows less than the whole file system is a bind mount; one
-//! that shows the whole of it is called another mount, except where the file system can have no second mount
-//! other than by binding (every `mount -t tmpfs` makes a new superblock).
+//! The kernel keeps no memory of `mount --bind`: it makes one more mount of a superblock, and mountinfo says only which
+//! directory of it is shown. So a mount that shows less than the whole file system is a bind mount; one that shows the
+//! whole of it is called another mount, except where the file system can have no second mount other than by binding
+//! (every `mount -t tmpfs` makes a new superblock).
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::{Mount, MountTable};
-use crate::event::Layer;
+use hotr_events::Layer;
 
 /// By which mount a change came, seen from a watched directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +51,9 @@ pub fn layer_of_mount(change: u64, root: u64, table: &MountTable) -> Through {
     table.by_id(change).map_or(Through::NotInTable, |mount| Through::Other(kind(mount)))
 }
 
-/// By which mount a change came that was made in another mount namespace. A namespace starts as a copy of another
-/// one, so a mount that shows the same directory at the same place is the watched mount's copy: nothing to tell.
-/// `None` also when the process's table does not have the mount.
+/// By which mount a change came that was made in another mount namespace. A namespace starts as a copy of another one,
+/// so a mount that shows the same directory at the same place is the watched mount's copy: nothing to report. `None`
+/// also when the process's table does not have the mount.
 #[must_use]
 pub fn layer_of_foreign_mount(
     change: u64,
@@ -75,7 +75,7 @@ pub struct LayerCache {
 }
 
 impl LayerCache {
-    /// Mount ids are reused after an unmount, and nobody tells us of unmounts in other namespaces.
+    /// Mount ids are reused after an unmount, and nothing reports unmounts in other namespaces.
     const TTL: Duration = Duration::from_secs(1);
     const MAX: usize = 1024;
 

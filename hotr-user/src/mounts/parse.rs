@@ -1,8 +1,8 @@
 //! `/proc/<pid>/mountinfo` text in, [`Mount`] values out.
 //!
-//! The procfs crate has a parser as well. It is not used here because it wants UTF-8, leaves the octal escapes in
-//! place, and keeps super options in a `HashMap`, which loses all but one of overlay's repeated `lowerdir+=`.
-//! The kernel escapes space, tab, newline, backslash (and since 6.x `#` in the source) as `\ooo`: fs/proc_namespace.c,
+//! The procfs crate has a parser as well. It is not used here because it expects UTF-8, leaves the octal escapes in
+//! place, and keeps super options in a `HashMap`, which loses all but one of overlay's repeated `lowerdir+=`. The
+//! kernel escapes space, tab, newline, backslash (and since 6.x `#` in the source) as `\ooo`: fs/proc_namespace.c,
 //! `show_mountinfo`.
 
 use std::ffi::OsString;

@@ -19,7 +19,7 @@ use rustix::mount::{
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::*;
-use crate::event::Layer;
+use hotr_events::Layer;
 
 /// Gives this thread a mount namespace of its own.
 pub(crate) fn unshare_mounts() {
@@ -236,15 +236,15 @@ fn a_mount_change_is_heard() {
             poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
         };
         assert!(!is_told(&watch));
-        assert!(watch.refresh().unwrap().is_none());
+        assert!(watch.refresh(false).unwrap().is_none());
         let point = dir.join("new");
         tmpfs(&point);
         assert!(is_told(&watch));
-        let after = watch.refresh().unwrap().unwrap();
+        let after = watch.refresh(false).unwrap().unwrap();
         assert_eq!(after.mounts().len(), before.mounts().len() + 1);
         unmount(&point, UnmountFlags::empty()).unwrap();
         assert!(is_told(&watch));
-        assert!(watch.refresh().unwrap().is_some());
+        assert!(watch.refresh(false).unwrap().is_some());
         assert!(!is_told(&watch));
     });
 }

@@ -14,7 +14,7 @@ use rustix::io::retry_on_intr;
 
 use super::MountTable;
 
-/// Tells that the mounts of our namespace changed.
+/// Notices that the mounts of our namespace changed.
 #[derive(Debug)]
 pub struct MountWatch {
     file: File,
@@ -39,12 +39,13 @@ impl MountWatch {
         Ok((watch, table))
     }
 
-    /// The table, when it is another one than at the last call. Costs one system call when it is not.
+    /// The table, when it is another one than at the last call. Costs one system call when nothing was mounted or unmounted,
+    /// unless it `is_old`: a directory was renamed, which moves what is mounted below it without news.
     ///
     /// # Errors
     /// When mountinfo cannot be polled or read.
-    pub fn refresh(&mut self) -> io::Result<Option<MountTable>> {
-        if !has_news(&self.news)? {
+    pub fn refresh(&mut self, is_old: bool) -> io::Result<Option<MountTable>> {
+        if !has_news(&self.news)? && !is_old {
             return Ok(None);
         }
         let text = self.read()?;
@@ -72,7 +73,7 @@ impl AsFd for MountWatch {
 /// Whether a mount changed since the last poll of this descriptor.
 fn has_news(mountinfo: &File) -> io::Result<bool> {
     let mut fds = [PollFd::new(mountinfo, PollFlags::PRI)];
-    // It waits for nothing, and yet a signal that is to be delivered interrupts it.
+    // It waits for nothing, but a pending signal interrupts it.
     retry_on_intr(|| poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
     Ok(fds[0].revents().intersects(PollFlags::PRI | PollFlags::ERR))
 }
@@ -80,7 +81,7 @@ fn has_news(mountinfo: &File) -> io::Result<bool> {
 /// The id of the mount through which a file was opened (an `O_PATH` descriptor will do).
 ///
 /// # Errors
-/// When neither statx (Linux 5.8) nor `/proc/self/fdinfo` tells.
+/// When neither statx (Linux 5.8) nor `/proc/self/fdinfo` shows it.
 pub fn mount_id(fd: impl AsFd) -> io::Result<u64> {
     let fd = fd.as_fd();
     if let Ok(stat) = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)

@@ -1,19 +1,21 @@
-//! Reports for a person: one readable line each, coloured on a terminal.
+//! Reports for humans: one readable line each, coloured on a terminal.
 //!
 //! In: [`Report`]s. Out: `time op path detail size who marks`, times in the local time zone (`TZ`, else
-//! /etc/localtime). A name can neither break its line nor command the terminal, and is never shortened: when a
-//! line does not fit the terminal, what follows the path goes to a second line.
+//! /etc/localtime). A name can neither break its line nor control the terminal, and is never shortened: when a line
+//! does not fit the terminal, what follows the path is printed on a second line.
 
 use std::io::{self, Write};
 
-use super::text::{push_clock, push_padded, push_visible, unix_time};
-use super::{Buffered, Printer};
-use crate::event::{Actor, Change};
-use crate::report::{ChannelInfo, KernelTotals, Raw, Report, Root, meaning_of_loss};
+use super::Buffered;
+use crate::text::{push_clock, push_padded, push_visible, unix_time, visible_message};
+use hotr_events::KernelTotals;
+use hotr_events::ReportSink;
+use hotr_events::{Actor, Change};
+use hotr_events::{ChannelInfo, Raw, Report, Root};
 
 mod clock;
 mod reload;
-mod style;
+pub(super) mod style;
 
 pub use reload::reload_text;
 
@@ -22,7 +24,7 @@ use style::{Paint, bytes_text, op_paint, state_paint};
 /// Columns before the path: `HH:MM:SS.mmm` and the operation, each with two spaces behind it.
 const INDENT: usize = 22;
 
-/// Prints lines for a person.
+/// Prints lines for humans.
 #[derive(Debug)]
 pub struct HumanPrinter<W: Write> {
     out: Buffered<W>,
@@ -90,7 +92,7 @@ impl<W: Write> HumanPrinter<W> {
 
     fn raw(&mut self, raw: &Raw) {
         match raw {
-            Raw::Ebpf { time, hook, tier, change } => {
+            Raw::Ebpf { time, hook, tier, change, .. } => {
                 self.stamp(*time, op_paint(change.op), change.op.as_str());
                 names(&mut self.out.bytes, self.color, change);
                 self.paint(Paint::Dim, &format!("  {tier}:{hook}"));
@@ -102,7 +104,7 @@ impl<W: Write> HumanPrinter<W> {
             Raw::Inotify { time, path, mask, cookie, wd, name } => {
                 self.stamp(*time, Paint::Dim, "inotify");
                 push_visible(&mut self.out.bytes, path.as_os_str().as_encoded_bytes());
-                let mut text = format!("  {}  wd {wd}", super::mask::names(*mask).join("|"));
+                let mut text = format!("  {}  wd {wd}", hotr_events::mask::names(*mask).join("|"));
                 if *cookie != 0 {
                     text.push_str(&format!("  cookie {cookie}"));
                 }
@@ -153,7 +155,7 @@ impl<W: Write> HumanPrinter<W> {
     }
 }
 
-impl<W: Write> Printer for HumanPrinter<W> {
+impl<W: Write> ReportSink for HumanPrinter<W> {
     fn print(&mut self, report: &Report) -> io::Result<()> {
         match report {
             Report::Ready { roots, channels } => self.ready(roots, channels),
@@ -165,10 +167,8 @@ impl<W: Write> Printer for HumanPrinter<W> {
                     self.out.bytes.extend_from_slice(b"  ");
                     push_visible(&mut self.out.bytes, path.as_os_str().as_encoded_bytes());
                 }
-                if let Some(why) = meaning_of_loss(*channel, reason) {
-                    self.out.bytes.extend_from_slice(b"  ");
-                    self.out.bytes.extend_from_slice(why.as_bytes());
-                }
+                self.out.bytes.extend_from_slice(b"  ");
+                self.out.bytes.extend_from_slice(reason.sentence(*channel).as_bytes());
             }
             Report::Channel { channel, state, why } => {
                 let text = format!("channel  {} {}", channel.as_str(), state.as_str());
@@ -176,7 +176,9 @@ impl<W: Write> Printer for HumanPrinter<W> {
                 self.out.bytes.extend_from_slice(b"  ");
                 push_visible(&mut self.out.bytes, why.as_bytes());
             }
-            Report::Reload(reload) => self.out.bytes.extend_from_slice(reload_text(reload).as_bytes()),
+            Report::Reload(reload) => {
+                self.out.bytes.extend_from_slice(visible_message(&reload_text(reload)).as_bytes());
+            }
             Report::Summary { changes, kernel, duration } => {
                 self.summary(*changes, kernel.as_ref(), *duration);
             }
@@ -201,7 +203,7 @@ fn names(buf: &mut Vec<u8>, color: bool, change: &Change) {
     }
     Paint::Bold.wrap(buf, color, |buf| {
         push_visible(buf, change.path.as_os_str().as_encoded_bytes());
-        if change.file_type == Some(crate::event::FileType::Dir) && !buf.ends_with(b"/") {
+        if change.file_type == Some(hotr_events::FileType::Dir) && !buf.ends_with(b"/") {
             buf.push(b'/');
         }
     });
@@ -214,11 +216,11 @@ fn what(buf: &mut Vec<u8>, change: &Change) {
         text.push_str(if i == 0 { "  " } else { "," });
         text.push_str(detail);
     }
-    if change.writes > 1 {
-        text.push_str(&format!(" ×{}", change.writes));
+    if change.written.writes > 1 {
+        text.push_str(&format!(" ×{}", change.written.writes));
     }
-    if change.writes > 0 {
-        text.push_str(&format!("  +{}", bytes_text(change.bytes)));
+    if change.written.writes > 0 {
+        text.push_str(&format!("  +{}", bytes_text(change.written.bytes)));
     }
     if let Some(size) = change.size {
         text.push_str(&format!("  size {}", bytes_text(size)));
@@ -252,8 +254,8 @@ fn marks(buf: &mut Vec<u8>, color: bool, change: &Change) {
 }
 
 fn channel_text(info: &ChannelInfo) -> String {
-    let mut text = String::from(info.tier.unwrap_or(info.state.as_str()));
-    if info.tier.is_some() && info.state != crate::report::ChannelState::Active {
+    let mut text = String::from(info.tier.as_deref().unwrap_or(info.state.as_str()));
+    if info.tier.is_some() && info.state != hotr_events::ChannelState::Active {
         text.push_str(&format!(" {}", info.state.as_str()));
     }
     if let Some(watches) = info.watches {

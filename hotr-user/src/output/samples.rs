@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::event::{Actor, Change, Channel, FileId, FileType, Layer, Missed, Op};
-use crate::pipeline::confirm::{Confirmed, Evidence, Kind, State};
-use crate::report::{
-    Alias, ChannelInfo, ChannelState, KernelTotals, Reload, ReloadState, Report, Root, Trigger,
+use hotr_events::Cause;
+use hotr_events::KernelTotals;
+use hotr_events::{
+    Actor, Change, Channel, ConfirmedChange, Evidence, FileId, FileType, Kind, Layer, Missed, Op, Written,
 };
+use hotr_events::{Alias, ChannelInfo, ChannelState, Reload, ReloadState, Report, Root, Trigger};
 
 /// 2026-01-02T03:04:05.123456789Z.
 pub(super) fn time() -> SystemTime {
@@ -15,22 +16,7 @@ pub(super) fn time() -> SystemTime {
 }
 
 pub(super) fn bare_change(path: &str) -> Change {
-    Change {
-        time: time(),
-        op: Op::Create,
-        detail: Vec::new(),
-        path: PathBuf::from(path),
-        old_path: None,
-        file_type: None,
-        id: None,
-        size: None,
-        writes: 0,
-        bytes: 0,
-        layer: None,
-        actor: None,
-        seen_by: Vec::new(),
-        missed_by: Vec::new(),
-    }
+    Change::new(Op::Create, PathBuf::from(path), time())
 }
 
 pub(super) fn full_change() -> Change {
@@ -41,8 +27,7 @@ pub(super) fn full_change() -> Change {
         file_type: Some(FileType::File),
         id: Some(FileId { dev: 9, ino: 12, gen_: 7 }),
         size: Some(5),
-        writes: 3,
-        bytes: 4096,
+        written: Written { writes: 3, bytes: 4096 },
         layer: Some(Layer::Upper),
         actor: Some(Actor {
             pid: 10,
@@ -55,7 +40,7 @@ pub(super) fn full_change() -> Change {
         seen_by: vec![Channel::Ebpf],
         missed_by: vec![Missed {
             channel: Channel::Inotify,
-            cause: "layer-bypass",
+            cause: Cause::LayerBypass,
             why: "the \"upper\" layer".into(),
         }],
         ..bare_change("/srv/a")
@@ -82,7 +67,7 @@ pub(super) fn ready() -> Report {
             Root { path: PathBuf::from("/tmp"), fs: "tmpfs".to_owned(), aliases: Vec::new() },
         ],
         channels: vec![
-            ChannelInfo { tier: Some("fentry"), ..info(Channel::Ebpf, ChannelState::Active) },
+            ChannelInfo { tier: Some("fentry".into()), ..info(Channel::Ebpf, ChannelState::Active) },
             ChannelInfo {
                 watches: Some(12),
                 uncovered: Some(3),
@@ -95,13 +80,12 @@ pub(super) fn ready() -> Report {
 }
 
 pub(super) fn reload(state: ReloadState) -> Reload {
-    let change = |path: &str, by| Confirmed {
+    let change = |path: &str, by| ConfirmedChange {
         kind: Kind::Written,
         path: PathBuf::from(path),
         by,
         size: Some(5),
         seen_by: vec![Channel::Ebpf],
-        state: State::Absent,
     };
     let is_end = state != ReloadState::Started;
     Reload {
@@ -109,7 +93,8 @@ pub(super) fn reload(state: ReloadState) -> Reload {
         time: time(),
         state,
         trigger: Trigger::Change,
-        changes: vec![change("/srv/a", Evidence::Digest), change("/srv/b", Evidence::SizeAndTime)],
+        changes: (!is_end)
+            .then(|| vec![change("/srv/a", Evidence::Digest), change("/srv/b", Evidence::SizeAndTime)]),
         status: is_end.then_some(1),
         duration: is_end.then_some(Duration::from_millis(7)),
         why: is_end.then(|| "no answer".to_owned()),

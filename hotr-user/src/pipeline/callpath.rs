@@ -1,16 +1,16 @@
 //! The path a system call named in, the watched path it stands for out.
 //!
-//! At the tracepoint tier the kernel side can hand over only what the caller wrote: a string, the directory it is
-//! relative to, a pid. Here that becomes a [`Location`] (superblock and path from its root: what a `d_parent` walk
-//! would have seen) and is compared with the locations of the watched roots and their aliases. Locations are used
-//! instead of climbing `..` and comparing inodes, because `..` leaves a bind mount at its mount point: through a
-//! bind mount of something *below* a root, a climb never meets the root.
+//! At the tracepoint tier the kernel side can report only what the caller wrote: a string, the directory it is relative
+//! to, a pid. Here that becomes a [`Location`] (superblock and path from its root: what a `d_parent` walk would have
+//! seen) and is compared with the locations of the watched roots and their aliases. Locations are used instead of
+//! climbing `..` and comparing inodes, because `..` leaves a bind mount at its mount point: through a bind mount of
+//! something *below* a root, a climb never meets the root.
 //!
-//! The kernel resolves the parent directory for us, symbolic links and `..` included. The answer is as of now, not
-//! as of the call: where a directory has been renamed meanwhile the new name is given, and where it is gone the
-//! nearest existing ancestor is taken and the rest is believed as written.
+//! The kernel resolves the parent directory for us, symbolic links and `..` included. The answer is as of now, not as
+//! of the call: where a directory has been renamed in the meantime the new name is given, and where it no longer exists
+//! the nearest existing ancestor is used and the rest is taken as written.
 //!
-//! On this tier every mkdir, unlink, rename and chmod of the machine comes by. A directory's verdict is kept for a
+//! On this tier every mkdir, unlink, rename and chmod of the machine comes here. A directory's verdict is kept for a
 //! moment, so a burst in one directory costs its first call four system calls, and the others none.
 
 use std::collections::HashMap;
@@ -19,9 +19,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::event::Layer;
-use crate::mounts::{AliasRoot, LayerCache, Location, MountTable, join};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
+use crate::mounts::{AliasRoot, LayerCache, Location, MountTable, join};
+use hotr_events::Layer;
+
+mod proc_path;
 mod start;
 mod view;
 
@@ -44,6 +47,8 @@ pub struct CallRoot {
     pub dir: PathBuf,
     /// From [`aliases`](crate::mounts::aliases).
     pub aliases: Vec<AliasRoot>,
+    /// Indices of those that are no directories: files that are mounted by themselves.
+    pub files: Vec<usize>,
 }
 
 /// The directory that a relative string starts from.
@@ -74,15 +79,17 @@ pub enum Base<'a> {
 pub struct CallPath<'a> {
     /// The caller, in the initial pid namespace.
     pub pid: u32,
-    /// Inode number of the caller's mount namespace, when the kernel side told: somebody else in it is asked when the
-    /// caller has ended. Without it such a caller is taken for one of our own namespace.
+    /// Inode number of the caller's mount namespace, when the kernel side reported it: another process in it is used
+    /// when the caller has exited. Without it such a caller is taken for one of our own namespace.
     pub mount_ns: Option<u64>,
-    /// Where a relative string starts; no matter for an absolute one.
+    /// Where the string starts: for an absolute one the caller's root directory, as it was at the call.
     pub base: Base<'a>,
     /// The string as the caller wrote it, without its NUL; empty with `AT_EMPTY_PATH`: the base itself.
     pub string: &'a [u8],
     /// The call follows a symbolic link in the last component.
     pub follow: bool,
+    /// The call is about the name, not about the file that has it: a file that is mounted elsewhere stays what it is.
+    pub of_name: bool,
 }
 
 /// The answer.
@@ -105,13 +112,17 @@ pub enum Resolved {
 
 /// A registered inode, as a location.
 #[derive(Debug)]
-struct Place {
+struct RootLocation {
     location: Location,
     root: RootRef,
     dir: PathBuf,
     prefix: PathBuf,
     layer: Option<Layer>,
     mount_id: u64,
+    /// No directory: it has one name at its location, which another file may get.
+    is_file: bool,
+    /// What is there now is something else.
+    has_left: bool,
 }
 
 /// Where a directory was found to be.
@@ -129,11 +140,12 @@ type Answer<T> = Result<T, &'static str>;
 /// Resolves what system calls named.
 #[derive(Debug)]
 pub struct CallResolver {
-    places: Vec<Place>,
+    places: Vec<RootLocation>,
     table: MountTable,
     views: Views,
     layers: LayerCache,
     verdicts: HashMap<Start, (Answer<Found>, Instant)>,
+    has_moved: bool,
 }
 
 impl CallResolver {
@@ -150,7 +162,14 @@ impl CallResolver {
             views: Views::default(),
             layers: LayerCache::default(),
             verdicts: HashMap::new(),
+            has_moved: false,
         }
+    }
+
+    /// Whether a call has moved or removed what is mounted in a watched tree, where that was mounted from: the mount table
+    /// says where it is now.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.has_moved)
     }
 
     /// To be called when the mounts changed, or a root was renamed or re-planned.
@@ -184,7 +203,7 @@ impl CallResolver {
         if let Some(found) = &known
             && !(call.follow && name.is_some())
         {
-            return Ok(self.judge(found, name, witness, now));
+            return Ok(self.judge(found, name, call.of_name, witness, now));
         }
         let dir = Start::of(call, parent, self, now)?;
         let found = match known {
@@ -194,10 +213,10 @@ impl CallResolver {
         if let Some(name) = name.filter(|_| call.follow)
             && let Some(target) = dir.join(name).follow()?
         {
-            let target = self.locate(&target, &dir)?;
-            return Ok(self.judge(&target, None, witness, now));
+            let target = self.locate(&target, dir.rooted_at.as_ref())?;
+            return Ok(self.judge(&target, None, call.of_name, witness, now));
         }
-        Ok(self.judge(&found?, name, witness, now))
+        Ok(self.judge(&found?, name, call.of_name, witness, now))
     }
 
     /// What the kernel side said about the base, when that says all: no system call but the first for a mount of
@@ -222,7 +241,7 @@ impl CallResolver {
         }
     }
 
-    fn place(&self, root: RootRef) -> Option<&Place> {
+    fn place(&self, root: RootRef) -> Option<&RootLocation> {
         self.places.iter().find(|place| place.root == root)
     }
 
@@ -242,19 +261,22 @@ impl CallResolver {
 
     fn look(&self, dir: &Start) -> Answer<Found> {
         let (fd, rest) = dir.open_nearest()?;
-        let mut found = self.locate(&fd, dir)?;
+        let mut found = self.locate(&fd, dir.rooted_at.as_ref())?;
         found.location.fs_path = join(&found.location.fs_path, &rest);
         found.real = found.real.map(|real| join(&real, &rest));
         Ok(found)
     }
 
     /// Whether `name` in a directory (or the directory itself) is watched.
-    fn judge(&mut self, dir: &Found, name: Option<&[u8]>, pid: u32, now: Instant) -> Resolved {
+    fn judge(&mut self, dir: &Found, name: Option<&[u8]>, of_name: bool, pid: u32, now: Instant) -> Resolved {
         let Some(name) = name.map(|name| Path::new(OsStr::from_bytes(name))) else {
-            return self.judge_location(&dir.location, dir.mount_id, pid, now);
+            return self.judge_location(&dir.location, of_name, dir.mount_id, pid, now);
         };
         let location = Location { dev: dir.location.dev, fs_path: dir.location.fs_path.join(name) };
-        let resolved = self.judge_location(&location, dir.mount_id, pid, now);
+        if of_name {
+            self.renamed(&location, dir.real.as_ref().map(|real| real.join(name)).as_deref());
+        }
+        let resolved = self.judge_location(&location, of_name, dir.mount_id, pid, now);
         if resolved != Resolved::NotOurs {
             return resolved;
         }
@@ -267,51 +289,80 @@ impl CallResolver {
             Some(mount) => {
                 let location = Location { dev: mount.dev, fs_path: mount.root.clone() };
                 let id = mount.id;
-                self.judge_location(&location, Some(id), pid, now)
+                self.judge_location(&location, of_name, Some(id), pid, now)
             }
             None => resolved,
+        }
+    }
+
+    /// A name was made, taken away or given to something else. It may have been one that leads to what is mounted elsewhere.
+    fn renamed(&mut self, location: &Location, real: Option<&Path>) {
+        for place in self.places.iter_mut().filter(|place| place.root.alias.is_some()) {
+            if !place.location.is_within(location) {
+                continue;
+            }
+            if place.is_file && place.location == *location {
+                place.has_left = real.is_none_or(|real| !is_same(real, &place.dir));
+            }
+            self.has_moved = true;
         }
     }
 
     fn judge_location(
         &mut self,
         location: &Location,
+        of_name: bool,
         mount: Option<u64>,
         pid: u32,
         now: Instant,
     ) -> Resolved {
         // Sorted by length: the first is the nearest, the one a climb would meet.
-        let Some(place) = self.places.iter().find(|place| location.is_within(&place.location)) else {
-            return Resolved::NotOurs;
+        let is_below = |place: &&RootLocation| {
+            !place.has_left && location.is_within(&place.location) && !(of_name && place.is_file)
         };
+        let Some(place) = self.places.iter().find(is_below) else { return Resolved::NotOurs };
         let below = location.fs_path.strip_prefix(&place.location.fs_path).unwrap_or(Path::new(""));
         let layer = place.layer.or_else(|| self.layers.layer(mount?, place.mount_id, pid, &self.table, now));
         Resolved::Ours { root: place.root, rel: join(&place.prefix, below), layer }
     }
 }
 
-fn places(roots: &[CallRoot], table: &MountTable) -> Vec<Place> {
+/// Whether two paths lead to one file, no link followed.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path| {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let stat = statx(CWD, path, flags, StatxFlags::INO).ok()?;
+        Some((crate::source::device(&stat), stat.stx_ino))
+    };
+    identity(one).is_some_and(|found| identity(other) == Some(found))
+}
+
+fn places(roots: &[CallRoot], table: &MountTable) -> Vec<RootLocation> {
     let mut places = Vec::new();
     for (index, root) in roots.iter().enumerate() {
         if let Some(mount) = table.mount_of(&root.dir)
             && let Some(fs_path) = mount.fs_path(&root.dir)
         {
-            places.push(Place {
+            places.push(RootLocation {
                 location: Location { dev: mount.dev, fs_path },
                 root: RootRef { root: index, alias: None },
                 dir: root.dir.clone(),
                 prefix: PathBuf::new(),
                 layer: None,
                 mount_id: mount.id,
+                is_file: false,
+                has_left: false,
             });
         }
-        places.extend(root.aliases.iter().enumerate().map(|(alias_index, alias)| Place {
+        places.extend(root.aliases.iter().enumerate().map(|(alias_index, alias)| RootLocation {
             location: alias.location.clone(),
             root: RootRef { root: index, alias: Some(alias_index) },
             dir: alias.dir.clone(),
             prefix: alias.prefix.clone(),
             layer: alias.layer,
             mount_id: alias.mount_id,
+            is_file: root.files.contains(&alias_index),
+            has_left: alias.is_removed,
         }));
     }
     places.sort_by_key(|place| std::cmp::Reverse(place.location.fs_path.components().count()));

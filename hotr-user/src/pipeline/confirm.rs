@@ -18,9 +18,11 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-pub use state::{Digest, FileState, HashKind, State};
+pub use state::HashKind;
 
-use crate::event::Channel;
+use crate::beneath::Roots;
+pub use crate::confirmed::{Confirmed, ConfirmedChange, Digest, Evidence, FileState, Kind, State};
+use hotr_events::Channel;
 use store::Store;
 
 /// How content is compared.
@@ -41,93 +43,27 @@ impl Default for ConfirmOptions {
     }
 }
 
-/// What a confirmed change did to a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// There was none.
-    Created,
-    /// There is none any more.
-    Removed,
-    /// A new name of a file whose old name has gone.
-    Renamed,
-    /// Other content, or another type.
-    Written,
-    /// A symbolic link that leads elsewhere.
-    Link,
-}
-
-impl Kind {
-    /// The word used in JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Removed => "removed",
-            Self::Renamed => "renamed",
-            Self::Written => "written",
-            Self::Link => "link",
-        }
-    }
-}
-
-/// What a confirmed change rests on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
-    /// Digests differ.
-    Digest,
-    /// Size or modification time differ; the content was too large, or could not be read.
-    SizeAndTime,
-    /// The name appeared, went, or is of another type.
-    Name,
-    /// The target of a link differs.
-    Target,
-    /// The state before is not known.
-    Unknown,
-}
-
-impl Evidence {
-    /// The word used in JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Digest => "digest",
-            Self::SizeAndTime => "size-mtime",
-            Self::Name => "name",
-            Self::Target => "target",
-            Self::Unknown => "unknown-before",
-        }
-    }
-}
-
-/// A change that changed something.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Confirmed {
-    /// What happened to the path.
-    pub kind: Kind,
-    /// The path as the user watches it.
-    pub path: PathBuf,
-    /// What says so.
-    pub by: Evidence,
-    /// Size now, of a regular file.
-    pub size: Option<u64>,
-    /// The channels that told of it.
-    pub seen_by: Vec<Channel>,
-    /// The state that was confirmed.
-    pub state: State,
-}
-
 /// The last confirmed states.
 #[derive(Debug)]
 pub struct Confirmer {
     options: ConfirmOptions,
+    roots: Roots,
     known: Store,
     /// The baseline holds every path of the trees: a path that is not known was not there.
     complete: bool,
 }
 
 impl Confirmer {
-    /// Knows nothing yet.
+    /// Knows nothing yet, of paths below these.
     #[must_use]
-    pub fn new(options: ConfirmOptions) -> Self {
-        Self { options, known: Store::new(), complete: false }
+    pub fn new(options: ConfirmOptions, roots: Roots) -> Self {
+        Self { options, roots, known: Store::new(), complete: false }
+    }
+
+    /// What was named.
+    #[must_use]
+    pub const fn roots(&self) -> &Roots {
+        &self.roots
     }
 
     /// The options.
@@ -168,6 +104,12 @@ impl Confirmer {
         self.complete = true;
     }
 
+    /// Whether a path that is not known was absent.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.complete
+    }
+
     /// Forgets everything: the trees are other ones.
     pub fn clear(&mut self) {
         self.known.clear();
@@ -176,6 +118,9 @@ impl Confirmer {
 
     /// Sets a state without judging: hotr itself put it there.
     pub fn put(&mut self, path: &Path, state: State) {
+        if matches!(state, State::Unknown(_)) {
+            return;
+        }
         self.known.put(path, state);
         while self.known.len() > self.most() {
             self.complete = false;
@@ -185,6 +130,11 @@ impl Confirmer {
 
     fn most(&self) -> usize {
         self.options.entries.get().min(store::MOST)
+    }
+
+    /// Forgets a path: somebody else knows of it from now on. Returns what was known.
+    pub fn forget(&mut self, path: &Path) -> Option<State> {
+        self.known.pop(path)
     }
 
     /// Sets a path back to what was known of it before a decision that does not hold.
@@ -200,13 +150,19 @@ impl Confirmer {
         self.known.below(dirs)
     }
 
+    /// Whether a path below this one is known: it was a directory.
+    #[must_use]
+    pub fn has_below(&self, path: &Path) -> bool {
+        self.known.has_below(path)
+    }
+
     /// All known states.
     pub fn states(&self) -> impl Iterator<Item = (PathBuf, &State)> {
         self.known.iter()
     }
 
     /// Looks at a path now, and decides at once. `None`: nothing has changed since it was last confirmed. `born`: a
-    /// channel told that the name appeared, so an unknown path was absent before.
+    /// channel reported that the name appeared, so an unknown path was absent before.
     pub fn confirm(&mut self, path: &Path, born: bool, seen_by: &[Channel]) -> Option<Confirmed> {
         let now = self.look(path, false, None, &AtomicBool::new(false));
         self.decide(path, now, born, seen_by)
@@ -216,12 +172,18 @@ impl Confirmer {
     /// look gave that was not decided about.
     pub fn look(&mut self, path: &Path, named: bool, earlier: Option<&State>, stop: &AtomicBool) -> State {
         let before = earlier.or_else(|| self.known.get(path));
-        let look = if named { State::look_named } else { State::look };
-        look(path, before, self.options, stop)
+        if named {
+            return State::look_named(path, before, self.options, stop);
+        }
+        State::look(&self.roots, path, before, self.options, stop)
     }
 
     /// Takes a state as the present one, and says what that changed; arguments as for [`Self::confirm`].
     pub fn decide(&mut self, path: &Path, now: State, born: bool, seen_by: &[Channel]) -> Option<Confirmed> {
+        if matches!(now, State::Unknown(_)) {
+            // What was confirmed last stays what the next look is compared with.
+            return None;
+        }
         let verdict = match self.known.get(path) {
             Some(before) => before.differs(&now),
             None if (born || self.complete) && !now.is_file_or_link() => None,
@@ -239,7 +201,6 @@ impl Confirmer {
             self.put(path, now.clone());
         }
         let (kind, by) = verdict?;
-        let size = if let State::File(file) = &now { Some(file.size) } else { None };
-        Some(Confirmed { kind, path: path.to_owned(), by, size, seen_by: seen_by.to_vec(), state: now })
+        Some(Confirmed::new(kind, path.to_owned(), by, seen_by.to_vec(), now))
     }
 }

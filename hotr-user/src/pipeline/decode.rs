@@ -7,10 +7,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use hotr_common::hook::Hook;
-use hotr_common::record::{FLAG_KTHREAD, Record};
+use hotr_common::record::{DIRTY_BY_KERNEL, FLAG_KTHREAD, Record};
+use hotr_common::rules::{SNAPSHOT, SNAPSHOT_V2};
 
-use crate::event::{Change, Detail, FileId, FileType, Op};
-use crate::kernel::sysno;
+use crate::kernel::{sysno, uring};
+use hotr_events::{Change, Detail, FileId, FileType, Op};
 
 /// Bits of `iattr.ia_valid` (include/linux/fs.h).
 mod attr {
@@ -18,7 +19,10 @@ mod attr {
     pub(super) const GID: u64 = 1 << 2;
     pub(super) const MODE: u64 = 1;
     pub(super) const SIZE: u64 = 1 << 3;
+    pub(super) const FILE: u64 = 1 << 13;
     pub(super) const OPEN: u64 = 1 << 15;
+    /// Mode, owner, group, size, and the times that can be set.
+    pub(super) const ALL: u64 = 0x3f;
 }
 
 /// Flags of `renameat2` (include/uapi/linux/fcntl.h).
@@ -38,9 +42,15 @@ pub fn operation(record: &Record, hook: Hook) -> (Op, Vec<Detail>) {
             }
             one(Op::Write, sysno::write_word(record.sysno))
         }
+        Hook::UringTrace if record.way >> 8 != 0 => uring::by_opcode(record.way >> 8)
+            .map_or_else(|| one(Op::Write, "io_uring"), |call| one(call.op, call.detail)),
         Hook::UringDone | Hook::UringComplete | Hook::UringIopoll | Hook::UringTrace => {
             one(Op::Write, "io_uring")
         }
+        Hook::KernelWrite => one(Op::Write, "kernel-write"),
+        Hook::Dirty if record.way >> 8 == DIRTY_BY_KERNEL => one(Op::Write, "kernel-write"),
+        Hook::SubvolumeMade => one(Op::Create, subvolume_word(record.aux[0])),
+        Hook::SubvolumeGone => one(Op::Remove, subvolume_word(record.aux[0])),
         Hook::AioComplete => one(Op::Write, "aio"),
         Hook::Sendfile => one(Op::Write, "sendfile"),
         Hook::Splice => one(Op::Write, "splice"),
@@ -65,12 +75,27 @@ pub fn operation(record: &Record, hook: Hook) -> (Op, Vec<Detail>) {
     }
 }
 
+/// The word for an ioctl on a btrfs subvolume, by its command.
+#[must_use]
+pub fn subvolume_word(command: u64) -> &'static str {
+    match u32::try_from(command) {
+        Ok(SNAPSHOT | SNAPSHOT_V2) => "snapshot",
+        _ => "subvolume",
+    }
+}
+
 fn notify_change(record: &Record) -> (Op, Vec<Detail>) {
     let valid = record.aux[0];
     let (op, word) = if valid & attr::SIZE != 0 || sysno::only_truncates(record.sysno) {
-        let word = if valid & attr::OPEN != 0 { "o_trunc" } else { sysno::truncate_word(record.sysno) };
+        let word = if valid & attr::OPEN != 0 {
+            "o_trunc"
+        } else if valid & attr::FILE != 0 {
+            "ftruncate"
+        } else {
+            sysno::truncate_word(record.sysno)
+        };
         (Op::Write, word)
-    } else if valid & (attr::UID | attr::GID) != 0 {
+    } else if valid & (attr::UID | attr::GID) != 0 || (valid & attr::ALL == 0 && sysno::owns(record.sysno)) {
         (Op::Attrib, "chown")
     } else if valid & attr::MODE != 0 {
         (Op::Attrib, "chmod")
@@ -104,18 +129,21 @@ pub fn join(root: &Path, names: &[u8]) -> PathBuf {
     path
 }
 
-/// The change of a record, as far as the record tells.
+/// The command name of a record's task.
+#[must_use]
+pub fn comm(record: &Record) -> &[u8] {
+    let end = record.comm.iter().position(|byte| *byte == 0).unwrap_or(record.comm.len());
+    &record.comm[..end]
+}
+
+/// The change of a record, as far as the record shows it.
 #[must_use]
 pub fn change(record: &Record, hook: Hook, time: std::time::SystemTime, path: PathBuf) -> Change {
     let (op, detail) = operation(record, hook);
     let file_type = FileType::from_mode(record.mode);
     let has_size = file_type == Some(FileType::File) && op != Op::Remove;
     Change {
-        time,
-        op,
         detail,
-        path,
-        old_path: None,
         file_type,
         id: (record.ino != 0).then_some(FileId {
             dev: u64::from(record.dev),
@@ -123,12 +151,7 @@ pub fn change(record: &Record, hook: Hook, time: std::time::SystemTime, path: Pa
             gen_: record.generation,
         }),
         size: has_size.then_some(record.size),
-        writes: 0,
-        bytes: 0,
-        layer: None,
-        actor: None,
-        seen_by: Vec::new(),
-        missed_by: Vec::new(),
+        ..Change::new(op, path, time)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which changes the user asked for: by operation, writer and path.
+//! Which changes the user requested: by operation, writer and path.
 //!
 //! In: a change and the root it belongs to. Out: keep it or not. It is the last word on exclusion: sources only
 //! prune whole directories to save work.
@@ -7,8 +7,8 @@ use std::path::Path;
 
 use globset::GlobSet;
 
-use crate::event::{Change, Op};
 use crate::options::TraceOptions;
+use hotr_events::{Change, Op};
 
 /// The user's choice, ready to be asked.
 #[derive(Clone, Debug)]
@@ -34,8 +34,8 @@ impl Filter {
 
     /// Whether to report a change below `root`.
     ///
-    /// A rename is kept when either of its names would be. A change whose writer is unknown is not kept when the
-    /// user asked for certain writers.
+    /// A rename is kept when either of its names would be. A change whose writer is unknown is not kept when the user
+    /// chose certain writers.
     pub fn keep(&self, change: &Change, root: &Path) -> bool {
         let by_op = self.ops.is_empty() || self.ops.contains(&change.op);
         by_op && self.keep_actor(change) && {

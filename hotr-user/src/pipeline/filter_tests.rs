@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::Filter;
-use crate::event::{Actor, Change, Channel, Op};
+use hotr_events::{Actor, Change, Channel, Op};
 
 fn everything() -> Filter {
     Filter { ops: vec![], pids: vec![], comms: vec![], exclude: GlobSet::empty(), recursive: true }
@@ -18,22 +18,7 @@ fn excluding(glob: &str) -> Filter {
 }
 
 fn change(op: Op, path: &str) -> Change {
-    Change {
-        time: SystemTime::UNIX_EPOCH,
-        op,
-        detail: vec![],
-        path: PathBuf::from(path),
-        old_path: None,
-        file_type: None,
-        id: None,
-        size: None,
-        writes: 0,
-        bytes: 0,
-        layer: None,
-        actor: None,
-        seen_by: vec![Channel::Ebpf],
-        missed_by: vec![],
-    }
+    Change { seen_by: vec![Channel::Ebpf], ..Change::new(op, PathBuf::from(path), SystemTime::UNIX_EPOCH) }
 }
 
 fn by(pid: u32, comm: &str) -> Change {

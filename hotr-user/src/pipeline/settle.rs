@@ -4,15 +4,16 @@
 //! repeats when the window ends. No total is ever lost, and nothing that follows overtakes a held repeat of the
 //! same file.
 
-use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::late::LateMap;
-use crate::event::{Change, FileId, Layer, Op};
+use super::deferred_map::DeferredMap;
+use crate::tree_key::TreeKey;
+use hotr_events::{Change, Channel, FileId, Layer, Op};
 
-/// The dedup time to live: repeats of a change within this time of it are one change. Long enough to fold the
-/// writes of one save, short enough that a person sees the result as immediate.
+/// The dedup time to live: repeats of a change within this time of it are one change. Long enough to fold the writes of
+/// one save, short enough that humans see the result as immediate.
 pub const TTL_NS: u64 = 200_000_000;
 
 /// Changes with the same key are repeats. A change by another way into the tree is another change: another channel
@@ -23,6 +24,8 @@ struct Key {
     op: Op,
     path: PathBuf,
     layer: Option<Layer>,
+    /// A channel saw it that counts.
+    counted: bool,
 }
 
 #[derive(Debug)]
@@ -34,9 +37,8 @@ struct Window {
 /// See the module. Times are nanoseconds of any clock that does not go back.
 #[derive(Debug, Default)]
 pub struct Settler {
-    windows: LateMap<Arc<Key>, Window>,
-    /// Open windows of a name.
-    by_path: LateMap<PathBuf, Vec<Arc<Key>>>,
+    windows: DeferredMap<Arc<Key>, Window>,
+    by_path: Names,
     /// In the order of their ends; an entry whose window has another end by now is void.
     ends: VecDeque<(u64, Arc<Key>)>,
 }
@@ -47,8 +49,8 @@ impl Settler {
         Self::default()
     }
 
-    /// Takes a change. What is to be reported now is appended to `out`: the change itself when it is no repeat,
-    /// and before it the held repeats of a file whose name appears, changes or goes.
+    /// Takes a change. What must be reported now is appended to `out`: the change itself when it is no repeat, and
+    /// before it the held repeats of a file whose name appears, changes or goes.
     ///
     /// Call [`Self::due`] first when [`Self::next_deadline`] has passed.
     pub fn push(&mut self, change: Change, now_ns: u64, out: &mut Vec<Change>) {
@@ -57,7 +59,9 @@ impl Settler {
             out.push(change);
             return;
         }
-        let key = Key { id: change.id, op: change.op, path: change.path.clone(), layer: change.layer };
+        let counted = change.seen_by.contains(&Channel::Ebpf);
+        let (id, op, path, layer) = (change.id, change.op, change.path.clone(), change.layer);
+        let key = Key { id, op, path, layer, counted };
         match self.windows.get_mut(&key) {
             Some(Window { held: Some(held), .. }) => merge(held, change),
             Some(window) => window.held = Some(Box::new(change)),
@@ -68,7 +72,7 @@ impl Settler {
         }
     }
 
-    /// Trailing changes whose window has ended; each begins its window anew.
+    /// Trailing changes whose window has ended; each restarts its window.
     pub fn due(&mut self, now_ns: u64, out: &mut Vec<Change>) {
         while self.ends.front().is_some_and(|(ends_ns, _)| *ends_ns <= now_ns) {
             let Some((ends_ns, key)) = self.ends.pop_front() else { break };
@@ -82,13 +86,13 @@ impl Settler {
                 }
                 None => {
                     self.windows.remove(&key);
-                    self.unname(&key);
+                    self.by_path.forget(&key);
                 }
             }
         }
     }
 
-    /// Does the work on what was taken that can wait; see [`LateMap::put_away`].
+    /// Does the work on what was taken that can wait; see [`DeferredMap::put_away`].
     pub fn put_away(&mut self) {
         self.windows.put_away();
         self.by_path.put_away();
@@ -101,7 +105,7 @@ impl Settler {
 
     /// All that is held, in the order of the windows' ends; nothing is open afterwards.
     pub fn finish(&mut self) -> Vec<Change> {
-        self.by_path.clear();
+        self.by_path = Names::default();
         let mut windows = std::mem::take(self.windows.all());
         let ends = std::mem::take(&mut self.ends);
         ends.into_iter().filter_map(|(_, key)| windows.remove(&key)?.held).map(|held| *held).collect()
@@ -115,43 +119,78 @@ impl Settler {
             *open = window;
             return;
         }
-        match self.by_path.get_mut(&key.path) {
-            Some(keys) => keys.push(Arc::clone(&key)),
-            None => self.by_path.insert(key.path.clone(), vec![Arc::clone(&key)]),
-        }
+        self.by_path.insert(Arc::clone(&key));
         self.windows.insert(key, window);
     }
 
-    /// Reports what is held of the names in `change`, and ends their windows: what follows is another story. By name
-    /// alone, for not every source knows a file's generation.
+    /// Reports what is held of the names in `change` and of those below them, and ends their windows: what follows is
+    /// unrelated. By name only, because not every source knows a file's generation, or its type.
     fn close(&mut self, change: &Change, out: &mut Vec<Change>) {
         if self.windows.is_empty() {
             return;
         }
         for path in change.old_path.iter().chain(std::iter::once(&change.path)) {
-            for key in self.by_path.remove(path).into_iter().flatten() {
+            for key in self.by_path.take(path) {
                 out.extend(self.windows.remove(&key).and_then(|window| window.held).map(|held| *held));
-            }
-        }
-    }
-
-    /// Forgets a window's name when the window is gone.
-    fn unname(&mut self, key: &Arc<Key>) {
-        if let Some(keys) = self.by_path.get_mut(&key.path) {
-            keys.retain(|other| other != key);
-            if keys.is_empty() {
-                self.by_path.remove(&key.path);
             }
         }
     }
 }
 
+/// Open windows by name, sorted, because a directory takes all below it along.
+#[derive(Debug, Default)]
+struct Names {
+    map: BTreeMap<TreeKey, Vec<Arc<Key>>>,
+    /// Not in the map yet; see [`DeferredMap`].
+    late: Vec<Arc<Key>>,
+}
+
+impl Names {
+    fn insert(&mut self, key: Arc<Key>) {
+        if self.late.len() == FEW {
+            self.put_away();
+        }
+        self.late.push(key);
+    }
+
+    /// Takes out the windows of a name and of all names below it, in the order of the names.
+    fn take(&mut self, path: &Path) -> Vec<Arc<Key>> {
+        self.put_away();
+        let path = TreeKey::new(path);
+        let names = self.map.range(&path..).map(|(name, _)| name);
+        let names: Vec<TreeKey> = names.take_while(|name| name.is_in(&path)).cloned().collect();
+        names.iter().filter_map(|name| self.map.remove(name)).flatten().collect()
+    }
+
+    fn forget(&mut self, key: &Arc<Key>) {
+        self.put_away();
+        let name = TreeKey::new(&key.path);
+        if let Some(keys) = self.map.get_mut(&name) {
+            keys.retain(|other| other != key);
+            if keys.is_empty() {
+                self.map.remove(&name);
+            }
+        }
+    }
+
+    fn put_away(&mut self) {
+        for key in self.late.drain(..) {
+            self.map.entry(TreeKey::new(&key.path)).or_default().push(key);
+        }
+    }
+}
+
+/// Names that wait to be put into the map; when there are more, somebody has many changes and does not wait for one.
+const FEW: usize = 16;
+
 /// Adds a repeat to a held change: totals add up, sets unite, the rest is as of the latest.
 fn merge(held: &mut Change, latest: Change) {
-    held.writes = held.writes.saturating_add(latest.writes);
-    held.bytes = held.bytes.saturating_add(latest.bytes);
-    held.time = held.time.max(latest.time);
-    held.size = latest.size.or(held.size);
+    held.written.writes = held.written.writes.saturating_add(latest.written.writes);
+    held.written.bytes = held.written.bytes.saturating_add(latest.written.bytes);
+    if latest.time >= held.time {
+        held.size = latest.size;
+        held.time = latest.time;
+    }
     held.file_type = latest.file_type.or(held.file_type);
     if latest.actor.is_some() {
         held.actor = latest.actor;

@@ -2,13 +2,14 @@
 //!
 //! A case lists steps (`push`, `due`, `finish`) with a time in milliseconds, and after each what comes out.
 
+use hotr_events::Cause;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
 use super::Settler;
-use crate::event::{Actor, Change, Channel, FileId, Layer, Missed, Op};
+use hotr_events::{Actor, Change, Channel, FileId, Layer, Missed, Op, Written};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,7 +49,7 @@ impl Short {
         let channel = |word: &String| if word == "ebpf" { Channel::Ebpf } else { Channel::Inotify };
         let missed = |word: &String| Missed {
             channel: Channel::Inotify,
-            cause: String::leak(word.clone()),
+            cause: Cause::ALL.into_iter().find(|cause| cause.as_str() == word).unwrap(),
             why: "".into(),
         };
         Change {
@@ -60,8 +61,7 @@ impl Short {
             file_type: None,
             id: self.ino.map(|ino| FileId { dev: 1, ino, gen_: 0 }),
             size: self.size,
-            writes: self.writes,
-            bytes: self.bytes,
+            written: Written { writes: self.writes, bytes: self.bytes },
             layer: self.upper.then_some(Layer::Upper),
             actor: self.pid.map(actor),
             seen_by: self.seen_by.iter().map(channel).collect(),
@@ -76,14 +76,14 @@ impl Short {
             path: change.path,
             old_path: change.old_path,
             ino: change.id.map(|id| id.ino),
-            writes: change.writes,
-            bytes: change.bytes,
+            writes: change.written.writes,
+            bytes: change.written.bytes,
             size: change.size,
             detail: change.detail.iter().map(ToString::to_string).collect(),
             pid: change.actor.map(|actor| actor.pid),
             upper: change.layer.is_some(),
             seen_by: change.seen_by.iter().map(|channel| channel.as_str().into()).collect(),
-            missed_by: change.missed_by.iter().map(|missed| missed.cause.into()).collect(),
+            missed_by: change.missed_by.iter().map(|missed| missed.cause.as_str().into()).collect(),
             time_ms: u64::try_from(time.as_millis()).unwrap(),
         }
     }

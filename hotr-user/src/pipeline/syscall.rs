@@ -9,17 +9,24 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use hotr_common::record::{FLAG_CALL, NO_ROOT, Record};
+use hotr_common::hook::Hook;
+use hotr_common::record::{ENDED_BORN, ENDED_FOUND, FLAG_CALL, NO_ROOT, Record};
+use hotr_common::rules::{SUBVOLUME_DESTROY, SUBVOLUME_DESTROY_V2};
 
 use super::callpath::{Base, CallPath, CallResolver, Resolved, RootRef};
-use super::decode::{join, rename_words};
-use crate::event::{Detail, Op};
+use super::decode::{join, rename_words, subvolume_word};
 use crate::kernel::syscalls::{self, Follow};
+use hotr_events::{Detail, Op};
 
 /// `AT_SYMLINK_NOFOLLOW`.
 const AT_SYMLINK_NOFOLLOW: u64 = 0x100;
 /// `AT_REMOVEDIR`.
 const AT_REMOVEDIR: u64 = 0x200;
+
+const O_CREAT: u64 = libc::O_CREAT as u64;
+const O_EXCL: u64 = libc::O_EXCL as u64;
+const O_TRUNC: u64 = libc::O_TRUNC as u64;
+const O_NOFOLLOW: u64 = libc::O_NOFOLLOW as u64;
 
 /// A path as the caller gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,9 +84,20 @@ pub struct NamedCall<'a> {
     pub old_path: Option<Named<'a>>,
     /// A link whose source is an open file.
     pub from_descriptor: bool,
+    /// An open that may have created its file, or found and truncated it; the file shows which.
+    pub opened: Option<Opened>,
     follow: bool,
     pid: u32,
     mount_ns: Option<u64>,
+}
+
+/// What is known of an open that may have made its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// `CLOCK_MONOTONIC` nanoseconds of its beginning.
+    pub since: u64,
+    /// A file that was there has been cut.
+    pub cuts: bool,
 }
 
 impl<'a> NamedCall<'a> {
@@ -93,19 +111,38 @@ impl<'a> NamedCall<'a> {
         let flags = record.aux[0];
         let path = Named::parse(path, record.root, record.mnt_id)?;
         let old = if old.is_empty() { None } else { Named::parse(old, record.old_root, record.old_mnt_id()) };
+        let opened = match call.hooks.contains(&Hook::Open) {
+            true => Some(Open::of(record)?),
+            false => None,
+        };
         let follow = match call.follow {
+            _ if opened.is_some() => flags & (O_NOFOLLOW | O_EXCL) == 0,
             Follow::Never => false,
             Follow::Always => true,
             Follow::UnlessNofollow => flags & AT_SYMLINK_NOFOLLOW == 0,
         };
+        let mut op = call.op;
         let detail = match call.op {
+            _ if opened == Some(Open::Cut) => {
+                op = Op::Write;
+                vec![Cow::Borrowed("o_trunc")]
+            }
+            _ if call.number == libc::SYS_ioctl => {
+                op = if is_destroyed(flags) { Op::Remove } else { Op::Create };
+                vec![Cow::Borrowed(subvolume_word(flags))]
+            }
             Op::Rename => rename_words(flags),
             Op::Remove if flags & AT_REMOVEDIR != 0 => vec![Cow::Borrowed("rmdir")],
             _ => vec![Cow::Borrowed(call.detail)],
         };
         let is_rename = call.op == Op::Rename;
+        let opened = match opened {
+            Some(Open::Unknown { cuts }) => Some(Opened { since: record.size, cuts }),
+            _ => None,
+        };
         Some(Self {
-            op: call.op,
+            op,
+            opened,
             detail,
             path,
             from_descriptor: !is_rename && old.as_ref().is_some_and(|source| is_descriptor(source.string)),
@@ -130,12 +167,41 @@ impl<'a> NamedCall<'a> {
                 base: named.base(&root_of),
                 string: named.string,
                 follow: self.follow,
+                of_name: self.opened.is_none() && matches!(self.op, Op::Create | Op::Remove | Op::Rename),
             };
             resolver.resolve(&call, now)
         };
         let old = self.old_path.as_ref().map(&mut resolve);
         (resolve(&self.path), old)
     }
+}
+
+/// What an open did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    Made,
+    Cut,
+    Unknown { cuts: bool },
+}
+
+impl Open {
+    /// `None` when it changed nothing.
+    fn of(record: &Record) -> Option<Self> {
+        let [flags, end] = record.aux;
+        let cuts = flags & O_TRUNC != 0;
+        match end {
+            ENDED_BORN => Some(Self::Made),
+            ENDED_FOUND => cuts.then_some(Self::Cut),
+            _ if flags & O_CREAT == 0 => cuts.then_some(Self::Cut),
+            _ if flags & O_EXCL != 0 => Some(Self::Made),
+            _ => Some(Self::Unknown { cuts }),
+        }
+    }
+}
+
+/// Whether an ioctl on a btrfs subvolume destroys it.
+fn is_destroyed(command: u64) -> bool {
+    [SUBVOLUME_DESTROY, SUBVOLUME_DESTROY_V2].map(u64::from).contains(&command)
 }
 
 /// Whether the source of a link is an open file: an empty string, or a name of `/proc/<pid>/fd`.

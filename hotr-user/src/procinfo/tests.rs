@@ -136,7 +136,7 @@ fn trust_in_what_is_used_is_renewed_before_it_is_over() {
     }
     cache.refresh(start + half);
     proc.process(7, "vim", "/second", 2);
-    // Trusted without a look, for one was taken.
+    // Trusted without a look, because one was taken.
     assert_eq!(exe(&mut cache, &task(7, b"vim"), start + half * 2).as_deref(), Some("/first"));
     cache.refresh(start + half * 2);
     assert_eq!(exe(&mut cache, &task(7, b"vim"), start + half * 2).as_deref(), Some("/second"));

@@ -5,14 +5,14 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::StatxTimestamp;
 
-use crate::event::{Change, Channel, FileId, FileType, Op};
+use hotr_events::{Change, Channel, FileId, FileType, Op};
 
 /// What is different.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A name is new, or leads to a new file.
     Created,
-    /// A name is gone.
+    /// A name disappeared.
     Removed,
     /// A file has another name.
     Renamed {
@@ -57,20 +57,12 @@ impl Difference {
             Kind::Attrib => (Op::Attrib, None),
         };
         Change {
-            time: if op == Op::Remove { now } else { system_time(self.ctime_ns) },
-            op,
-            detail: Vec::new(),
-            path: self.path,
             old_path,
             file_type: self.file_type,
             id: Some(FileId { dev: self.dev, ino: self.ino, gen_: self.gen_ }),
             size: (op != Op::Remove && self.file_type == Some(FileType::File)).then_some(self.size),
-            writes: 0,
-            bytes: 0,
-            layer: None,
-            actor: None,
             seen_by: vec![channel],
-            missed_by: Vec::new(),
+            ..Change::new(op, self.path, if op == Op::Remove { now } else { system_time(self.ctime_ns) })
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod children;
 mod counts;
+mod delivery;
 mod registry;
 mod run;
 mod shared;
@@ -19,17 +20,19 @@ use hotr_common::config::{Exchange, Live, Registered, RootSlot, STORMS, Storm};
 use hotr_common::record::Record;
 
 use crate::kernel::load::{self, Attached, LoadError, PlannedHook, Refused};
+use crate::kernel::log::Messages;
 use crate::kernel::tracepoints::Manner;
 use crate::kernel::types::KernelTypes;
+use crate::kernel::wanted;
 use crate::options::TierChoice;
-use crate::report::KernelTotals;
 pub use children::ChildReader;
 use counts::Counts;
+pub use delivery::{DeliverySource, Seen as DeliverySeen};
+use hotr_events::KernelTotals;
 use registry::Registry;
 use shared::Shared;
 use skipped::Skipped;
-use storms::StormTable;
-pub use storms::{Ended, StormId};
+pub use storms::{Ended, StormId, StormTable};
 
 /// Newtypes that let maps hold the common crate's values.
 macro_rules! pod {
@@ -57,6 +60,8 @@ pub struct EbpfOptions {
     pub ring_bytes: u32,
     /// Coalescing window in nanoseconds; 0 makes every change a record.
     pub window_ns: u64,
+    /// Further maps that get their size from userspace.
+    pub sizes: &'static [(&'static str, u32)],
 }
 
 /// The running channel.
@@ -73,6 +78,8 @@ pub struct EbpfSource {
     attached: Attached,
     children: children::Lazy,
     ebpf: Ebpf,
+    /// Ends after the programs.
+    _messages: Option<Messages>,
 }
 
 impl EbpfSource {
@@ -81,19 +88,24 @@ impl EbpfSource {
     /// # Errors
     /// When the kernel refuses the object, or lacks what every tier needs.
     pub fn load(options: EbpfOptions) -> Result<(Self, KernelTypes), LoadError> {
-        let mut kernel = KernelTypes::read()?;
+        // Before the kernel is blamed for anything.
+        load::is_built()?;
+        let mut kernel = KernelTypes::read(&wanted::all())?;
         let cpus = load::possible_cpus();
         let refused = Refused::by(&kernel);
         if !refused.leaves_fentry(options.tier) {
             kernel.hook_no_functions();
         }
         let mut ebpf = std::thread::scope(|scope| {
-            // Both take their time. Without another thread it is made when it is asked for.
+            // Both take their time. Without another thread it is made when it is needed.
             let _ = std::thread::Builder::new().spawn_scoped(scope, || {
                 let _ = kernel.for_aya();
             });
-            load::load(&kernel, options.tier, &refused, options.ring_bytes)
+            let mut sizes = options.sizes.to_vec();
+            sizes.push((RECORDS, options.ring_bytes));
+            load::load(&kernel, options.tier, &refused, &sizes)
         })?;
+        let messages = Messages::read(&mut ebpf)?;
         let source = Self {
             ring: None,
             wake: descriptor(&ebpf, RECORDS)?,
@@ -105,6 +117,7 @@ impl EbpfSource {
             attached: Attached::default(),
             children: children::Lazy::of(&kernel.offsets),
             ebpf,
+            _messages: messages,
         };
         Ok((source, kernel))
     }
@@ -130,8 +143,8 @@ impl EbpfSource {
         &self.attached.plan
     }
 
-    /// How this kernel runs programs on tracepoints, which the registering one tells. When it cannot be asked, the plan
-    /// will say why.
+    /// How this kernel runs programs on tracepoints, which the registering program reports. When that cannot run, the
+    /// plan will say why.
     fn manner(&mut self) -> Manner {
         // Asked again, the kernel would wait until everyone has seen that the program was taken off.
         if self.registry.is_preemptible().is_none() {
@@ -141,7 +154,7 @@ impl EbpfSource {
         Manner { preemptible: self.registry.is_preemptible().unwrap_or(false) }
     }
 
-    /// Resolves descriptors of hotr's own to kernel addresses.
+    /// Resolves hotr's own descriptors to kernel addresses.
     ///
     /// # Errors
     /// When the registering program cannot be attached or did not see the call.
@@ -153,8 +166,8 @@ impl EbpfSource {
     ///
     /// # Errors
     /// When there are more roots or superblocks than the programs can hold.
-    pub fn add_root(&mut self, root: &Registered, layer: bool) -> Result<u16, LoadError> {
-        self.registry.add(&mut self.ebpf, root, layer)
+    pub fn add_root(&mut self, root: &Registered, flags: u32) -> Result<u16, LoadError> {
+        self.registry.add(&mut self.ebpf, root, flags)
     }
 
     /// Forgets a root: its inode is going away.
@@ -165,7 +178,7 @@ impl EbpfSource {
         self.registry.remove(&mut self.ebpf, slot)
     }
 
-    /// Tells the delivery hooks which inotify instance is hotr's.
+    /// Gives the delivery hooks hotr's inotify instance.
     ///
     /// # Errors
     /// When the map cannot be changed.
@@ -193,7 +206,7 @@ impl EbpfSource {
 
     /// Hands up to `limit` records to `each`: header, path, old path (names from leaf to root, each ended by NUL).
     /// Returns how many there were.
-    pub fn drain(&mut self, limit: usize, mut each: impl FnMut(&Record, &[u8], &[u8])) -> usize {
+    pub fn drain(&mut self, limit: usize, mut each: impl FnMut(&Record, &[u8], &[u8], &StormTable)) -> usize {
         let mut read = 0;
         let Some(ring) = &mut self.ring else { return 0 };
         while read < limit {
@@ -206,7 +219,7 @@ impl EbpfSource {
             let payload = &bytes[size_of::<Record>()..];
             let path_end = usize::from(record.path_len).min(payload.len());
             let old_end = (path_end + usize::from(record.old_len)).min(payload.len());
-            each(&record, &payload[..path_end], &payload[path_end..old_end]);
+            each(&record, &payload[..path_end], &payload[path_end..old_end], &self.storms);
         }
         read
     }

@@ -1,14 +1,14 @@
 //! What a filesystem is, as far as walking its directories goes.
 //!
-//! In: a directory handle. Out: whether it may be watched, and what its link count tells.
+//! In: a directory handle. Out: whether it may be watched, and what its link count means.
 
 use std::os::fd::AsFd;
 
 use rustix::fs::{Statx, fstatfs};
 use rustix::io::Result;
 
-/// `f_type` of filesystems whose files are views of kernel state: values change there without anybody being told,
-/// reading them has a price, and no one deploys to them.
+/// `f_type` of filesystems whose files are views of kernel state: values change there without a notification, reading
+/// them is costly, and no one deploys to them.
 const PSEUDO: &[(u32, &str)] = &[
     (0x0000_9fa0, "proc"),
     (0x6265_6572, "sysfs"),
@@ -32,10 +32,10 @@ const PSEUDO: &[(u32, &str)] = &[
     (0x0000_0187, "autofs"),
 ];
 
-/// Whose inodes can be asked for in bulk.
+/// Whose inodes can be read in bulk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
-    /// Tells of many inodes in one call.
+    /// Returns many inodes in one call.
     Xfs,
     /// ext2, ext3 or ext4.
     Ext,
@@ -52,8 +52,8 @@ const TMPFS: u32 = 0x0102_1994;
 /// ext2, ext3, ext4; xfs; tmpfs: a directory without subdirectories has exactly two links.
 const COUNTS_SUBDIRECTORIES: &[u32] = &[EXT, XFS, TMPFS];
 
-/// ext2, ext3, ext4; xfs; tmpfs; btrfs; f2fs: a name that comes or goes always changes its directory's times, whoever
-/// did it. On overlay a lower directory may change without the merged one; servers and FUSE daemons are free in this.
+/// ext2, ext3, ext4; xfs; tmpfs; btrfs; f2fs: a name that appears or disappears always changes its directory's times.
+/// On overlay a lower directory may change without the merged one; servers and FUSE daemons need not follow this rule.
 const DATES_NAMES: &[u32] = &[EXT, XFS, TMPFS, 0x9123_683e, 0xf2f5_2010];
 
 /// A filesystem, by what matters here.
@@ -63,9 +63,9 @@ pub(crate) struct Fs {
     pub(crate) pseudo: Option<&'static str>,
     /// A directory with a link count of two has no subdirectory.
     pub(crate) counts_subdirectories: bool,
-    /// A directory's times tell whether a name in it came or went.
+    /// A directory's times show whether a name in it appeared or disappeared.
     pub(crate) dates_names: bool,
-    /// Whether many inodes can be asked for at a time.
+    /// Whether many inodes can be read at a time.
     pub(crate) family: Family,
 }
 

@@ -3,20 +3,21 @@
 //! In: roots and the events of one inotify instance. Out: [`InotifyEvent`]s with whole paths, what was lost
 //! ([`Lost`]), and which directories have no watch ([`Uncovered`], [`Coverage`]).
 //!
-//! A new directory is opened, watched, and then read: what lies in it and no event told of comes out as a
-//! synthetic creation. A directory is known by its watch descriptor, which `inotify_add_watch` gives again for the
-//! same inode (`fs/notify/inotify/inotify_user.c`, `inotify_update_existing_watch`): this, and not the order of
-//! names in events, decides where a moved directory is.
+//! A new directory is opened, watched, and then read: what lies in it and no event reported comes out as a synthetic
+//! creation. A directory is known by its watch descriptor, which `inotify_add_watch` gives again for the same inode
+//! (`fs/notify/inotify/inotify_user.c`, `inotify_update_existing_watch`): this, and not the order of names in events,
+//! decides where a moved directory is.
 
-mod beat;
 mod event;
+mod found;
+mod heartbeat;
 mod limits;
 mod read;
 mod roots;
 mod tree;
 mod watch;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,15 +25,21 @@ use std::sync::Arc;
 use globset::GlobSet;
 use rustix::fs::inotify::{CreateFlags, init};
 
-pub use event::{Coverage, Drained, InotifyEvent, Lost, LostReason, Skipped, Uncovered, mask};
+pub use event::{Coverage, Drained, InotifyEvent, Lost, Skipped, Uncovered, mask};
+pub use limits::half_of_watches;
 
 use crate::error::Error;
+use hotr_events::LossReason;
 use tree::{NodeId, Tree};
 
-/// Events handed over by one call of [`InotifySource::drain`] before it stops at what was queued when it began.
-const BATCH: usize = 1 << 16;
+/// Events passed on by one call of [`InotifySource::drain`] before it stops at what was queued when it began.
+const BATCH: usize = 1 << 13;
+/// Events in the sink with which a call returns a part: what it found in new directories is more than it read.
+const CHUNK: usize = BATCH;
 /// Events the consumer may leave in the sink before more are given up.
-const QUEUE: usize = 1 << 20;
+const QUEUE: usize = 1 << 17;
+/// The same in bytes of their paths.
+const QUEUE_BYTES: usize = 16 << 20;
 
 /// What an inotify channel is asked to do.
 #[derive(Clone, Debug)]
@@ -44,7 +51,7 @@ pub struct InotifyOptions {
     /// Watches to use at most; default: half of `fs.inotify.max_user_watches`.
     pub max_watches: Option<usize>,
     /// Events that the sink of [`InotifySource::drain`] may hold before more are given up as
-    /// [`LostReason::OwnQueue`]; default: 1,048,576.
+    /// [`LossReason::OwnQueue`]; default: 131,072.
     pub max_events: Option<usize>,
 }
 
@@ -70,17 +77,22 @@ pub struct InotifySource {
     removals: Vec<i32>,
     /// Watches given up whose `IN_IGNORED` is still to come.
     retired: HashSet<i32>,
-    /// Synthetic creations since the queue was last seen empty, and where in the sink they are.
-    told: HashMap<(i32, Box<[u8]>), Option<usize>>,
+    told: found::Found,
+    /// Bytes that were queued when a drain began and that its first parts have not read.
+    rest: Option<u64>,
     void: Vec<usize>,
     /// Directory moves whose `IN_MOVE_SELF` is still to come.
     moves: Vec<read::Move>,
-    /// Directories in which a name had gone when it was to be opened; a rename of theirs or of a directory above
-    /// would explain it.
+    /// Directories in which a name had disappeared before it was opened; a rename of one of them or of a directory
+    /// above would explain it.
     stale: HashSet<NodeId>,
     /// Inode clock when the queue was last seen empty.
     emptied_at: i64,
-    beats: Option<beat::Beats>,
+    beats: Option<heartbeat::Beats>,
+    /// Bytes of paths in the sink.
+    sunk: usize,
+    /// Directories were moved: paths may have become longer than is watched.
+    has_moved: bool,
 }
 
 impl InotifySource {
@@ -89,7 +101,7 @@ impl InotifySource {
     /// # Errors
     /// [`Error::Channel`] when the kernel gives no instance (limit of instances or open files, no inotify).
     pub fn new(options: InotifyOptions) -> Result<Self, Error> {
-        let limit = options.max_watches.unwrap_or_else(limits::half_of_watches);
+        let limit = options.max_watches.unwrap_or_else(half_of_watches);
         Ok(Self {
             fd: open_instance()?,
             options,
@@ -102,16 +114,19 @@ impl InotifySource {
             buffer: Vec::with_capacity(64 * 1024),
             removals: Vec::new(),
             retired: HashSet::new(),
-            told: HashMap::new(),
+            told: found::Found::default(),
+            rest: None,
             void: Vec::new(),
             moves: Vec::new(),
             stale: HashSet::new(),
             emptied_at: crate::source::clock::inode_clock_ns(),
             beats: None,
+            sunk: 0,
+            has_moved: false,
         })
     }
 
-    /// Whether [`Self::take_lost`] has something to tell.
+    /// Whether [`Self::take_lost`] has something to report.
     pub fn has_lost(&self) -> bool {
         self.lost.is_some()
     }
@@ -121,9 +136,9 @@ impl InotifySource {
         self.lost.take()
     }
 
-    /// Creates the instance and all watches anew from the roots. Events between the loss and the end of this call
-    /// are not told: rescan afterwards. Returns the roots that cannot be watched now; they are tried again by the
-    /// next call.
+    /// Creates the instance and all watches again from the roots. Events between the loss and the end of this call are
+    /// not reported: rescan afterwards. Returns the roots that cannot be watched now; they are tried again by the next
+    /// call.
     ///
     /// # Errors
     /// [`Error::Channel`] when the kernel gives no instance.
@@ -150,7 +165,7 @@ impl InotifySource {
                 self.roots.push(roots::Root::absent(root.path));
             }
         }
-        // Refused, no heartbeat is expected to be heard.
+        // If refused, no heartbeat is expected.
         let _ = self.watch_heart();
         Ok(failed)
     }
@@ -192,7 +207,7 @@ impl InotifySource {
         }
     }
 
-    fn lose(&mut self, reason: LostReason, path: Option<PathBuf>) {
+    fn lose(&mut self, reason: LossReason, path: Option<PathBuf>) {
         match &mut self.lost {
             Some(lost) => lost.count += 1,
             None => self.lost = Some(Lost { reason, path, count: 1 }),

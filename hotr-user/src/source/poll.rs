@@ -1,17 +1,18 @@
 //! The polling channel: a compact snapshot of whole trees, and what has changed since the last look at it.
 //!
-//! In: root paths. Out: an [`Audit`] with the differences of a full comparison. A file takes 24 to 32 bytes and its name;
-//! a warm audit makes one `statx` a file and reads a directory only when its times say that a name may have changed.
+//! In: root paths. Out: an [`Audit`] with the differences of a full comparison. A file takes 24 to 32 bytes and its
+//! name; a warm audit makes one `statx` per file and reads a directory only when its times say that a name may have
+//! changed.
 
 mod attr;
 mod bulk;
-mod crew;
 pub mod interval;
 mod matcher;
 mod moves;
 mod pace;
 mod roots;
 mod scan;
+mod threads;
 mod tree;
 
 use std::io;
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 use globset::GlobSet;
 
 use self::attr::Attr;
-use self::moves::{Findings, Touched};
+use self::moves::{Findings, Modified};
 use self::scan::Task;
 use self::tree::{Base, Body, Dir, NONE, TOP, Tree};
 use crate::source::difference::{Difference, Kind};
@@ -45,7 +46,7 @@ pub struct PollOptions {
     pub idle: bool,
     /// Threads of a scan without a budget.
     pub threads: usize,
-    /// Reads directories of tmpfs from the kernel's memory. `None`: each of their files is asked for by itself.
+    /// Reads directories of tmpfs from the kernel's memory. `None`: each of their files is queried separately.
     pub children: Option<Arc<ChildReader>>,
 }
 
@@ -64,7 +65,7 @@ impl Default for PollOptions {
     }
 }
 
-/// A directory or root that could not be looked at. What is known of it stays as it was.
+/// A directory or root that could not be read. What is known of it stays as it was.
 #[derive(Debug)]
 pub struct Unreadable {
     /// Which.
@@ -83,7 +84,7 @@ pub struct Audit {
     pub files: u64,
     /// Directories that were looked into.
     pub dirs: u64,
-    /// What could not be looked at.
+    /// What could not be read.
     pub unreadable: Vec<Unreadable>,
     /// From start to end.
     pub took: Duration,
@@ -127,7 +128,7 @@ impl Poller {
         // Nothing was known before: what has come is not a difference.
         let mut findings = Findings::default();
         let tasks = roots::look(&mut poller.tree, &mut findings, None);
-        crew::run(&mut poller.tree, &poller.options, tasks, true, cancel, progress);
+        threads::run(&mut poller.tree, &poller.options, tasks, true, cancel, progress);
         Ok(poller)
     }
 
@@ -156,8 +157,20 @@ impl Poller {
         Ok(self.round(begin, findings, (tasks, true), cancel, progress))
     }
 
-    /// Files of which the last look says that they changed after one inode time and not after another, in nanoseconds since
-    /// 1970: what a first look, which has nothing to compare with, can tell. Names that went leave nothing behind.
+    /// As [`Self::audit`], for who knows the differences: they are not put together, which takes memory for each.
+    pub fn renew(&mut self, cancel: &AtomicBool, progress: &Progress) {
+        progress.done.store(0, Ordering::Relaxed);
+        progress.of.store(self.tree.count, Ordering::Relaxed);
+        let mut findings = Findings::default();
+        let tasks = roots::look(&mut self.tree, &mut findings, None);
+        let (found, ..) = threads::run(&mut self.tree, &self.options, tasks, true, cancel, progress);
+        findings.append(found);
+        moves::forget(&mut self.tree, findings);
+    }
+
+    /// Files of which the last look says that they changed after one inode time and not after another, in nanoseconds
+    /// since 1970: what a first look, which has nothing to compare with, can show. Names that disappeared leave nothing
+    /// behind.
     pub fn changed_between(&mut self, after_ns: i64, until_ns: i64) -> Vec<Difference> {
         let mut findings = Findings::default();
         for id in 0..u32::try_from(self.tree.dirs.len()).unwrap_or(u32::MAX) {
@@ -165,15 +178,15 @@ impl Poller {
                 let attr = self.tree.attr(id, slot);
                 if attr.ctime > after_ns && attr.ctime <= until_ns && !attr.is_dir() {
                     let kind = if attr.mtime > after_ns { Kind::Content } else { Kind::Attrib };
-                    findings.touched.push(Touched { dir: id, slot, name_at, kind });
+                    findings.touched.push(Modified { dir: id, slot, name_at, kind });
                 }
             }
         }
         moves::resolve(&mut self.tree, &mut findings)
     }
 
-    /// Compares these directories alone, and what is new below them; for any other path, the nearest known directory
-    /// above it. Files of known directories further down are not looked at.
+    /// Compares only these directories, and what is new below them; for any other path, the nearest known directory
+    /// above it. Files of known directories further down are not compared.
     ///
     /// # Errors
     /// None today, as [`Self::audit`].
@@ -200,7 +213,7 @@ impl Poller {
         progress: &Progress,
     ) -> Audit {
         let (found, cpu, is_complete) =
-            crew::run(&mut self.tree, &self.options, tasks, whole, cancel, progress);
+            threads::run(&mut self.tree, &self.options, tasks, whole, cancel, progress);
         findings.append(found);
         let roots = std::mem::take(&mut findings.unreadable_roots).into_iter();
         let mut unreadable: Vec<Unreadable> = roots
@@ -221,8 +234,9 @@ impl Poller {
         }
     }
 
-    /// The task for the directory at a path. Its root is looked at as well: it may have been replaced. A directory
-    /// whose own inode changed is told by its parent, so that is taken when it does not lead to the same one any more.
+    /// The task for the directory at a path. Its root is compared as well: it may have been replaced. A directory whose
+    /// own inode changed is reported by its parent, so the parent is taken when the path no longer leads to the same
+    /// directory.
     fn locate(&mut self, path: &Path, findings: &mut Findings) -> Vec<Task> {
         let tops: Vec<(u32, PathBuf)> = (self.tree.dir(TOP).body.names())
             .map(|(slot, _, name)| (slot, tree::join(PathBuf::new(), name.to_bytes())))
@@ -249,6 +263,7 @@ impl Poller {
                 break;
             }
             first.id = id;
+            first.len = at.as_os_str().len();
         }
         // Its times in the snapshot are its parent's business, so they say nothing here.
         self.tree.dir_mut(first.id).listed = false;

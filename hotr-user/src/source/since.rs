@@ -12,10 +12,10 @@ use globset::GlobSet;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, open, statx};
 use rustix::io::Errno;
 
-use crate::event::FileType;
 use crate::source::difference::nanos;
 use crate::source::fsinfo::{Fs, device};
-use crate::source::walk::{Descend, Entry, Visitor, stat_at, walk};
+use crate::source::walk::{Descend, Entry, Visitor, Walk, stat_at};
+use hotr_events::FileType;
 
 /// The clock of inode times advances with the timer tick, at the slowest 100 times a second: a change may carry
 /// a time that is this much before it was made.
@@ -50,14 +50,14 @@ pub struct Changed {
     pub ctime_ns: i64,
     /// Modification time, nanoseconds since 1970.
     pub mtime_ns: i64,
-    /// Birth time, nanoseconds since 1970, when the filesystem keeps one: not before the point in time asked for
-    /// means that the file is new.
+    /// Birth time, nanoseconds since 1970, when the filesystem keeps one: not before the given point in time means that
+    /// the file is new.
     pub btime_ns: Option<i64>,
 }
 
-/// Walks the tree and calls `found` for everything with a change time not before `since_ns` (nanoseconds since
-/// 1970, of `CLOCK_REALTIME`; the coarseness of inode times is allowed for) that `is_known(dev, ino, ctime_ns)`
-/// does not know. Directories that cannot be read are passed over. Returns how many entries were looked at.
+/// Walks the tree and calls `found` for everything with a change time not before `since_ns` (nanoseconds since 1970, of
+/// `CLOCK_REALTIME`; the coarseness of inode times is allowed for) that `is_known(dev, ino, ctime_ns)` does not know.
+/// Directories that cannot be read are passed over. Returns how many entries were read.
 ///
 /// # Errors
 /// When the root itself cannot be opened.
@@ -65,53 +65,103 @@ pub fn changed_since(
     root: &Path,
     options: &SearchOptions,
     since_ns: i64,
-    is_known: impl FnMut(u64, u64, i64) -> bool,
-    found: impl FnMut(Changed),
+    mut is_known: impl FnMut(u64, u64, i64) -> bool,
+    mut found: impl FnMut(Changed),
 ) -> io::Result<u64> {
-    let since_ns = since_ns.saturating_sub(TICK_NS);
-    let mut search = Search {
-        root,
-        options,
-        since_ns,
-        is_known,
-        found,
-        dirs: HashMap::from([(0, (0, Box::default()))]),
-        next: 1,
-        device: None,
-        seen: 1,
-    };
-    let stat = statx(CWD, root, AtFlags::empty(), WANTED)?;
-    search.look(&stat, |_| root.to_owned());
-    if u32::from(stat.stx_mode) & 0o170_000 == 0o040_000 {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let dir = open(root, flags, Mode::empty())?;
-        walk(&mut search, dir, 0);
-    }
-    Ok(search.seen)
+    let mut search = Search::new(root, options, since_ns, &mut found)?;
+    while search.step(&mut is_known, &mut found) {}
+    Ok(search.seen())
 }
 
-struct Search<'a, K, F> {
-    root: &'a Path,
-    options: &'a SearchOptions,
+/// Such a search, which can be gone on with.
+pub(crate) struct Search {
+    place: SearchPosition,
+    walk: Option<Walk<u32>>,
+}
+
+impl Search {
+    /// Looks at the root, which is not known yet.
+    ///
+    /// # Errors
+    /// As [`changed_since`].
+    pub(crate) fn new(
+        root: &Path,
+        options: &SearchOptions,
+        since_ns: i64,
+        found: &mut dyn FnMut(Changed),
+    ) -> io::Result<Self> {
+        let mut place = SearchPosition {
+            root: root.to_owned(),
+            options: options.clone(),
+            since_ns: since_ns.saturating_sub(TICK_NS),
+            dirs: HashMap::from([(0, (0, Box::default()))]),
+            next: 1,
+            device: None,
+            seen: 1,
+            too_deep: 0,
+        };
+        let stat = statx(CWD, root, AtFlags::empty(), WANTED)?;
+        let is_known = &mut |_, _, _| false;
+        let mut looking = Looking { place: &mut place, is_known, found };
+        looking.look(&stat, |place| place.root.clone());
+        let mut walk = None;
+        if u32::from(stat.stx_mode) & 0o170_000 == 0o040_000 {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            walk = Some(Walk::new(&mut looking, open(root, flags, Mode::empty())?, 0));
+        }
+        Ok(Self { place, walk })
+    }
+
+    /// Continues for some entries; `false` when all is done.
+    pub(crate) fn step(
+        &mut self,
+        is_known: &mut dyn FnMut(u64, u64, i64) -> bool,
+        found: &mut dyn FnMut(Changed),
+    ) -> bool {
+        let Self { place, walk } = self;
+        walk.as_mut().is_some_and(|walk| walk.step(&mut Looking { place, is_known, found }))
+    }
+
+    /// Entries that were read.
+    pub(crate) fn seen(&self) -> u64 {
+        self.place.seen
+    }
+
+    /// Directories that were not looked into because their path is too long.
+    pub(crate) fn too_deep(&self) -> u64 {
+        self.place.too_deep
+    }
+}
+
+/// Where a search is.
+struct SearchPosition {
+    root: PathBuf,
+    options: SearchOptions,
     since_ns: i64,
-    is_known: K,
-    found: F,
     /// Directories that are open or waiting: number → (parent's number, name). The root is 0.
     dirs: HashMap<u32, (u32, Box<[u8]>)>,
     next: u32,
     device: Option<u64>,
     seen: u64,
+    too_deep: u64,
 }
 
-impl<K: FnMut(u64, u64, i64) -> bool, F: FnMut(Changed)> Search<'_, K, F> {
-    fn look(&mut self, stat: &Statx, path: impl FnOnce(&Self) -> PathBuf) {
+/// The visitor of its walk.
+struct Looking<'a> {
+    place: &'a mut SearchPosition,
+    is_known: &'a mut dyn FnMut(u64, u64, i64) -> bool,
+    found: &'a mut dyn FnMut(Changed),
+}
+
+impl Looking<'_> {
+    fn look(&mut self, stat: &Statx, path: impl FnOnce(&SearchPosition) -> PathBuf) {
         let (device, ctime_ns) = (device(stat), nanos(stat.stx_ctime));
-        if ctime_ns < self.since_ns || (self.is_known)(device, stat.stx_ino, ctime_ns) {
+        if ctime_ns < self.place.since_ns || (self.is_known)(device, stat.stx_ino, ctime_ns) {
             return;
         }
         let has_birth = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
         let changed = Changed {
-            path: path(self),
+            path: path(self.place),
             dev: device,
             ino: stat.stx_ino,
             file_type: FileType::from_mode(u32::from(stat.stx_mode)),
@@ -122,7 +172,9 @@ impl<K: FnMut(u64, u64, i64) -> bool, F: FnMut(Changed)> Search<'_, K, F> {
         };
         (self.found)(changed);
     }
+}
 
+impl SearchPosition {
     fn path_of(&self, dir: u32, name: &[u8]) -> PathBuf {
         use std::os::unix::ffi::OsStrExt;
         let mut names = vec![name];
@@ -139,12 +191,12 @@ impl<K: FnMut(u64, u64, i64) -> bool, F: FnMut(Changed)> Search<'_, K, F> {
     fn is_excluded(&self, dir: u32, name: &[u8]) -> bool {
         !self.options.exclude.is_empty() && {
             let path = self.path_of(dir, name);
-            path.strip_prefix(self.root).is_ok_and(|relative| self.options.exclude.is_match(relative))
+            path.strip_prefix(&self.root).is_ok_and(|relative| self.options.exclude.is_match(relative))
         }
     }
 }
 
-impl<K: FnMut(u64, u64, i64) -> bool, F: FnMut(Changed)> Visitor for Search<'_, K, F> {
+impl Visitor for Looking<'_> {
     type Key = u32;
 
     fn open(&mut self, _: u32, dir: BorrowedFd<'_>) -> Descend {
@@ -152,8 +204,10 @@ impl<K: FnMut(u64, u64, i64) -> bool, F: FnMut(Changed)> Visitor for Search<'_, 
             return Descend::Nothing;
         };
         let device = device(&stat);
-        if self.device.replace(device) != Some(device) && Fs::of(dir).is_ok_and(|fs| fs.pseudo.is_some()) {
-            self.device = None;
+        if self.place.device.replace(device) != Some(device)
+            && Fs::of(dir).is_ok_and(|fs| fs.pseudo.is_some())
+        {
+            self.place.device = None;
             return Descend::Nothing;
         }
         Descend::Entries
@@ -161,36 +215,38 @@ impl<K: FnMut(u64, u64, i64) -> bool, F: FnMut(Changed)> Visitor for Search<'_, 
 
     fn entry(&mut self, parent: u32, dir: BorrowedFd<'_>, entry: &Entry<'_>) -> Option<u32> {
         let name = entry.name.to_bytes();
-        if self.is_excluded(parent, name) {
+        if self.place.is_excluded(parent, name) {
             return None;
         }
         let stat = stat_at(dir, entry.name, WANTED).ok()?;
-        self.seen += 1;
-        self.look(&stat, |search| search.path_of(parent, name));
+        self.place.seen += 1;
+        self.look(&stat, |place| place.path_of(parent, name));
         let is_dir = u32::from(stat.stx_mode) & 0o170_000 == 0o040_000;
-        if !is_dir || !self.options.recursive {
+        if !is_dir || !self.place.options.recursive {
             return None;
         }
-        let key = self.next;
-        self.next = self.next.checked_add(1)?;
-        self.dirs.insert(key, (parent, name.into()));
+        let key = self.place.next;
+        self.place.next = key.checked_add(1)?;
+        self.place.dirs.insert(key, (parent, name.into()));
         Some(key)
     }
 
     fn closed(&mut self, key: u32) {
-        self.dirs.remove(&key);
+        self.place.dirs.remove(&key);
     }
 
-    fn failed(&mut self, _: u32, _: Errno) {}
+    fn failed(&mut self, _: u32, error: Errno) {
+        self.place.too_deep += u64::from(error == Errno::NAMETOOLONG);
+    }
 
     fn name(&self, key: u32, name: &mut Vec<u8>) {
-        name.extend_from_slice(self.dirs.get(&key).map_or(&[], |(_, name)| name));
+        name.extend_from_slice(self.place.dirs.get(&key).map_or(&[], |(_, name)| name));
     }
 
     fn path(&self, key: u32) -> PathBuf {
-        match self.dirs.get(&key) {
-            Some((parent, name)) if key != 0 => self.path_of(*parent, name),
-            _ => self.root.to_owned(),
+        match self.place.dirs.get(&key) {
+            Some((parent, name)) if key != 0 => self.place.path_of(*parent, name),
+            _ => self.place.root.clone(),
         }
     }
 }

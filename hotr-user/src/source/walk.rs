@@ -1,8 +1,9 @@
-//! Walking directory trees by directory handles: no path is looked up twice, depth and path length have no limit,
-//! and a renamed ancestor does not lead the walk astray.
+//! Walking directory trees by directory handles: no path is looked up twice, and a renamed ancestor does not lead the
+//! walk astray. Paths have at most [`LONGEST_PATH`] bytes: a tree of 3,000 levels would take gigabytes to name.
 //!
-//! In: an open directory and a [`Visitor`]. Out: calls to the visitor. At most [`MAX_OPEN`] handles are open at a
-//! time; the deepest chains reopen an upper directory by its path.
+//! In: an open directory and a [`Visitor`]. Out: calls to the visitor. At most [`MAX_OPEN`] handles are open at a time;
+//! the deepest chains reopen an upper directory by its path. A walk continues in steps ([`Walk::step`]), or runs at
+//! once ([`walk`]): then it stops when a signal requests the end ([`ending`]), and what it did not reach is unknown.
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
@@ -13,6 +14,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Statx, StatxFlags, openat, statx};
 use rustix::io::{Errno, Result};
 
+use crate::ending;
+
+/// Bytes of the longest path of a directory that is looked into: as many as a record of the kernel side takes.
+pub(crate) const LONGEST_PATH: usize = hotr_common::record::LARGE_PATHS;
 /// Directory handles held open at a time.
 const MAX_OPEN: usize = 64;
 /// Bytes of directory entries read at a time.
@@ -37,13 +42,13 @@ pub(crate) trait Visitor {
     /// A directory was opened and is about to be read.
     fn open(&mut self, key: Self::Key, dir: BorrowedFd<'_>) -> Descend;
 
-    /// An entry of a directory; a key for it means that it is a directory to go on with.
+    /// An entry of a directory; a key for it means that it is a directory to enter.
     fn entry(&mut self, parent: Self::Key, dir: BorrowedFd<'_>, entry: &Entry<'_>) -> Option<Self::Key>;
 
     /// A directory, and everything below it, is done.
     fn closed(&mut self, _key: Self::Key) {}
 
-    /// A directory could not be opened or read to its end.
+    /// A directory could not be opened or read to its end; `NAMETOOLONG`: its path is longer than [`LONGEST_PATH`].
     fn failed(&mut self, key: Self::Key, error: Errno);
 
     /// The last component of a directory's path, appended to `name`.
@@ -109,73 +114,106 @@ fn open_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
 struct Frame<K> {
     key: K,
     dir: Option<OwnedFd>,
+    /// Bytes of its path.
+    len: usize,
+    /// There is more to read of it.
+    reading: bool,
     pending: Vec<K>,
 }
 
 /// Walks the tree below an open directory, that directory included, depth first.
 pub(crate) fn walk<V: Visitor>(visitor: &mut V, start: OwnedFd, key: V::Key) {
-    let mut buffer = Vec::with_capacity(BUFFER);
-    let mut frames: Vec<Frame<V::Key>> = Vec::new();
-    let mut name = Vec::with_capacity(256);
-    frames.extend(read_dir(visitor, start, key, &mut buffer));
-    while let Some(frame) = frames.last_mut() {
+    let mut walk = Walk::new(visitor, start, key);
+    while walk.step(visitor) {
+        if ending::is_asked() {
+            return ending::cut(1);
+        }
+    }
+}
+
+/// A walk that can be gone on with.
+pub(crate) struct Walk<K> {
+    frames: Vec<Frame<K>>,
+    buffer: Vec<u8>,
+    name: Vec<u8>,
+}
+
+impl<K: Copy> Walk<K> {
+    /// Opens the first directory to the visitor; nothing is read of it yet.
+    pub(crate) fn new<V: Visitor<Key = K>>(visitor: &mut V, start: OwnedFd, key: K) -> Self {
+        let mut walk =
+            Self { frames: Vec::new(), buffer: Vec::with_capacity(BUFFER), name: Vec::with_capacity(256) };
+        let len = visitor.path(key).as_os_str().len();
+        walk.enter(visitor, start, key, len);
+        walk
+    }
+
+    /// Reads some entries of a directory, or continues with the next one; `false` when all is done.
+    pub(crate) fn step<V: Visitor<Key = K>>(&mut self, visitor: &mut V) -> bool {
+        let Some(frame) = self.frames.last_mut() else { return false };
+        if frame.reading {
+            frame.read(visitor, &mut self.buffer);
+            return true;
+        }
         let Some(next) = frame.pending.pop() else {
             visitor.closed(frame.key);
-            frames.pop();
-            continue;
+            self.frames.pop();
+            return !self.frames.is_empty();
         };
-        if frame.dir.is_none() {
-            frame.dir = open_dir(&visitor.path(frame.key)).ok();
-        }
-        name.clear();
-        visitor.name(next, &mut name);
-        let opened = frame.dir.as_ref().map_or(Err(Errno::NOENT), |dir| open_at(dir.as_fd(), &name));
-        match opened {
-            Ok(dir) => {
-                let Some(frame) = read_dir(visitor, dir, next, &mut buffer) else {
-                    visitor.closed(next);
-                    continue;
-                };
-                frames.push(frame);
-                if let Some(depth) = frames.len().checked_sub(MAX_OPEN + 1) {
-                    frames[depth].dir = None;
-                }
+        self.name.clear();
+        visitor.name(next, &mut self.name);
+        let len = frame.len + 1 + self.name.len();
+        let opened = if len > LONGEST_PATH {
+            Err(Errno::NAMETOOLONG)
+        } else {
+            if frame.dir.is_none() {
+                frame.dir = open_dir(&visitor.path(frame.key)).ok();
             }
+            frame.dir.as_ref().map_or(Err(Errno::NOENT), |dir| open_at(dir.as_fd(), &self.name))
+        };
+        match opened {
+            Ok(dir) => self.enter(visitor, dir, next, len),
             Err(error) => {
                 visitor.failed(next, error);
                 visitor.closed(next);
             }
         }
+        true
+    }
+
+    fn enter<V: Visitor<Key = K>>(&mut self, visitor: &mut V, dir: OwnedFd, key: K, len: usize) {
+        if visitor.open(key, dir.as_fd()) == Descend::Nothing {
+            visitor.closed(key);
+            return;
+        }
+        self.frames.push(Frame { key, dir: Some(dir), len, reading: true, pending: Vec::new() });
+        if let Some(depth) = self.frames.len().checked_sub(MAX_OPEN + 1) {
+            self.frames[depth].dir = None;
+        }
     }
 }
 
-/// Shows one directory to the visitor; what is to be walked below it comes back as a frame.
-fn read_dir<V: Visitor>(
-    visitor: &mut V,
-    dir: OwnedFd,
-    key: V::Key,
-    buffer: &mut Vec<u8>,
-) -> Option<Frame<V::Key>> {
-    if visitor.open(key, dir.as_fd()) == Descend::Nothing {
-        return None;
-    }
-    let spare: &mut [MaybeUninit<u8>] = buffer.spare_capacity_mut();
-    let mut listing = RawDir::new(dir.as_fd(), spare);
-    let mut pending = Vec::new();
-    while let Some(entry) = listing.next() {
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(Errno::INTR) => continue,
-            Err(error) => {
-                visitor.failed(key, error);
-                break;
+impl<K: Copy> Frame<K> {
+    /// Shows a buffer's worth of the directory to the visitor.
+    fn read<V: Visitor<Key = K>>(&mut self, visitor: &mut V, buffer: &mut Vec<u8>) {
+        self.reading = false;
+        let Some(dir) = &self.dir else { return };
+        let spare: &mut [MaybeUninit<u8>] = buffer.spare_capacity_mut();
+        let mut listing = RawDir::new(dir.as_fd(), spare);
+        while let Some(entry) = listing.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(Errno::INTR) => continue,
+                Err(error) => return visitor.failed(self.key, error),
+            };
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                let entry = Entry { name: entry.file_name(), listed_type: entry.file_type() };
+                self.pending.extend(visitor.entry(self.key, dir.as_fd(), &entry));
             }
-        };
-        if matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            continue;
+            if listing.is_buffer_empty() {
+                self.reading = true;
+                return;
+            }
         }
-        let entry = Entry { name: entry.file_name(), listed_type: entry.file_type() };
-        pending.extend(visitor.entry(key, dir.as_fd(), &entry));
     }
-    (!pending.is_empty()).then_some(Frame { key, dir: Some(dir), pending })
 }

@@ -18,7 +18,7 @@ pub(super) struct Alarm {
 }
 
 impl Alarm {
-    /// Has to be called inside the runtime.
+    /// Must be called inside the runtime.
     pub(super) fn new() -> Self {
         Self { timer: Timer::new().ok(), set_for: None }
     }

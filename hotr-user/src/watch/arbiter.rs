@@ -1,10 +1,10 @@
 //! Which channel is relied on: the state machine of the safety net, without a clock and without a thread of its own.
 //!
-//! In: heartbeats heard or not, losses, audits, each with the [`Moment`] it is told at. Out: one `channel` report for
-//! each transition, and when the next audit and the next heartbeat are due.
+//! In: heartbeats received or missed, losses, audits, each with the [`Moment`] of the report. Out: one `channel` report
+//! for each transition, and when the next audit and the next heartbeat are due.
 //!
-//! EMERGENCY (something was lost: look at all files now) goes before EVENT (a channel is healthy: audits are rare), and
-//! that before POLLING (none is: every file is looked at every five seconds).
+//! EMERGENCY (something was lost: check all files now) comes before EVENT (a channel is healthy: audits are rare), and
+//! that before POLLING (none is: every file is checked every five seconds).
 
 mod health;
 #[cfg(test)]
@@ -12,16 +12,18 @@ mod tests;
 
 use std::time::Duration;
 
-use crate::event::Channel;
-use crate::report::{ChannelState, Report};
 use crate::source::poll::interval::{self, AUDIT_START, DEGRADED, Mode};
-use health::{Expected, Health, Turn};
+use crate::timer;
+use health::{Expected, Health, HealthChange};
+use hotr_events::Channel;
+use hotr_events::LossReason;
+use hotr_events::{ChannelState, Report};
 
 /// Between two heartbeats while changes come, or a channel recovers.
 const BUSY: Duration = Duration::from_secs(1);
 /// The same while none come.
 const IDLE: Duration = Duration::from_secs(2);
-/// The same after one that was not heard.
+/// The same after one that was missed.
 const SUSPECT: Duration = Duration::from_millis(250);
 /// Later than due by this much: hotr itself did not run.
 const STALL: Duration = Duration::from_secs(5);
@@ -42,7 +44,7 @@ pub(super) struct Moment {
 /// What hotr relies on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
-    /// No event channel: every file is looked at every few seconds.
+    /// No event channel: every file is checked every few seconds.
     Polling,
     /// An event channel is healthy; audits check it.
     Event,
@@ -62,7 +64,7 @@ struct Audits {
     next: Duration,
     /// What asks for one at once.
     urgent: Option<String>,
-    /// One runs; with what asked for it.
+    /// One runs; with what requested it.
     running: Option<Option<String>>,
     /// The last one ended, and its findings are not judged yet.
     unjudged: Option<(Duration, Duration)>,
@@ -79,14 +81,15 @@ pub(super) struct Arbiter {
 }
 
 impl Arbiter {
-    /// For these event channels, each with what it cannot hear from the start, which is not told again; with audits
-    /// or without; `fixed` is an interval that the user set.
+    /// For these event channels, each with what it cannot receive from the start, which is not reported again; with
+    /// audits or without; `fixed` is an interval that the user set.
     pub(super) fn new(
         channels: Vec<(Channel, Option<String>)>,
         audits: bool,
         fixed: Option<Duration>,
         now: Moment,
     ) -> Self {
+        let fixed = fixed.map(|fixed| fixed.min(timer::FAR));
         let is_event = channels.iter().any(|(_, gap)| gap.is_none());
         let interval = match (is_event, fixed) {
             (true, fixed) => fixed.unwrap_or(AUDIT_START),
@@ -135,7 +138,7 @@ impl Arbiter {
         self.health(channel).is_some_and(|health| health.is_failing() && health.is_suspect())
     }
 
-    /// A channel was started anew.
+    /// A channel was restarted.
     pub(super) fn restarted(&mut self, channel: Channel) {
         if let Some((_, health)) = self.channels.iter_mut().find(|(one, _)| *one == channel) {
             health.restart();
@@ -163,8 +166,8 @@ impl Arbiter {
         self.expect(now, channel, Expected::Heartbeat, heard)
     }
 
-    /// An audit found what a channel should have told, and did not.
-    pub(super) fn unheard(&mut self, now: Moment, channel: Channel) -> Vec<Report> {
+    /// An audit found what a channel should have reported, but did not.
+    pub(super) fn not_received(&mut self, now: Moment, channel: Channel) -> Vec<Report> {
         self.expect(now, channel, Expected::Change, false)
     }
 
@@ -176,7 +179,7 @@ impl Arbiter {
         self.turn(now, channel, turn)
     }
 
-    /// What a channel cannot hear by now.
+    /// What a channel cannot receive now.
     pub(super) fn gap(&mut self, now: Moment, channel: Channel, gap: Option<String>) -> Vec<Report> {
         let Some((_, health)) = self.channels.iter_mut().find(|(one, _)| *one == channel) else {
             return Vec::new();
@@ -185,26 +188,26 @@ impl Arbiter {
         self.turn(now, channel, turn)
     }
 
-    fn turn(&mut self, now: Moment, channel: Channel, turn: Option<Turn>) -> Vec<Report> {
+    fn turn(&mut self, now: Moment, channel: Channel, turn: Option<HealthChange>) -> Vec<Report> {
         let Some(turn) = turn else { return Vec::new() };
         let (state, why) = match turn {
-            Turn::Degraded(why) => {
-                // What it did not tell until this was noticed.
+            HealthChange::Degraded(why) => {
+                // What it did not report until this was noticed.
                 self.ask(format!("{} is degraded", channel.as_str()));
                 (ChannelState::Degraded, why)
             }
-            Turn::Recovered(why) => (ChannelState::Active, why),
+            HealthChange::Recovered(why) => (ChannelState::Active, why),
         };
         let mut reports = vec![Report::Channel { channel, state, why }];
         reports.extend(self.settle(now));
         reports
     }
 
-    /// Something was lost: changes may have been made that nobody tells.
-    pub(super) fn lost(&mut self, now: Moment, channel: Channel, reason: &str) -> Vec<Report> {
-        // Frequent where it happens, and of little weight: another channel heard what these programs did not.
+    /// Something was lost: changes may have been made that no channel reports.
+    pub(super) fn lost(&mut self, now: Moment, channel: Channel, reason: LossReason) -> Vec<Report> {
+        // Frequent where it happens, and of little weight: another channel received what these programs missed.
         let other = |(one, health): &(Channel, Health)| *one != channel && !health.is_degraded();
-        if reason == "program-skipped" && self.channels.iter().any(other) {
+        if reason == LossReason::ProgramSkipped && self.channels.iter().any(other) {
             return Vec::new();
         }
         self.ask(format!("{} lost changes ({reason})", channel.as_str()));
@@ -228,7 +231,7 @@ impl Arbiter {
         self.last.is_some_and(|last| step(last, now).is_some())
     }
 
-    /// Asks for an audit at once, for this reason; the first of several is told.
+    /// Requests an audit at once, for this reason; the first of several is reported.
     fn ask(&mut self, why: String) {
         if let Some(audits) = &mut self.audits {
             audits.urgent.get_or_insert(why);
@@ -267,7 +270,7 @@ impl Arbiter {
         self.settle(now).into_iter().collect()
     }
 
-    /// What it found that nobody had told; the next one may be planned.
+    /// What it found that no channel had reported; the next one may be planned.
     pub(super) fn audit_judged(&mut self, found: usize) {
         let mode = self.mode();
         let Some(audits) = &mut self.audits else { return };
@@ -289,7 +292,7 @@ impl Arbiter {
         if degraded { Mode::Degraded } else { Mode::Audit }
     }
 
-    /// Tells of another level, and plans for it.
+    /// Reports a new level, and plans for it.
     fn settle(&mut self, now: Moment) -> Option<Report> {
         let level = self.level();
         let audits = self.audits.as_mut()?;
@@ -300,7 +303,7 @@ impl Arbiter {
         let (state, why) = match level {
             Level::Emergency => {
                 let reason = audits.urgent.clone().unwrap_or_default();
-                (ChannelState::Active, format!("{reason}: all files are looked at now"))
+                (ChannelState::Active, format!("{reason}: all files are checked now"))
             }
             Level::Polling => {
                 audits.was_polling = true;
@@ -311,7 +314,7 @@ impl Arbiter {
                 let every = humantime::format_duration(audits.interval);
                 (
                     ChannelState::Active,
-                    format!("every event channel is degraded: all files are looked at every {every}"),
+                    format!("every event channel is degraded: all files are checked every {every}"),
                 )
             }
             Level::Event => {
@@ -321,12 +324,12 @@ impl Arbiter {
                 }
                 let every = humantime::format_duration(whole(audits.interval));
                 let done = if before == Level::Polling {
-                    // Changes since the last look, before the channel heard again.
+                    // Changes since the last audit, before the channel received again.
                     audits.next = now.mono;
-                    "an event channel is healthy: all files are looked at once more, then"
+                    "an event channel is healthy: all files are checked once more, then"
                 } else {
                     audits.next = now.mono + audits.interval;
-                    "all files were looked at; the next audit is"
+                    "all files were checked; the next audit is"
                 };
                 (ChannelState::Idle, format!("{done} in {every}"))
             }
@@ -335,7 +338,7 @@ impl Arbiter {
     }
 }
 
-/// For a person: no fractions of milliseconds.
+/// For humans: no fractions of milliseconds.
 fn whole(time: Duration) -> Duration {
     Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }

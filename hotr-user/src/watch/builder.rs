@@ -1,41 +1,38 @@
-//! Confirmed changes for a program: a builder, and a stream of batches.
+//! Says what a program, or the command line, watches.
 //!
-//! In: paths. Out: [`Batch`]es, one for each save. The channels run on a thread of their own, so the stream can be
-//! polled by any executor.
+//! In: paths and choices. Out: [`WatchOptions`], or the running [`Changes`].
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_core::Stream;
 use globset::GlobSet;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::feed::{Fed, Feed};
-use super::filter::{FilterOptions, VCS_DIRS};
+use super::changes::Changes;
+use super::filter::VCS_DIRS;
 use super::poller::Polling;
 use super::{WatchOptions, no_thread};
 use crate::error::Error;
-use crate::options::{Channels, TierChoice, TraceOptions, patterns};
-use crate::pipeline::confirm::{ConfirmOptions, Confirmed, HashKind};
+use crate::options::{Channels, TierChoice, patterns};
+use crate::pipeline::confirm::HashKind;
 
-/// Batches that wait to be taken before the next one is looked at.
-const QUEUE: usize = 64;
-
-/// What was changed by one save; never empty.
-pub type Batch = Vec<Confirmed>;
-
-/// Says what to watch.
+/// Says what to watch. A setter that is called `add_…` adds to what was chosen before; any other replaces it.
 ///
 /// ```no_run
-/// use hotr_user::watch::Builder;
+/// use hotr_user::watch::{Builder, WatchEvent};
 /// # async fn example() -> Result<(), hotr_user::error::Error> {
-/// let mut changes = Builder::new("/etc/app").extensions(["toml"]).start()?;
-/// while let Some(batch) = changes.next().await {
-///     for change in batch? {
-///         println!("{} {}", change.kind.as_str(), change.path.display());
+/// let mut changes = Builder::new("/etc/app").add_extensions(["toml"]).start().await?;
+/// while let Some(event) = changes.next().await {
+///     match event? {
+///         WatchEvent::Batch(batch) => {
+///             for change in &batch {
+///                 let by: Vec<_> = change.actors.iter().map(|actor| actor.pid).collect();
+///                 println!("{} {} by {by:?}", change.kind.as_str(), change.path.display());
+///             }
+///         }
+///         WatchEvent::Degraded { channel, why, .. } => eprintln!("{}: {why}", channel.as_str()),
+///         _ => {}
 ///     }
 /// }
 /// # Ok(())
@@ -58,13 +55,14 @@ pub type Batch = Vec<Confirmed>;
 ///     let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
 ///     text.trim().parse().map_err(|_| format!("{text:?} is not a port"))
 /// })?;
-/// let mut changes = Builder::new(&dir).ignore(["*.log"]).start()?;
+/// let mut changes = Builder::new(&dir).add_ignore(["*.log"]).start_blocking()?;
 ///
 /// std::fs::write(&file, "9090")?;
 /// while *port.get() != 9090 {
-///     // One batch for each save.
-///     let Some(batch) = changes.next_blocking() else { break };
-///     assert_eq!(batch?[0].path, file);
+///     let Some(event) = changes.next_blocking() else { break };
+///     // One batch for each save; the rest is about the channels.
+///     let Some(batch) = event?.into_batch() else { continue };
+///     assert_eq!(batch[0].path, file);
 ///     // What cannot be loaded is not put in place.
 ///     if let Err(why) = port.reload() {
 ///         eprintln!("{why}");
@@ -77,7 +75,7 @@ pub type Batch = Vec<Confirmed>;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Builder {
-    pub(super) options: WatchOptions,
+    options: WatchOptions,
     only: Vec<String>,
     ignore: Vec<String>,
 }
@@ -85,60 +83,40 @@ pub struct Builder {
 impl Builder {
     /// Watches a directory with everything below it, or a file. Relative paths are of the current directory.
     pub fn new(path: impl AsRef<Path>) -> Self {
-        let trace = TraceOptions {
-            paths: vec![absolute(path.as_ref())],
-            recursive: true,
-            channels: Channels { ebpf: true, inotify: true, required: false },
-            tier: TierChoice::Auto,
-            duration: None,
-            ops: Vec::new(),
-            pids: Vec::new(),
-            comms: Vec::new(),
-            exclude: GlobSet::empty(),
-            raw: false,
-            at_once: false,
-            audited: false,
-        };
-        let filter = FilterOptions { vcs_ignore: true, default_ignore: true, ..FilterOptions::default() };
-        Self {
-            options: WatchOptions {
-                trace,
-                filter,
-                confirm: ConfirmOptions::default(),
-                debounce: Duration::from_millis(50),
-                settle_max: Duration::from_secs(5),
-                whole_baseline: false,
-                polling: Polling::default(),
-            },
-            only: Vec::new(),
-            ignore: Vec::new(),
-        }
+        Self::of([path])
+    }
+
+    /// As [`Self::new`] for several paths, at least one; none may be inside another.
+    pub fn of<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Self {
+        let paths = paths.into_iter().map(|path| absolute(path.as_ref())).collect();
+        Self { options: WatchOptions::new(paths), only: Vec::new(), ignore: Vec::new() }
     }
 
     /// One more path; none may be inside another.
     #[must_use]
-    pub fn path(mut self, path: impl AsRef<Path>) -> Self {
+    pub fn add_path(mut self, path: impl AsRef<Path>) -> Self {
         self.options.trace.paths.push(absolute(path.as_ref()));
         self
     }
 
-    /// Only files with one of these extensions.
+    /// Only files with one of these extensions, or one that was added before.
     #[must_use]
-    pub fn extensions<S: AsRef<str>>(mut self, exts: impl IntoIterator<Item = S>) -> Self {
-        self.options.filter.exts = exts.into_iter().map(|ext| ext.as_ref().into()).collect();
+    pub fn add_extensions<S: Into<OsString>>(mut self, exts: impl IntoIterator<Item = S>) -> Self {
+        self.options.filter.exts.extend(exts.into_iter().map(Into::into));
         self
     }
 
-    /// Only files that match one of these patterns, as in `.gitignore`; with [`Self::extensions`], either is enough.
+    /// Only files that match one of these patterns, as in `.gitignore`, or one that was added before; with
+    /// [`Self::add_extensions`], either is enough.
     #[must_use]
-    pub fn only<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
+    pub fn add_only<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
         self.only.extend(patterns.into_iter().map(Into::into));
         self
     }
 
-    /// Nothing that matches one of these patterns, as in `.gitignore`.
+    /// Nothing that matches one of these patterns, as in `.gitignore`, nor one that was added before.
     #[must_use]
-    pub fn ignore<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
+    pub fn add_ignore<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
         self.ignore.extend(patterns.into_iter().map(Into::into));
         self
     }
@@ -157,7 +135,7 @@ impl Builder {
         self
     }
 
-    /// Whether to watch all that is below the directories, or what is in them alone; all by default.
+    /// Whether to watch all that is below the directories, or only what is in them; all by default.
     #[must_use]
     pub fn recursive(mut self, recursive: bool) -> Self {
         self.options.trace.recursive = recursive;
@@ -178,10 +156,17 @@ impl Builder {
         self
     }
 
-    /// The poller that checks the channels, and stands in for them; on by default.
+    /// The poller that checks the channels, and replaces them when they fail; on by default.
     #[must_use]
     pub fn polling(mut self, polling: Polling) -> Self {
         self.options.polling = polling;
+        self
+    }
+
+    /// Whether the start waits until the state of every file is known; no by default.
+    #[must_use]
+    pub fn whole_baseline(mut self, whole_baseline: bool) -> Self {
+        self.options.whole_baseline = whole_baseline;
         self
     }
 
@@ -192,14 +177,15 @@ impl Builder {
         self
     }
 
-    /// How long nothing must change before a batch is told; 50 ms by default.
+    /// How long nothing must change before a batch is delivered; 50 ms by default.
     #[must_use]
     pub fn debounce(mut self, debounce: Duration) -> Self {
         self.options.debounce = debounce;
         self
     }
 
-    /// For how long a batch is held at most, while changes go on or a file of it is open for writing; 5 s by default.
+    /// For how long a batch is held at most, while changes continue or a file of it is open for writing; 5 s by
+    /// default.
     #[must_use]
     pub fn settle_max(mut self, settle_max: Duration) -> Self {
         self.options.settle_max = settle_max;
@@ -220,11 +206,34 @@ impl Builder {
         self
     }
 
-    /// Starts the channels; when this returns, no change is missed any more.
+    /// Starts the channels; when this is ready, no change is missed any more. It does not block the executor: the channels
+    /// run on a thread of their own, which ends when this future, or what it gives, is dropped.
     ///
     /// # Errors
     /// When a path cannot be watched, a pattern makes no sense, or no channel can run.
-    pub fn start(mut self) -> Result<Changes, Error> {
+    pub async fn start(self) -> Result<Changes, Error> {
+        let (started, ready) = tokio::sync::oneshot::channel();
+        let changes = Changes::start(self.options()?, move |result| drop(started.send(result)))?;
+        ready.await.map_err(|_| gone())??;
+        Ok(changes)
+    }
+
+    /// As [`Self::start`], for a thread that may block.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_blocking(self) -> Result<Changes, Error> {
+        let (started, ready) = std::sync::mpsc::channel();
+        let changes = Changes::start(self.options()?, move |result| drop(started.send(result)))?;
+        ready.recv().map_err(|_| gone())??;
+        Ok(changes)
+    }
+
+    /// What was chosen, checked: for [`super::run`].
+    ///
+    /// # Errors
+    /// When a pattern makes no sense.
+    pub fn options(mut self) -> Result<WatchOptions, Error> {
         let filter = &mut self.options.filter;
         filter.ignore = set(&self.ignore)?;
         filter.only = if self.only.is_empty() { None } else { Some(set(&self.only)?) };
@@ -235,26 +244,13 @@ impl Builder {
         } else {
             filter.ignore.clone()
         };
-        let (batches, receiver) = channel(QUEUE);
-        let (started, ready) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(source) => return drop(started.send(Err(no_thread(source)))),
-            };
-            runtime.block_on(async {
-                match Feed::start(self.options, None).await {
-                    Ok(feed) => {
-                        let _ = started.send(Ok(()));
-                        serve(feed, &batches).await;
-                    }
-                    Err(error) => drop(started.send(Err(error))),
-                }
-            });
-        });
-        ready.recv().map_err(|_| no_thread(std::io::ErrorKind::Other.into()))??;
-        Ok(Changes { batches: receiver })
+        Ok(self.options)
     }
+}
+
+/// The thread has ended without an answer.
+fn gone() -> Error {
+    no_thread(std::io::ErrorKind::BrokenPipe.into())
 }
 
 fn set(all: &[String]) -> Result<GlobSet, Error> {
@@ -268,48 +264,4 @@ fn set(all: &[String]) -> Result<GlobSet, Error> {
 
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-async fn serve(mut feed: Feed, batches: &Sender<Result<Batch, Error>>) {
-    loop {
-        let fed = tokio::select! {
-            fed = feed.next() => fed,
-            () = batches.closed() => return,
-        };
-        let message = match fed {
-            Ok(Fed::Batch(batch)) => Ok(batch),
-            Ok(_) => continue,
-            Err(error) => Err(error),
-        };
-        let is_end = message.is_err();
-        if batches.send(message).await.is_err() || is_end {
-            return;
-        }
-    }
-}
-
-/// Confirmed changes, batch by batch; dropping it ends the watch.
-#[derive(Debug)]
-pub struct Changes {
-    batches: Receiver<Result<Batch, Error>>,
-}
-
-impl Changes {
-    /// The next batch; `None` after an error.
-    pub async fn next(&mut self) -> Option<Result<Batch, Error>> {
-        self.batches.recv().await
-    }
-
-    /// As [`Self::next`], for a thread that may block.
-    pub fn next_blocking(&mut self) -> Option<Result<Batch, Error>> {
-        self.batches.blocking_recv()
-    }
-}
-
-impl Stream for Changes {
-    type Item = Result<Batch, Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.batches.poll_recv(context)
-    }
 }

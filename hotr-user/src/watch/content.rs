@@ -1,11 +1,14 @@
-//! The thread that reads files: it confirms batches, and keeps and puts back good content.
+//! The thread that reads files: it confirms batches, and keeps and restores good content.
 //!
 //! In: [`Job`]s, done one after the other. Out: an [`Answer`] for each that has one. The feed's loop never waits for
 //! the content of a file, nor for a disk: it reads channels and makes heartbeats while a large file is read here. What
-//! is told meanwhile is the next batch, and that is not begun before this one is answered.
+//! is reported in the meantime is the next batch, which is not begun before this one is answered.
 
+#[cfg(test)]
+mod audited;
 mod work;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,41 +18,48 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use super::early::Judged;
+use super::affected_names::ReportedNames;
+use super::early_look::Judged;
 use super::filter::PathFilter;
-use super::pending::Pending;
+use super::link_targets::LinkPoints;
+use super::pending::{Pending, Touched};
 use super::rollback::Rollback;
 use super::{WatchOptions, no_thread};
 use crate::error::Error;
 use crate::pipeline::confirm::Confirmed;
 use work::Work;
+pub(super) use work::verify::Unconfirmed;
 
 /// How long a start waits for the baseline.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// When what holds a batch is looked at again: most writers close their file at once. The time doubles up to the last.
+/// When what holds a batch is checked again: most writers close their file at once. The time doubles up to the last.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const HOLD_LOOK: Duration = Duration::from_millis(20);
 
 /// What the thread is to do.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// Read the states before the first change; since this inode time every change is told. What was known is of
+    /// Read the states before the first change; since this inode time every change is reported. What was known is of
     /// other trees.
     Begin { since_ns: i64 },
-    /// Look at a batch. All changes before `read_ns`, an inode time, have been told. `undo`: what the look before found
-    /// early is void.
+    /// Look at a batch. All changes before `read_ns`, an inode time, have been reported. `undo`: what the look before
+    /// found early is void.
     Look { pending: Pending, when: When, read_ns: i64, forget_rules: bool, undo: bool },
-    /// The reload for these changes went well.
+    /// The reload for these changes succeeded.
     Good(Vec<Confirmed>),
     /// It did not.
     Bad { changes: Vec<Confirmed>, roll_back: bool },
+    /// An audit has ended. What it found and the channels had reported is compared with what was confirmed, and so is
+    /// what was confirmed since: this finds a change that was reported and never confirmed, and one that was undone
+    /// between two audits without a report of the undoing.
+    Verify(ReportedNames),
 }
 
-/// When a batch is looked at.
+/// When hotr looks at a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     /// Shortly before it is due.
-    Early,
+    EarlyLook,
     Due,
     /// It is taken now, whatever holds it.
     Overdue,
@@ -60,15 +70,23 @@ pub(super) enum When {
 pub(super) enum Answer {
     /// The states before the first change are known, or will be later.
     Begun,
+    /// No thread for it could be had.
+    NoThread(std::io::Error),
     /// They are known, of this many files.
     Known(usize),
-    /// A batch has to be looked at again, after this time at the earliest.
+    /// hotr must look at a batch again, after this time at the earliest.
     Held { pending: Pending, again: Duration },
+    /// These paths of a batch could not be read.
+    Unknown(BTreeMap<PathBuf, Touched>),
+    /// These are not what was confirmed.
+    Unconfirmed(Unconfirmed),
     /// A batch.
     Judged(Judged),
-    /// The same early; none when it cannot be told yet.
-    Early(Option<Judged>),
-    /// These were put back.
+    /// The same early; none when it cannot be known yet.
+    EarlyLook(Option<Judged>),
+    /// What lies behind links, and must be watched.
+    LinkPoints(LinkPoints),
+    /// These were restored.
     Restored(Vec<Confirmed>),
     /// A sentence for stderr.
     Say(String),
@@ -79,7 +97,7 @@ pub(super) struct Content {
     jobs: Option<UnboundedSender<Job>>,
     answers: UnboundedReceiver<Answer>,
     stop: Arc<AtomicBool>,
-    /// Dropped to say that nobody waits any more.
+    /// Dropped to say that nobody waits any longer.
     alive: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     /// It has files to clean up.
@@ -102,24 +120,28 @@ impl Content {
         let stop = Arc::new(AtomicBool::new(false));
         let keeps = rollback.is_some();
         let roots = options.trace.paths.clone();
-        let rollback = rollback
+        let mut rollback = rollback
             .map(|place| Rollback::start(place, roots, options.confirm, &stop))
             .transpose()?
             .unwrap_or_default();
-        let work = Work::new(options.clone(), filter, rollback, outbox, Arc::clone(&stop), gone);
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(no_thread)?;
-        let thread = std::thread::Builder::new()
-            .name("hotr-content".to_owned())
-            .spawn(move || runtime.block_on(work.run(inbox)))
-            .map_err(no_thread)?;
+        for text in rollback.take_news() {
+            let _ = outbox.send(Answer::Say(text));
+        }
+        let work = Work::new(options.clone(), filter, rollback, outbox.clone(), Arc::clone(&stop), gone);
+        // The runtime is made by the thread: dropped here, where no thread can be had, it would panic.
+        let run = move || match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(runtime) => runtime.block_on(work.run(inbox)),
+            Err(error) => drop(outbox.send(Answer::NoThread(error))),
+        };
+        let thread =
+            std::thread::Builder::new().name("hotr-content".to_owned()).spawn(run).map_err(no_thread)?;
         Ok(Self { jobs: Some(jobs), answers, stop, alive: Some(alive), thread: Some(thread), keeps })
     }
 
     /// One more job, to be done after the others.
     pub(super) fn order(&self, job: Job) {
         if let Some(jobs) = &self.jobs {
-            // A thread that has ended is told by `next`.
+            // A thread that has ended is reported by `next`.
             let _ = jobs.send(job);
         }
     }
@@ -129,7 +151,7 @@ impl Content {
         self.answers.recv().await
     }
 
-    /// Ends the thread: what it reads is left, what it puts back is put back first.
+    /// Ends the thread: what it reads is left, what it restores is restored first.
     pub(super) fn end(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.jobs = None;
@@ -154,7 +176,6 @@ mod tests {
     use super::*;
     use crate::pipeline::confirm::Kind;
     use crate::source::inode_clock_ns;
-    use crate::watch::Builder;
 
     /// A folder, and a thread that knows what it holds.
     struct Scene(PathBuf, Content);
@@ -170,7 +191,7 @@ mod tests {
             let dir = std::env::temp_dir().join(format!("hotr-content-{name}-{}", std::process::id()));
             fs::create_dir_all(&dir).unwrap();
             fs::write(dir.join("f"), "one").unwrap();
-            let options = Builder::new(&dir).options;
+            let options = WatchOptions::new(vec![dir.clone()]);
             let filter = PathFilter::new(options.filter.clone(), options.trace.paths.clone());
             let mut content = Content::start(&options, filter, None).unwrap();
             // As if the file had been there for long.
@@ -191,7 +212,7 @@ mod tests {
             loop {
                 let found = match self.1.next().await {
                     Some(Answer::Judged(judged)) => Some(judged),
-                    Some(Answer::Early(found)) => found,
+                    Some(Answer::EarlyLook(found)) => found,
                     Some(_) => continue,
                     None => panic!("the thread has ended"),
                 };
@@ -204,12 +225,12 @@ mod tests {
     async fn an_early_look_holds_unless_it_is_made_void() {
         let mut scene = Scene::new("early").await;
         scene.write("two");
-        assert_eq!(scene.look(When::Early, false).await, Some(vec![Kind::Written]));
+        assert_eq!(scene.look(When::EarlyLook, false).await, Some(vec![Kind::Written]));
         assert_eq!(scene.look(When::Due, false).await, Some(vec![]), "it was told already");
         scene.write("three");
-        assert_eq!(scene.look(When::Early, false).await, Some(vec![Kind::Written]));
+        assert_eq!(scene.look(When::EarlyLook, false).await, Some(vec![Kind::Written]));
         scene.write("two");
-        assert_eq!(scene.look(When::Early, true).await, Some(vec![]), "as it was before the first look");
+        assert_eq!(scene.look(When::EarlyLook, true).await, Some(vec![]), "as it was before the first look");
         scene.write("four");
         assert_eq!(scene.look(When::Due, true).await, Some(vec![Kind::Written]));
     }
@@ -218,7 +239,7 @@ mod tests {
     async fn what_is_open_for_writing_is_not_told_early() {
         let mut scene = Scene::new("open").await;
         let writer = fs::File::options().append(true).open(scene.0.join("f")).unwrap();
-        assert_eq!(scene.look(When::Early, false).await, None);
+        assert_eq!(scene.look(When::EarlyLook, false).await, None);
         drop(writer);
         scene.write("two");
         assert_eq!(scene.look(When::Due, false).await, Some(vec![Kind::Written]));

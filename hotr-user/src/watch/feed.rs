@@ -1,8 +1,8 @@
 //! From reports to batches of confirmed changes: what one save touched comes out as one batch.
 //!
 //! In: the reports of a [`Session`], what audits found (`guard`), and the links on the way to the watched paths. Out:
-//! [`Fed`]. A batch is given when nothing came for the debounce time. It is looked at shortly before (`early`), or then,
-//! by a thread of its own (`content`), which may give it back to wait; after `settle_max` it is taken as it is.
+//! [`FeedOutput`]. A batch is given when nothing came for the debounce time. A thread of its own (`content`) looks at it
+//! shortly before (`early`), or then, and may give it back to wait; after `settle_max` it is taken as it is.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -11,36 +11,29 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::WatchOptions;
+use super::affected_names::{Names, ReportedNames};
 use super::alarm::Alarm;
-use super::content::{Answer, Content, Job, When};
-use super::early::{Early, Judged, Then};
+use super::content::{Answer, Content, Job, Unconfirmed, When};
+use super::early_look::{EarlyLook, Judged, Then};
+use super::feed_output::FeedOutput;
 use super::filter::PathFilter;
 use super::guard::Guard;
+use super::link_targets::outside::{Outside, OutsideChanges};
 use super::links::Links;
 use super::pending::Pending;
+use super::unknown::Unknown;
+use crate::ending;
 use crate::error::Error;
-use crate::event::{Change, Channel, FileType, Op};
 use crate::pipeline::confirm::Confirmed;
-use crate::report::Report;
+use crate::session::Session;
 use crate::source::inode_clock_ns;
-use crate::trace::Session;
+use crate::timer;
+use hotr_events::Report;
+use hotr_events::{Change, Channel, Op};
 
-/// What a feed gives.
-#[derive(Debug)]
-pub(super) enum Fed {
-    /// A report of the channels.
-    Report(Report),
-    /// Confirmed changes, at least one.
-    Batch(Vec<Confirmed>),
-    /// These changes were looked at and changed nothing.
-    Nothing(Vec<PathBuf>),
-    /// Good content was put back at these paths, at least one.
-    Restored(Vec<Confirmed>),
-    /// The state before the first change is known of this many files, and of all that will be.
-    Known(usize),
-    /// A sentence for stderr.
-    Say(String),
-}
+/// A mount rarely comes alone, and files are often written into it first: hotr looks at it after this time, or with the
+/// next batch.
+const MOUNTS_SETTLE: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(super) struct Feed {
@@ -48,9 +41,11 @@ pub(super) struct Feed {
     session: Session,
     guard: Guard,
     links: Links,
+    outside: Outside,
     filter: PathFilter,
     content: Content,
     pending: Pending,
+    unknown: Unknown,
     /// The thread looks at a batch.
     looking: bool,
     /// The rules in `.gitignore` files have changed since the last look.
@@ -58,9 +53,9 @@ pub(super) struct Feed {
     due: Option<Instant>,
     /// An inode time before all channels were read to the end.
     read_ns: i64,
-    early: Early,
+    early: EarlyLook,
     alarm: Alarm,
-    out: VecDeque<Fed>,
+    out: VecDeque<FeedOutput>,
 }
 
 impl Feed {
@@ -73,8 +68,8 @@ impl Feed {
         options.trace.at_once = true;
         let links = Links::new(options.trace.paths.clone());
         let mut session = Session::start(options.trace.clone())?;
-        // Not before: what was changed while the channels started is part of the baseline, and nobody was told
-        // `ready` yet.
+        // Not before: what was changed while the channels started is part of the baseline, and `ready` was not reported
+        // yet.
         let since_ns = inode_clock_ns();
         let mut reports = session.pending();
         let filter = PathFilter::new(options.filter.clone(), options.trace.paths.clone());
@@ -88,13 +83,15 @@ impl Feed {
             session,
             guard,
             links,
+            outside: Outside::new(),
             content,
             pending: Pending::default(),
+            unknown: Unknown::new(),
             looking: false,
             forget_rules: false,
             due: None,
             read_ns: 0,
-            early: Early::default(),
+            early: EarlyLook::default(),
             alarm: Alarm::new(),
             out: VecDeque::new(),
         };
@@ -103,7 +100,7 @@ impl Feed {
         Ok(feed)
     }
 
-    /// Waits for the baseline, or for as long as a start waits for it; the channels are read meanwhile.
+    /// Waits for the baseline, or for as long as a start waits for it; the channels are read in the meantime.
     async fn begin(&mut self, reports: &mut Vec<Report>) -> Result<(), Error> {
         loop {
             tokio::select! {
@@ -117,7 +114,7 @@ impl Feed {
     }
 
     /// The next of what there is; may be dropped and called again.
-    pub(super) async fn next(&mut self) -> Result<Fed, Error> {
+    pub(super) async fn next(&mut self) -> Result<FeedOutput, Error> {
         loop {
             if let Some(fed) = self.out.pop_front() {
                 return Ok(fed);
@@ -135,36 +132,52 @@ impl Feed {
                     self.absorb(reports);
                 }
                 answer = self.content.next() => self.answered(answer)?,
+                () = self.unknown.wait() => self.look_again(),
                 () = self.links.changed() => self.follow_links(),
+                heard = self.outside.changed() => self.hear_outside(heard),
             }
         }
     }
 
     fn answered(&mut self, answer: Option<Answer>) -> Result<(), Error> {
+        self.out.extend(self.filter.take_notices().into_iter().map(FeedOutput::Say));
         match answer {
             Some(Answer::Begun) => {}
-            Some(Answer::Known(files)) => self.out.push_back(Fed::Known(files)),
-            Some(Answer::Say(text)) => self.out.push_back(Fed::Say(text)),
+            Some(Answer::Known(files)) => self.out.push_back(FeedOutput::Known(files)),
+            Some(Answer::Say(text)) => self.out.push_back(FeedOutput::Say(text)),
+            Some(Answer::LinkPoints(ways)) => {
+                // What changed before was not received.
+                self.pending.behind |= !ways.points.is_empty();
+                let hard: Vec<PathBuf> = self.outside.new_hard(&ways).collect();
+                self.out.extend(self.outside.listen(ways).map(FeedOutput::Say));
+                if self.pending.behind || !hard.is_empty() {
+                    hard.into_iter().for_each(|path| self.pending.touch_by(path, Channel::Inotify));
+                    self.wait(self.options.debounce);
+                }
+            }
             Some(Answer::Held { pending, again }) => self.hold(pending, again),
+            Some(Answer::Unknown(paths)) => self.unknown.add(paths),
+            Some(Answer::Unconfirmed(found)) => self.touch_unconfirmed(found),
             Some(Answer::Judged(judged)) => self.give(judged),
-            Some(Answer::Early(found)) => {
+            Some(Answer::EarlyLook(found)) => {
                 if let Some(then) = self.early.answered(found) {
                     self.go_on(then);
                 }
             }
             Some(Answer::Restored(changes)) => {
-                // No audit need tell them.
+                // No audit need report them.
                 self.guard.own_changes(changes.iter().map(|change| change.path.clone()));
                 if !changes.is_empty() {
-                    self.out.push_back(Fed::Restored(changes));
+                    self.out.push_back(FeedOutput::Restored(changes));
                 }
             }
+            Some(Answer::NoThread(error)) => return Err(super::no_thread(error)),
             None => return Err(super::no_thread(std::io::ErrorKind::BrokenPipe.into())),
         }
         Ok(())
     }
 
-    /// A batch that was looked at has to be looked at again, with what was told since.
+    /// hotr must look at a batch again, with what was reported since.
     fn hold(&mut self, pending: Pending, again: Duration) {
         self.looking = false;
         self.pending.put_before(pending);
@@ -172,26 +185,42 @@ impl Feed {
         self.early.held();
     }
 
+    /// What could not be read joins the batch that waits, or is one of its own.
+    fn look_again(&mut self) {
+        let again = self.unknown.take();
+        self.pending.put_before(again);
+        if self.due.is_none() {
+            self.wait(Duration::ZERO);
+        } else {
+            self.early.more();
+        }
+    }
+
     fn give(&mut self, Judged { batch, nothing }: Judged) {
         self.looking = false;
+        self.unknown.judged();
         if !batch.is_empty() {
-            self.out.push_back(Fed::Batch(batch));
+            self.out.push_back(FeedOutput::Batch(batch));
         } else if !nothing.is_empty() {
-            self.out.push_back(Fed::Nothing(nothing));
+            self.out.push_back(FeedOutput::Nothing(nothing));
         }
     }
 
     /// The last reports.
-    pub(super) fn finish(&mut self) -> Result<Vec<Report>, Error> {
+    pub(super) fn finish(&mut self, mut tell: impl FnMut(Report) -> Result<(), Error>) -> Result<(), Error> {
         self.content.end();
-        let mut reports = self.session.finish()?;
-        if let Some(Report::Summary { changes, .. }) = reports.last_mut() {
-            *changes += self.guard.found();
-        }
-        Ok(reports)
+        let found = self.guard.found();
+        self.session.finish(|reports| {
+            reports.into_iter().try_for_each(|mut report| {
+                if let Report::Summary { changes, .. } = &mut report {
+                    *changes += found;
+                }
+                tell(report)
+            })
+        })
     }
 
-    /// The reload for these changes went well.
+    /// The reload for these changes succeeded.
     pub(super) fn good(&self, changes: Vec<Confirmed>) {
         self.content.order(Job::Good(changes));
     }
@@ -201,53 +230,115 @@ impl Feed {
         self.content.order(Job::Bad { changes, roll_back });
     }
 
-    /// Heartbeats, and what audits found: told or not, it is looked at like any other change.
+    /// Heartbeats, and what audits found: reported or not, it is handled like any other change.
     fn look_around(&mut self) -> Result<(), Error> {
-        let reports = self.guard.pulse(&mut self.session)?;
+        let reports = self.guard.step(&mut self.session)?;
         self.absorb(reports);
         let found = self.guard.look(&mut self.filter);
-        found.touched.iter().for_each(|change| self.touch(change));
-        for change in found.told {
+        found.touched.iter().take_while(|_| !ending::gives_up()).for_each(|change| self.touch(change));
+        for change in found.told.into_iter().take_while(|_| !ending::gives_up()) {
             self.touch(&change);
-            self.out.push_back(Fed::Report(Report::Change(Box::new(change))));
+            self.out.push_back(FeedOutput::Report(Report::Change(Box::new(change))));
+        }
+        if let Some(heard) = found.heard {
+            self.content.order(Job::Verify(ReportedNames::of(heard)));
         }
         self.out.extend(self.guard.take_news());
         Ok(())
     }
 
+    /// These were reported, but are not what was confirmed.
+    fn touch_unconfirmed(&mut self, found: Unconfirmed) {
+        if found.paths.is_empty() {
+            return;
+        }
+        self.pending.touch_behind(!found.links.is_empty(), &[Channel::Poll]);
+        self.pending.links.extend(found.links);
+        // What waits for a look was found by who reported it.
+        let mut paths = found.paths;
+        paths.retain(|path| !self.pending.touched.contains_key(path));
+        paths.into_iter().for_each(|path| self.pending.touch_by(path, Channel::Poll));
+        if self.due.is_none() {
+            self.wait(self.options.debounce);
+        } else {
+            self.early.more();
+        }
+    }
+
     fn absorb(&mut self, reports: Vec<Report>) {
         for report in reports {
-            self.guard.hear(&report);
+            if ending::is_asked() {
+                // No batch follows.
+                self.out.push_back(FeedOutput::Report(report));
+                continue;
+            }
+            self.guard.receive(&report);
             match &report {
                 Report::Change(change) => self.touch(change),
                 Report::Loss { .. } if !self.guard.finds_losses() => self.touch_all(),
                 _ => {}
             }
-            self.out.push_back(Fed::Report(report));
+            self.out.push_back(FeedOutput::Report(report));
             self.out.extend(self.guard.take_news());
+        }
+        let remounted = self.session.take_remounted();
+        if !remounted.is_empty() {
+            // What is there now was not made there: nothing reports the files.
+            for path in remounted {
+                self.pending.dirs.push(path.clone());
+                if !path.is_dir() && self.filter.wants(&path, false) {
+                    self.pending.touched.entry(path).or_default();
+                }
+            }
+            if self.due.is_none() {
+                self.wait(self.options.debounce.max(MOUNTS_SETTLE));
+            }
         }
     }
 
     fn touch(&mut self, change: &Change) {
-        let is_dir = change.file_type == Some(FileType::Dir);
-        let paths = [Some(&change.path), change.old_path.as_ref()];
+        let was = Names::of(change);
+        let names = [Some(&change.path), change.old_path.as_ref()];
         let mut any = false;
-        for (i, path) in paths.into_iter().flatten().enumerate() {
+        if let (true, Op::Rename, Some(old)) = (was.dir && !was.exchanged, change.op, &change.old_path) {
+            self.pending.moved(old, &change.path);
+        }
+        for (i, path) in names.into_iter().flatten().enumerate() {
             if path.file_name().is_some_and(|name| name == ".gitignore") {
                 self.filter.forget_rules();
                 self.forget_rules = true;
+            } else if was.dir && matches!(change.op, Op::Create | Op::Rename | Op::Remove) {
+                self.filter.forget_rules_below(path);
+                self.forget_rules = true;
             }
-            if !self.filter.wants(path, is_dir) {
+            let is_behind = self.outside.concerns(path);
+            let in_tree = self.filter.wants(path, true);
+            if was.link && in_tree {
+                self.pending.links.push(path.clone());
+                self.pending.touch_behind(true, &change.seen_by);
+                any = true;
+            }
+            self.pending.touch_behind(is_behind, &change.seen_by);
+            any |= is_behind;
+            if was.unknown && in_tree {
+                self.pending.perhaps.push(path.clone());
+                any = true;
+            }
+            let (as_dir, as_file) = (was.dir && in_tree, was.file && self.filter.wants(path, false));
+            if !as_dir && !as_file {
+                // It does not hold back what is due.
+                if self.pending.leave_out(path, change) && self.due.is_none() && !any {
+                    self.wait(self.options.debounce);
+                }
                 continue;
             }
             any = true;
-            if is_dir && change.op != Op::Attrib {
+            if as_dir && change.op != Op::Attrib {
                 self.pending.dirs.push(path.clone());
             }
-            // A directory that came or went is nothing but the files it brought or took. What was exchanged may have
-            // left a file at its name.
-            if !(is_dir && matches!(change.op, Op::Create | Op::Remove)) {
-                self.pending.touch(path, change, i == 0);
+            if as_file {
+                let old = names[1 - i].filter(|_| change.op == Op::Rename && (i == 0 || was.exchanged));
+                self.pending.touch(path, change, old, i == 0);
             }
         }
         if any {
@@ -255,10 +346,19 @@ impl Feed {
         }
     }
 
-    /// After a loss anything may have changed, and no audit can tell what: what is known is looked at again, and what is
-    /// new is looked for.
+    fn hear_outside(&mut self, heard: OutsideChanges) {
+        self.pending.touch_behind(heard.behind, &[heard.by]);
+        for path in heard.files {
+            self.pending.touch_by(path, Channel::Inotify);
+        }
+        self.wait(self.options.debounce);
+    }
+
+    /// After a loss anything may have changed, and no audit can say what: hotr looks again at what is known, and
+    /// searches for what is new.
     fn touch_all(&mut self) {
         self.pending.dirs.extend(self.options.trace.paths.iter().cloned());
+        self.pending.behind = true;
         self.wait(self.options.debounce);
     }
 
@@ -267,8 +367,8 @@ impl Feed {
         self.early.more();
         let now = Instant::now();
         let first = *self.pending.first.get_or_insert(now);
-        let latest = first + self.options.settle_max.max(self.options.debounce);
-        self.due = Some((now + time).min(latest.max(now)));
+        let latest = timer::after(first, self.options.settle_max.max(self.options.debounce));
+        self.due = Some(timer::after(now, time).min(latest.max(now)));
     }
 
     fn follow_links(&mut self) {
@@ -276,34 +376,32 @@ impl Feed {
         if moved.is_empty() {
             return;
         }
-        // The channels are on what the links led to before. `finish` is not asked: its summary would be the run's.
-        match Session::start(self.options.trace.clone()) {
-            Ok(session) => self.session = session,
-            Err(error) => {
-                // It leads nowhere again already: the next change of the link will tell.
-                self.out.push_back(Fed::Say(format!("follow a changed link: {error}")));
-                return;
+        self.out
+            .push_back(FeedOutput::Say(format!("{} now leads elsewhere: watching that", moved[0].display())));
+        // The channels continue with the other paths as they are.
+        self.session.look_at_roots();
+        for link in moved {
+            if !self.pending.relinked.contains(&link) {
+                self.pending.relinked.push(link.clone());
             }
+            self.pending.dirs.push(link.clone());
+            // Where it is a file.
+            self.pending.touched.entry(link).or_default();
         }
-        self.out.push_back(Fed::Say(format!("{} leads elsewhere now: watching that", moved[0].display())));
-        self.session.pending();
-        // What changed before this moment is covered by the reload for the link.
-        let relinked = std::mem::take(&mut self.pending.relinked).into_iter().chain(moved).collect();
-        self.pending = Pending { relinked, ..Pending::default() };
         self.filter.forget_rules();
-        self.content.order(Job::Begin { since_ns: inode_clock_ns() });
+        self.forget_rules = true;
         self.wait(self.options.debounce);
     }
 
-    /// When the batch is to be looked at.
+    /// When hotr should look at the batch.
     fn next_look(&self) -> Option<Instant> {
         let due = self.due.filter(|_| !self.looking)?;
         let lead = self.early.lead(&self.pending, self.options.debounce);
         Some(lead.and_then(|lead| due.checked_sub(lead)).unwrap_or(due))
     }
 
-    /// The time to look has come. On a busy machine that may be noticed before what was queued meanwhile was read: that
-    /// first.
+    /// The time to look has come. On a busy machine that may be noticed before what was queued in the meantime was
+    /// read: that comes first.
     fn settle(&mut self) -> Result<(), Error> {
         self.read_ns = inode_clock_ns();
         let reports = self.session.turn()?;
@@ -318,7 +416,7 @@ impl Feed {
             let then = self.early.due(pending);
             self.go_on(then);
         } else {
-            self.look(self.pending.clone(), When::Early);
+            self.look(self.pending.clone(), When::EarlyLook);
             self.early.ask();
         }
         Ok(())
@@ -345,9 +443,9 @@ impl Feed {
 }
 
 /// Time since a change: it was quiet since then, as far as has been read. None where a report stands for several, or
-/// nobody knows when the kernel made it.
+/// the time of the kernel's change is not known.
 fn age(change: &Change) -> Duration {
-    if change.writes > 1 || !change.seen_by.contains(&Channel::Ebpf) {
+    if change.written.writes > 1 || !change.seen_by.contains(&Channel::Ebpf) {
         return Duration::ZERO;
     }
     SystemTime::now().duration_since(change.time).unwrap_or_default()

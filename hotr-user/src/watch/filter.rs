@@ -3,13 +3,13 @@
 //! In: a path below a root. Out: wanted or not. `.gitignore` files are read when a path below them is first asked
 //! about, and again after one of them changed.
 
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use globset::GlobSet;
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use super::git::rules::{Notices, Rules};
 
 /// Directories of version control systems.
 pub const VCS_DIRS: [&str; 6] = [".git", ".hg", ".svn", ".bzr", "_darcs", ".jj"];
@@ -35,8 +35,8 @@ pub struct FilterOptions {
 #[derive(Clone, Debug)]
 pub struct PathFilter {
     options: FilterOptions,
-    roots: Vec<PathBuf>,
-    rules: HashMap<PathBuf, Option<Gitignore>>,
+    roots: Vec<(PathBuf, Rules)>,
+    notices: Notices,
 }
 
 /// Whether a name ends with a dot and an extension, which may have dots itself (`tar.gz`).
@@ -48,93 +48,67 @@ impl PathFilter {
     /// For paths below these roots.
     #[must_use]
     pub fn new(options: FilterOptions, roots: Vec<PathBuf>) -> Self {
-        Self { options, roots, rules: HashMap::new() }
+        let notices = Notices::default();
+        let rules = |root: PathBuf| (root.clone(), Rules::new(root, notices.clone()));
+        Self { options, roots: roots.into_iter().map(rules).collect(), notices }
     }
 
     /// Reads the `.gitignore` files again.
     pub fn forget_rules(&mut self) {
-        self.rules.clear();
+        self.roots.iter_mut().for_each(|(_, rules)| rules.forget());
     }
 
-    /// Whether a path matters. A directory is asked about for what it holds: extensions and `only` are of files.
+    /// Reads the `.gitignore` files below a directory again: it is another one, or elsewhere.
+    pub(super) fn forget_rules_below(&mut self, dir: &Path) {
+        self.roots.iter_mut().for_each(|(_, rules)| rules.forget_below(dir));
+    }
+
+    /// Sentences about files of rules that cannot be read, once each, for all clones of this filter together.
+    pub(super) fn take_notices(&self) -> Vec<String> {
+        self.notices.take()
+    }
+
+    /// Whether a path matters. A directory is asked about for what it holds: extensions and `only` are of files. A path
+    /// below several roots is asked about as each of them would have it.
     pub fn wants(&mut self, path: &Path, is_dir: bool) -> bool {
-        let Some(root) = self.roots.iter().find(|root| path.starts_with(root)).cloned() else { return false };
-        let relative = path.strip_prefix(&root).unwrap_or(path);
-        if relative.as_os_str().is_empty() {
-            // What the user named is wanted.
-            return true;
-        }
-        if self.is_left_out(relative) || self.options.vcs_ignore && self.is_ignored(&root, path, is_dir) {
-            return false;
-        }
-        is_dir || self.is_chosen(relative)
-    }
-
-    fn is_chosen(&self, relative: &Path) -> bool {
         let options = &self.options;
+        self.roots.iter_mut().any(|(root, rules)| {
+            let Ok(relative) = path.strip_prefix(root) else { return false };
+            // What the user named is wanted.
+            relative.as_os_str().is_empty()
+                || !options.leave_out(relative)
+                    && (is_dir || options.choose(relative))
+                    && !(options.vcs_ignore && rules.ignore(relative, is_dir))
+        })
+    }
+}
+
+impl FilterOptions {
+    fn choose(&self, relative: &Path) -> bool {
         let by_ext = || {
             let name = relative.file_name().unwrap_or_default();
-            options.exts.iter().any(|ext| has_extension(name.as_bytes(), ext.as_bytes()))
+            self.exts.iter().any(|ext| has_extension(name.as_bytes(), ext.as_bytes()))
         };
-        let by_glob = || options.only.as_ref().is_some_and(|only| only.is_match(relative));
-        if options.exts.is_empty() && options.only.is_none() {
+        let by_glob = || self.only.as_ref().is_some_and(|only| only.is_match(relative));
+        if self.exts.is_empty() && self.only.is_none() {
             return true;
         }
         // Either choice is enough, as in watchexec.
         by_ext() || by_glob()
     }
 
-    fn is_left_out(&self, relative: &Path) -> bool {
+    fn leave_out(&self, relative: &Path) -> bool {
         let names = || relative.iter().map(OsStr::as_bytes);
-        let set = &self.options.ignore;
+        let set = &self.ignore;
         if names().any(|name| name.starts_with(BACKUP_PREFIX.as_bytes()))
             || !set.is_empty() && relative.ancestors().any(|part| set.is_match(part))
         {
             return true;
         }
-        if self.options.vcs_ignore && names().any(|name| VCS_DIRS.iter().any(|dir| dir.as_bytes() == name)) {
+        if self.vcs_ignore && names().any(|name| VCS_DIRS.iter().any(|dir| dir.as_bytes() == name)) {
             return true;
         }
-        self.options.default_ignore && names().any(is_leftover)
-    }
-
-    /// The rule of the deepest `.gitignore` decides; a directory that is ignored takes all it holds with it.
-    fn is_ignored(&mut self, root: &Path, path: &Path, is_dir: bool) -> bool {
-        let top = if root.is_file() { root.parent().unwrap_or(root) } else { root };
-        let top = top.ancestors().find(|dir| dir.join(".git").exists()).unwrap_or(top).to_owned();
-        let Ok(relative) = path.strip_prefix(&top) else { return false };
-        let parts: Vec<&OsStr> = relative.iter().collect();
-        let mut prefix = top.clone();
-        for (i, part) in parts.iter().enumerate() {
-            prefix.push(part);
-            let prefix_is_dir = is_dir || i + 1 < parts.len();
-            for dir in prefix.ancestors().skip(1).take_while(|dir| dir.starts_with(&top)).collect::<Vec<_>>()
-            {
-                let Some(rules) = self.rules_of(dir) else { continue };
-                let matched = rules.matched(&prefix, prefix_is_dir);
-                if matched.is_ignore() {
-                    return true;
-                }
-                if matched.is_whitelist() {
-                    break;
-                }
-            }
-        }
-        false
-    }
-
-    fn rules_of(&mut self, dir: &Path) -> Option<&Gitignore> {
-        if !self.rules.contains_key(dir) {
-            let file = dir.join(".gitignore");
-            let rules = file.is_file().then(|| {
-                let mut builder = GitignoreBuilder::new(dir);
-                // A bad line is left out, as git does.
-                let _ = builder.add(&file);
-                builder.build().ok()
-            });
-            self.rules.insert(dir.to_owned(), rules.flatten());
-        }
-        self.rules.get(dir)?.as_ref()
+        self.default_ignore && names().any(is_leftover)
     }
 }
 

@@ -1,7 +1,8 @@
-//! The safety net beside the event channels: heartbeats, audits, and who is told of what they say.
+//! The safety net beside the event channels: heartbeats, audits, and who receives their results.
 //!
 //! In: the reports of a [`Session`], which it makes heartbeats in, and the audits of the poller's thread. Out:
-//! [`Found`], what an audit found and no channel told; and news for the output. [`Arbiter`] decides; this carries out.
+//! [`Found`], what an audit found and no channel reported; and news for the output. [`Arbiter`] decides; this carries
+//! out.
 
 use std::mem::take;
 use std::path::PathBuf;
@@ -9,50 +10,57 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until};
 
+use super::affected_names::Names;
 use super::arbiter::{Arbiter, Level, Moment};
-use super::feed::Fed;
+use super::channel_restarts::ChannelRestarts;
+use super::feed_output::FeedOutput;
 use super::filter::PathFilter;
-use super::ledger::{Ledger, Told};
 use super::poller::{Handle, News, Polling};
-use super::revive::Revival;
+use super::recent_reports::{RecentReports, ReportedBy};
 use crate::error::Error;
-use crate::event::{Change, Channel, FileType, Missed, Op};
 use crate::options::TraceOptions;
-use crate::report::{ChannelInfo, ChannelState, Report};
+use crate::session::Session;
 use crate::source::difference::Difference;
 use crate::source::mono_ns;
 use crate::source::poll::{Audit, PollOptions};
-use crate::trace::Session;
+use hotr_events::Cause;
+use hotr_events::{Change, Channel, FileType, Missed, Op};
+use hotr_events::{ChannelInfo, ChannelState, Report};
 
-/// How long a channel has to tell what an audit has found: inotify alone is held for 1.5 s, see
+/// How long a channel has to report what an audit has found: what only inotify reported is held for 1.5 s, see
 /// [`crate::pipeline::correlate`].
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Between two looks at a channel that is being started anew.
+/// Between two looks at a channel that is being restarted.
 const RESTART_LOOK: Duration = Duration::from_millis(50);
 
 /// What audits found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// No channel told it.
+    /// No channel reported it.
     pub(super) told: Vec<Change>,
-    /// To be looked at, whoever told it.
+    /// To be checked, whoever reported it.
     pub(super) touched: Vec<Change>,
+    /// The channels had reported these when the audit ended: to be compared with what was confirmed. None: no audit was
+    /// judged.
+    pub(super) heard: Option<Vec<Change>>,
 }
 
 /// See the module.
 pub(super) struct Guard {
     arbiter: Arbiter,
-    ledger: Ledger,
+    ledger: RecentReports,
     poller: Option<Handle>,
     /// The poller knows the trees: what is lost from now on, it finds.
     is_known: bool,
     auditing: bool,
     arrived: Option<News>,
-    /// Found by the last audit, and when it is to be said who told it.
+    /// Found by the last audit, and when it must be said which channel reported it.
     unjudged: Option<(Instant, Vec<Change>)>,
+    /// What the last audit found and the channels had reported.
+    heard: Vec<Change>,
     channels: Vec<Channel>,
-    revival: Revival,
+    revival: ChannelRestarts,
     beat_at: Instant,
     /// Changes came since the last heartbeat.
     is_busy: bool,
@@ -60,13 +68,14 @@ pub(super) struct Guard {
     due: Instant,
     /// Files that hotr writes to.
     own: Vec<(u64, u64)>,
-    news: Vec<Fed>,
+    news: Vec<FeedOutput>,
     found: u64,
 }
 
 impl Guard {
-    /// Starts the poller; the channels listen since the inode time `since_ns`. Completes the report `ready`. Where no
-    /// channel hears all, this waits until the trees are known: what changed before that, no audit would find.
+    /// Starts the poller; the channels receive changes since the inode time `since_ns`. Completes the report `ready`.
+    /// Where no channel receives everything, this waits until the trees are known: what changed before that, no audit
+    /// would find.
     pub(super) async fn start(
         session: &mut Session,
         trace: &TraceOptions,
@@ -76,22 +85,23 @@ impl Guard {
     ) -> Self {
         let mut guard = Self {
             arbiter: Arbiter::new(Vec::new(), false, None, now()),
-            ledger: Ledger::default(),
+            ledger: RecentReports::default(),
             poller: None,
             is_known: false,
             auditing: false,
             arrived: None,
             unjudged: None,
+            heard: Vec::new(),
             channels: running(reports),
-            revival: Revival::default(),
+            revival: ChannelRestarts::default(),
             beat_at: Instant::now(),
             is_busy: true,
             due: Instant::now(),
-            own: crate::trace::own_outputs(),
+            own: crate::session::own_outputs(),
             news: Vec::new(),
             found: 0,
         };
-        let mut off = (!polling.enabled).then(|| "not wanted (--no-poll)".to_owned());
+        let mut off = (!polling.enabled).then(|| "turned off (--no-poll)".to_owned());
         if polling.enabled {
             let options = PollOptions {
                 recursive: trace.recursive,
@@ -111,7 +121,7 @@ impl Guard {
         if let Some(poller) = guard.poller.as_mut().filter(|_| guard.arbiter.level() == Level::Polling) {
             guard.arrived = poller.news.recv().await;
         }
-        guard.news.extend(session.take_heart().map(Fed::Say));
+        guard.news.extend(session.make_heartbeat().map(FeedOutput::Say));
         guard.arbiter.tick(now(), Duration::ZERO);
         guard
     }
@@ -136,32 +146,32 @@ impl Guard {
         });
     }
 
-    /// Whether a loss is looked for by an audit, so that nobody else needs to.
+    /// Whether an audit looks for a loss, so that nothing else needs to.
     pub(super) fn finds_losses(&self) -> bool {
         self.is_known
     }
 
     /// A report of the session.
-    pub(super) fn hear(&mut self, report: &Report) {
+    pub(super) fn receive(&mut self, report: &Report) {
         match report {
             Report::Change(change) => {
                 self.is_busy = true;
-                self.ledger.hear(change);
+                self.ledger.receive(change);
             }
             Report::Loss { channel, reason, .. } => {
-                let reports = self.arbiter.lost(now(), *channel, reason);
-                self.tell(reports);
+                let reports = self.arbiter.lost(now(), *channel, *reason);
+                self.send(reports);
             }
             _ => {}
         }
     }
 
-    fn tell(&mut self, reports: Vec<Report>) {
-        self.news.extend(reports.into_iter().map(Fed::Report));
+    fn send(&mut self, reports: Vec<Report>) {
+        self.news.extend(reports.into_iter().map(FeedOutput::Report));
     }
 
-    /// What is to be told.
-    pub(super) fn take_news(&mut self) -> Vec<Fed> {
+    /// What must be reported.
+    pub(super) fn take_news(&mut self) -> Vec<FeedOutput> {
         take(&mut self.news)
     }
 
@@ -170,7 +180,7 @@ impl Guard {
         self.found
     }
 
-    /// Waits until [`Self::pulse`] has something to do; may be dropped and called again.
+    /// Waits until [`Self::step`] has something to do; may be dropped and called again.
     pub(super) async fn wait(&mut self) {
         if self.arrived.is_some() {
             return;
@@ -203,11 +213,11 @@ impl Guard {
             return Some(Instant::now());
         }
         let wait = self.arbiter.next_audit()?.saturating_sub(now().mono);
-        Some(Instant::now() + wait)
+        Some(crate::timer::later(wait))
     }
 
     /// Makes a heartbeat when it is due, and reads what is queued in any case.
-    pub(super) fn pulse(&mut self, session: &mut Session) -> Result<Vec<Report>, Error> {
+    pub(super) fn step(&mut self, session: &mut Session) -> Result<Vec<Report>, Error> {
         let moment = now();
         if self.arbiter.is_stepped(moment) {
             self.ledger.step();
@@ -217,34 +227,34 @@ impl Guard {
             self.postpone();
         }
         let reports = self.arbiter.tick(moment, late);
-        self.tell(reports);
+        self.send(reports);
         if Instant::now() < self.beat_at {
             return session.turn();
         }
         match self.revival.ended(session) {
             Some((channel, Ok(()))) => {
                 self.arbiter.restarted(channel);
-                // Its former self told nothing.
+                // The former one reported nothing.
                 self.postpone();
             }
-            Some((_, Err(said))) => self.news.extend(said.map(Fed::Say)),
+            Some((_, Err(said))) => self.news.extend(said.map(FeedOutput::Say)),
             None => {}
         }
-        let (pulse, mut heard) = session.beat()?;
+        let (outcome, mut heard) = session.beat()?;
         for channel in self.channels.clone() {
-            let beat = pulse.and_then(|pulse| match channel {
-                Channel::Ebpf => pulse.ebpf,
-                Channel::Inotify => pulse.inotify,
+            let beat = outcome.and_then(|outcome| match channel {
+                Channel::Ebpf => outcome.ebpf,
+                Channel::Inotify => outcome.inotify,
                 Channel::Poll => None,
             });
             if let Some(beat) = beat {
                 let reports = self.arbiter.beat(now(), channel, beat);
-                self.tell(reports);
+                self.send(reports);
             }
             let gap = session.gap(channel);
             let is_gap = gap.is_some();
             let reports = self.arbiter.gap(now(), channel, gap);
-            self.tell(reports);
+            self.send(reports);
             let needs = self.arbiter.is_deaf(channel) || is_gap && channel == Channel::Inotify;
             self.revival.attend(session, channel, needs);
         }
@@ -254,7 +264,7 @@ impl Guard {
         Ok(heard)
     }
 
-    /// After what was queued has been heard: ends, judges and begins audits.
+    /// After what was queued has been read: ends, judges and begins audits.
     pub(super) fn look(&mut self, filter: &mut PathFilter) -> Found {
         let mut found = Found::default();
         match self.arrived.take() {
@@ -264,12 +274,15 @@ impl Guard {
                 // No later look finds what this one has seen already.
                 self.compare(differences, filter, &mut found);
                 self.unjudged = self.unjudged.take().filter(|(_, open)| !open.is_empty());
+                if self.unjudged.is_none() {
+                    found.heard = Some(take(&mut self.heard));
+                }
             }
             Some(News::Failed(why)) => {
                 self.poller = None;
                 self.is_known = false;
                 let state = ChannelState::Off;
-                self.tell(vec![Report::Channel { channel: Channel::Poll, state, why }]);
+                self.send(vec![Report::Channel { channel: Channel::Poll, state, why }]);
             }
             Some(News::Audited(audit)) => self.audited(audit, filter, &mut found),
         }
@@ -291,26 +304,28 @@ impl Guard {
         self.auditing = false;
         self.compare(audit.differences, filter, found);
         let reports = self.arbiter.audit_ends(now(), audit.cpu);
-        self.tell(reports);
+        self.send(reports);
     }
 
-    /// Takes what no channel has told yet; they get some time to do so.
+    /// Takes what no channel has reported yet; they get some time to do so.
     fn compare(&mut self, differences: Vec<Difference>, filter: &mut PathFilter, found: &mut Found) {
         let level = self.arbiter.level();
         let moment = SystemTime::now();
         let mut open = Vec::new();
-        for difference in differences {
+        for difference in differences.into_iter().take_while(|_| !crate::ending::gives_up()) {
             let change = difference.into_change(Channel::Poll, moment);
             let is_dir = change.file_type == Some(FileType::Dir);
-            // A directory's times change with its names, which are told by themselves.
+            // A directory's times change with its names, which are reported separately.
             if is_dir && change.op == Op::Write
                 || change.id.is_some_and(|id| self.own.contains(&(id.dev, id.ino)))
-                || self.ledger.tells(&change) == Told::Yes
-                || !filter.wants(&change.path, is_dir)
+                || !Names::of(&change).are_wanted(&change, filter)
             {
                 continue;
             }
-            open.push(change);
+            match self.ledger.reported_by(&change) {
+                ReportedBy::Yes => self.heard.push(change),
+                ReportedBy::No | ReportedBy::Perhaps => open.push(change),
+            }
         }
         if level != Level::Event {
             // There may be nobody else to wait for.
@@ -322,29 +337,30 @@ impl Guard {
     fn judge(&mut self, found: &mut Found) {
         let Some((_, open)) = self.unjudged.take() else { return };
         let before = found.told.len();
-        for mut change in open {
-            match self.ledger.tells(&change) {
-                Told::Yes => {}
-                Told::Perhaps => found.touched.push(change),
-                Told::No => {
+        for mut change in open.into_iter().take_while(|_| !crate::ending::gives_up()) {
+            match self.ledger.reported_by(&change) {
+                ReportedBy::Yes => self.heard.push(change),
+                ReportedBy::Perhaps => found.touched.push(change),
+                ReportedBy::No => {
                     change.detail.push("audit".into());
                     change.missed_by = self.channels.iter().map(|channel| self.missed(*channel)).collect();
                     found.told.push(change);
                 }
             }
         }
+        found.heard = Some(take(&mut self.heard));
         let count = found.told.len() - before;
         self.found += count as u64;
         if count > 0 {
             for channel in self.channels.clone() {
-                let reports = self.arbiter.unheard(now(), channel);
-                self.tell(reports);
+                let reports = self.arbiter.not_received(now(), channel);
+                self.send(reports);
             }
         }
         self.arbiter.audit_judged(count);
     }
 
-    /// Gives the channels their whole time anew: hotr did not read them meanwhile.
+    /// Gives the channels their whole time again: hotr did not read them in the meantime.
     fn postpone(&mut self) {
         if let Some((at, _)) = &mut self.unjudged {
             *at = Instant::now() + GRACE;
@@ -353,11 +369,17 @@ impl Guard {
 
     fn missed(&self, channel: Channel) -> Missed {
         let (cause, why) = if self.arbiter.is_degraded(channel) {
-            ("degraded", "the channel did not hear what it had to when this was found by an audit")
+            (
+                Cause::Degraded,
+                "the channel missed changes that it should have received when an audit found this",
+            )
         } else if channel == Channel::Ebpf {
-            ("no-record", "found by an audit; no hook saw it: made elsewhere (network, another kernel path)")
+            (
+                Cause::NoRecord,
+                "found by an audit; no hook saw it: made elsewhere (network, another kernel path)",
+            )
         } else {
-            ("no-event", "found by an audit; the kernel notified nobody, or not this watch")
+            (Cause::NoEvent, "found by an audit; the kernel sent no notification, or not to this watch")
         };
         Missed { channel, cause, why: why.into() }
     }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use crate::pipeline::confirm::Confirmed;
-use crate::report::Trigger;
+use hotr_events::Trigger;
 
 /// What to reload for.
 #[derive(Clone, Debug)]
@@ -14,13 +14,13 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// One reload for both: what changed twice is told once, as it is now.
+    /// One reload for both: what changed twice is reported once, as it is now.
     pub(super) fn merge(&mut self, later: Self) {
         let again: HashSet<&Path> = later.changes.iter().map(|change| change.path.as_path()).collect();
         self.changes.retain(|change| !again.contains(change.path.as_path()));
         self.changes.extend(later.changes);
         let either = |trigger| self.trigger == trigger || later.trigger == trigger;
-        // Who asks does not wait for anything; and what changed beside a rollback may have to be rolled back itself.
+        // A request waits for nothing; and what changed beside a rollback may need a rollback itself.
         if either(Trigger::Request) {
             self.trigger = Trigger::Request;
         } else if either(Trigger::Change) {
@@ -31,8 +31,8 @@ impl Order {
     /// What is said when nothing comes of it.
     pub(super) fn dropped(&self) -> String {
         match self.changes.len() {
-            0 | 1 => "a change came while the command runs: dropped".to_owned(),
-            many => format!("{many} changes came while the command runs: dropped"),
+            0 | 1 => "a change came while the command was running: dropped".to_owned(),
+            many => format!("{many} changes came while the command was running: dropped"),
         }
     }
 }
@@ -43,14 +43,8 @@ mod tests {
     use crate::pipeline::confirm::{Evidence, Kind, State};
 
     fn order(trigger: Trigger, kind: Kind, paths: impl IntoIterator<Item = String>) -> Order {
-        let change = |path: String| Confirmed {
-            kind,
-            path: path.into(),
-            by: Evidence::Name,
-            size: None,
-            seen_by: Vec::new(),
-            state: State::Absent,
-        };
+        let change =
+            |path: String| Confirmed::new(kind, path.into(), Evidence::Name, Vec::new(), State::Absent);
         Order { trigger, changes: paths.into_iter().map(change).collect() }
     }
 

@@ -1,32 +1,52 @@
-//! What was told and not looked at yet: the next batch.
+//! What was reported and not checked yet: the next batch.
 //!
 //! In: changes that matter, one by one. Out: a [`Pending`], which goes to the thread that reads files (`content`), and
-//! comes back when it has to wait.
+//! comes back when it must wait.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::event::{Change, Channel, Op};
+use super::affected_names::Names;
+use crate::pipeline::confirm::Confirmed;
+use hotr_events::{Actor, Change, Channel, FileType, Op};
+
+/// Names of a batch that are left out and asked whether they are further hard links.
+const LEFT_OUT: usize = 256;
+
+/// Renamed directories of a batch that are remembered: each new file is looked for under its former paths.
+const MOVES: usize = 256;
 
 /// What is known of a path of the batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Touched {
-    /// The first that was told is that the name appeared.
+    /// The first report is that the name appeared.
     pub(super) born: bool,
     /// Its name before.
     pub(super) old: Option<PathBuf>,
-    /// Who told.
+    /// Who reported it.
     pub(super) seen_by: Vec<Channel>,
+    /// Who made the changes that may have changed its content or name.
+    pub(super) actors: Vec<Arc<Actor>>,
+    /// The last report of it is of a directory.
+    pub(super) is_dir: bool,
 }
 
 impl Touched {
-    fn hear(&mut self, channels: &[Channel]) {
+    fn receive(&mut self, channels: &[Channel]) {
         for channel in channels {
             if !self.seen_by.contains(channel) {
                 self.seen_by.push(*channel);
             }
+        }
+    }
+
+    fn made_by(&mut self, actor: &Arc<Actor>) {
+        let is_known = self.actors.iter().any(|one| Arc::ptr_eq(one, actor) || one == actor);
+        if !is_known && self.actors.len() < Confirmed::MOST_ACTORS {
+            self.actors.push(Arc::clone(actor));
         }
     }
 }
@@ -35,49 +55,174 @@ impl Touched {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pending {
     pub(super) touched: BTreeMap<PathBuf, Touched>,
-    /// Directories that appeared, went or got another name.
+    /// Directories that appeared, disappeared or got another name.
     pub(super) dirs: Vec<PathBuf>,
+    /// Names that may have been such a directory, or may be one.
+    pub(super) perhaps: Vec<PathBuf>,
+    /// Former and new path of directories that got another name, in order.
+    pub(super) moves: Vec<(PathBuf, PathBuf)>,
     /// Named paths that lead elsewhere now.
     pub(super) relinked: Vec<PathBuf>,
-    /// When the first of it was told.
+    /// Something on the way that a link leads may have changed.
+    pub(super) behind: bool,
+    /// Who reported that.
+    pub(super) behind_by: Vec<Channel>,
+    /// Names that appeared and are left out; they may be further hard links of wanted files.
+    pub(super) left_out: Vec<PathBuf>,
+    /// Links that appeared.
+    pub(super) links: Vec<PathBuf>,
+    /// The last actor: most batches have one.
+    pub(super) actor: Option<Arc<Actor>>,
+    /// When the first of it was reported.
     pub(super) first: Option<Instant>,
 }
 
 impl Pending {
-    /// A change of a path: its own (`is_new_name`), or the one that a renamed file had before.
-    pub(super) fn touch(&mut self, path: &PathBuf, change: &Change, is_new_name: bool) {
+    /// A change of a name that is left out. Whether it may be a further hard link of a wanted file.
+    pub(super) fn leave_out(&mut self, path: &Path, change: &Change) -> bool {
+        let is_file = change.file_type == Some(FileType::File) || Names::of(change).exchanged;
+        let is_name = matches!(change.op, Op::Create | Op::Rename) && is_file;
+        let is_asked = is_name && self.left_out.len() < LEFT_OUT;
+        if is_asked {
+            self.left_out.push(path.to_owned());
+        }
+        is_asked
+    }
+
+    /// What is behind links may have changed.
+    pub(super) fn touch_behind(&mut self, is_so: bool, seen_by: &[Channel]) {
+        if is_so {
+            self.behind = true;
+            let new = seen_by.iter().filter(|channel| !self.behind_by.contains(channel));
+            self.behind_by = self.behind_by.iter().chain(new).copied().collect();
+        }
+    }
+
+    /// A file that something else than the session reported.
+    pub(super) fn touch_by(&mut self, path: PathBuf, channel: Channel) {
+        self.touched.entry(path).or_default().receive(&[channel]);
+    }
+
+    /// A change of a path: its own (`is_new_name`), or the one that a renamed file had before. `old`: the name before of
+    /// what has this one now.
+    pub(super) fn touch(
+        &mut self,
+        path: &PathBuf,
+        change: &Change,
+        old: Option<&PathBuf>,
+        is_new_name: bool,
+    ) {
         let is_new = !self.touched.contains_key(path);
         let touched = self.touched.entry(path.clone()).or_default();
         touched.born |= is_new && is_new_name && change.op == Op::Create;
-        touched.old = change.old_path.clone().filter(|_| is_new_name && change.op == Op::Rename);
-        touched.hear(&change.seen_by);
+        if !matches!(change.op, Op::Write | Op::Attrib) {
+            // What is written later has the same name before.
+            touched.old = old.cloned();
+            touched.is_dir = change.file_type == Some(FileType::Dir);
+        }
+        touched.receive(&change.seen_by);
+        // Mode, owner and times are not what is confirmed.
+        if let Some(actor) = change.actor.as_ref().filter(|_| change.op != Op::Attrib) {
+            let last = self.actor.take().filter(|last| **last == *actor);
+            let actor = last.unwrap_or_else(|| Arc::new(actor.clone()));
+            touched.made_by(&actor);
+            self.actor = Some(actor);
+        }
     }
 
-    /// Puts what was told earlier before what came since.
+    /// A directory got another name.
+    pub(super) fn moved(&mut self, old: &Path, new: &Path) {
+        if self.moves.len() < MOVES {
+            self.moves.push((old.to_owned(), new.to_owned()));
+        }
+    }
+
+    /// The path that a file had before it, or a directory above it, was renamed.
+    pub(super) fn former(&self, path: &Path) -> Option<PathBuf> {
+        if let Some(old) = self.touched.get(path).and_then(|touched| touched.old.as_ref()) {
+            return Some(old.clone());
+        }
+        let mut former = None;
+        for (old, new) in self.moves.iter().rev() {
+            let now = former.as_deref().unwrap_or(path);
+            if let Ok(rest) = now.strip_prefix(new) {
+                former = Some(crate::mounts::join(old, rest));
+            }
+        }
+        former
+    }
+
+    /// Puts what was reported earlier before what came since.
     pub(super) fn put_before(&mut self, earlier: Self) {
         for (path, before) in earlier.touched {
             let touched = self.touched.entry(path).or_default();
             touched.born = before.born;
             touched.old = touched.old.take().or(before.old);
-            touched.hear(&before.seen_by);
+            touched.is_dir |= before.is_dir;
+            touched.receive(&before.seen_by);
+            let later = std::mem::replace(&mut touched.actors, before.actors);
+            later.iter().for_each(|actor| touched.made_by(actor));
         }
         self.dirs.extend(earlier.dirs);
+        self.perhaps.extend(earlier.perhaps);
+        self.moves.splice(..0, earlier.moves);
         self.relinked.extend(earlier.relinked);
+        self.touch_behind(earlier.behind, &earlier.behind_by);
+        self.left_out.extend(earlier.left_out);
+        self.links.extend(earlier.links);
         self.first = [earlier.first, self.first].into_iter().flatten().min();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::source::difference::{Difference, Kind};
+
+    fn change(op: Op, path: &str, old: Option<&str>, file_type: FileType) -> Change {
+        let kind = match (op, old) {
+            (Op::Rename, Some(old)) => Kind::Renamed { old: old.into() },
+            (Op::Create, _) => Kind::Created,
+            (Op::Remove, _) => Kind::Removed,
+            _ => Kind::Content,
+        };
+        let file_type = Some(file_type);
+        let path = path.into();
+        let difference = Difference { kind, path, dev: 1, ino: 1, gen_: 0, file_type, size: 0, ctime_ns: 0 };
+        difference.into_change(Channel::Ebpf, SystemTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_file_is_renamed_whatever_happens_to_it_next() {
+        let mut pending = Pending::default();
+        let new = PathBuf::from("/g");
+        let old = PathBuf::from("/f");
+        pending.touch(&new, &change(Op::Rename, "/g", Some("/f"), FileType::File), Some(&old), true);
+        pending.touch(&new, &change(Op::Write, "/g", None, FileType::File), None, true);
+        assert_eq!(pending.former(&new), Some("/f".into()));
+        // Another file has the name.
+        pending.touch(&new, &change(Op::Create, "/g", None, FileType::File), None, true);
+        assert_eq!(pending.former(&new), None);
+    }
+
+    #[test]
+    fn files_are_renamed_with_the_directories_above_them() {
+        let mut pending = Pending::default();
+        pending.moved("/one".as_ref(), "/two".as_ref());
+        pending.moved("/two/a".as_ref(), "/two/b".as_ref());
+        assert_eq!(pending.former("/two/b/f".as_ref()), Some("/one/a/f".into()));
+        assert_eq!(pending.former("/two/f".as_ref()), Some("/one/f".into()));
+        assert_eq!(pending.former("/three/f".as_ref()), None);
+    }
 
     #[test]
     fn what_comes_back_is_the_begin_of_the_next_batch() {
         let (a, b, c) = (PathBuf::from("/a"), PathBuf::from("/b"), PathBuf::from("/c"));
         let begin = Instant::now();
-        let touched = |born, seen_by: &[Channel]| Touched { born, old: None, seen_by: seen_by.to_vec() };
+        let touched =
+            |born, seen_by: &[Channel]| Touched { born, seen_by: seen_by.to_vec(), ..Touched::default() };
         let earlier = Pending {
             touched: [
                 (a.clone(), touched(true, &[Channel::Ebpf])),
@@ -85,8 +230,8 @@ mod tests {
             ]
             .into(),
             dirs: vec![c.clone()],
-            relinked: Vec::new(),
             first: Some(begin),
+            ..Pending::default()
         };
         let mut pending = Pending {
             touched: [

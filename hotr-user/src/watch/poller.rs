@@ -1,4 +1,4 @@
-//! The thread of the poller: reads the trees once, then audits when it is told to.
+//! The thread of the poller: reads the trees once, then audits on request.
 //!
 //! In: orders. Out: [`News`]. Dropping the handle cancels what runs, within some 50 ms.
 
@@ -15,8 +15,9 @@ use crate::source::difference::Difference;
 use crate::source::inode_clock_ns;
 use crate::source::poll::{Audit, PollOptions, Poller, Progress};
 
-/// Whether and how the trees are looked at beside the event channels.
+/// Whether and how the trees are audited beside the event channels.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Polling {
     /// At all.
     pub enabled: bool,
@@ -37,7 +38,7 @@ impl Default for Polling {
 /// How far a scan is; may be read by any thread.
 #[derive(Debug, Default)]
 pub struct Scanning {
-    /// Files looked at.
+    /// Files checked.
     pub progress: Progress,
     /// A scan runs now.
     pub runs: AtomicBool,
@@ -83,7 +84,7 @@ impl Handle {
     /// Asks for an audit: `fast` on all cores, otherwise within the budget.
     pub(super) fn audit(&self, fast: bool) {
         if let Some(orders) = &self.orders {
-            // A thread that has ended has told why.
+            // A thread that has ended has said why.
             let _ = orders.send(fast);
         }
     }

@@ -12,8 +12,10 @@ use crate::action::backup::{Restored, Vault};
 use crate::error::Error;
 use crate::pipeline::confirm::{ConfirmOptions, Confirmed, Confirmer, Evidence, Kind, State};
 
-/// Files that cannot be kept, each of which has a sentence of its own.
+/// Files that cannot be kept, each with a sentence of its own.
 const FEW: u64 = 5;
+/// Files with bad content that are named; the others are counted.
+const FEW_ASIDE: usize = 5;
 
 /// How many files could not be kept: a full disk has one reason for thousands of them.
 #[derive(Debug, Default)]
@@ -33,12 +35,12 @@ impl Unkept {
     }
 }
 
-/// See the module; does nothing when no rollback was asked for.
+/// See the module; does nothing when no rollback was requested.
 #[derive(Debug, Default)]
 pub(super) struct Rollback {
     vault: Option<Vault>,
     roots: Vec<PathBuf>,
-    /// What the trees held at their begin is good. After a link led elsewhere it has to prove itself first.
+    /// What the trees held at the start is good. After a link led elsewhere it must prove itself first.
     is_base_good: bool,
     has_begun: bool,
     /// Paths that are not good, and their state.
@@ -50,7 +52,7 @@ impl Rollback {
     /// Makes room, in `place` or beside the first of the roots.
     ///
     /// # Errors
-    /// When there can be no directory: what was asked for cannot be done.
+    /// When there can be no directory: the rollback is then impossible.
     pub(super) fn start(
         place: Option<PathBuf>,
         roots: Vec<PathBuf>,
@@ -59,14 +61,26 @@ impl Rollback {
     ) -> Result<Self, Error> {
         let root = roots.first().map(PathBuf::as_path).unwrap_or(Path::new("."));
         let beside = if root.is_dir() { root } else { root.parent().unwrap_or(root) };
+        let is_named = place.is_some();
         let place = place.as_deref().unwrap_or(beside);
-        let vault = Vault::new(place, options, Arc::clone(stop)).map_err(|source| Error::Os {
-            operation: "keep content for a rollback in",
-            object: place.display().to_string(),
-            source,
-            next: "name another place with --backup-dir",
-        })?;
+        let mut vault =
+            Vault::new(place, !is_named, options, Arc::clone(stop)).map_err(|source| Error::Os {
+                operation: "keep content for a rollback in",
+                object: place.display().to_string(),
+                source,
+                next: "name another place with --backup-dir",
+            })?;
+        let holds = |root: &PathBuf| match root.parent() {
+            Some(parent) if !root.is_dir() => parent.to_owned(),
+            _ => root.clone(),
+        };
+        vault.clear_left(&roots.iter().map(holds).collect::<Vec<_>>());
         Ok(Self { vault: Some(vault), roots, ..Self::default() })
+    }
+
+    /// What there is to say of what a killed hotr left.
+    pub(super) fn take_news(&mut self) -> Vec<String> {
+        self.vault.as_mut().map(Vault::take_news).unwrap_or_default()
     }
 
     /// Whether content is kept.
@@ -81,20 +95,29 @@ impl Rollback {
         self.bad.clear();
         self.unkept = Unkept::default();
         if let Some(vault) = &mut self.vault {
-            vault.clear();
+            vault.hold(&self.roots);
         }
     }
 
     /// The file behind a path: what the user named may be a link, which stays as it is.
-    fn file_of(roots: &[PathBuf], path: &Path, state: &State) -> PathBuf {
-        let is_behind = !matches!(state, State::Link(_)) && roots.iter().any(|root| root == path);
-        is_behind.then(|| path.canonicalize().ok()).flatten().unwrap_or_else(|| path.to_owned())
+    fn file_of(vault: &Vault, path: &Path, state: &State) -> PathBuf {
+        let is_behind = !matches!(state, State::Link(_));
+        is_behind.then(|| vault.behind(path)).flatten().unwrap_or(path).to_owned()
+    }
+
+    /// These named paths lead elsewhere: nothing of what they led to is put there.
+    pub(super) fn relinked(&mut self, links: &[PathBuf]) {
+        let Some(vault) = &mut self.vault else { return };
+        for link in links {
+            vault.hold_again(link);
+            self.bad.retain(|path, _| !path.starts_with(link));
+        }
     }
 
     /// The state of a path before the first change. A sentence when it cannot be rolled back to that.
     pub(super) fn learn(&mut self, path: &Path, state: &State) -> Option<String> {
         let vault = self.vault.as_mut()?;
-        let file = Self::file_of(&self.roots, path, state);
+        let file = Self::file_of(vault, path, state);
         if let Err(why) = vault.stage(&file, state) {
             return self.unkept.add(why);
         }
@@ -113,7 +136,7 @@ impl Rollback {
     pub(super) fn stage(&mut self, changes: &[Confirmed], say: &dyn Fn(&str)) {
         let Some(vault) = &mut self.vault else { return };
         for change in changes {
-            let file = Self::file_of(&self.roots, &change.path, &change.state);
+            let file = Self::file_of(vault, &change.path, &change.state);
             let refused = vault.stage(&file, &change.state).err();
             if let Some(why) = refused.and_then(|why| self.unkept.add(why)) {
                 say(&why);
@@ -124,7 +147,7 @@ impl Rollback {
         }
     }
 
-    /// A reload went well: these are good, and so is what was bad before and is still there.
+    /// A reload succeeded: these are good, and so is what was bad before and is still there.
     pub(super) fn good(&mut self, changes: Vec<Confirmed>) {
         let Some(vault) = &mut self.vault else { return };
         let is_of_now = |change: &Confirmed| {
@@ -136,11 +159,18 @@ impl Rollback {
             self.is_base_good = true;
             vault.promote_all();
         }
+        for link in changes.iter().filter(|change| is_of_now(change)) {
+            vault.promote_below(&link.path);
+            if let State::Link(target) = &link.state {
+                vault.promote_below(target);
+            }
+        }
         let before = std::mem::take(&mut self.bad);
-        let now = changes.into_iter().map(|change| (change.path, change.state));
+        let now = changes.into_iter().map(|change| (change.change.path, change.state));
         let all: BTreeMap<PathBuf, State> = before.into_iter().chain(now).collect();
         for (path, state) in all {
-            vault.promote(&Self::file_of(&self.roots, &path, &state), &state);
+            let file = Self::file_of(vault, &path, &state);
+            vault.promote(&file, &state);
         }
     }
 
@@ -149,31 +179,28 @@ impl Rollback {
         let Some(vault) = &mut self.vault else { return };
         for change in changes {
             if matches!(change.kind, Kind::Created | Kind::Renamed) {
-                vault.keep_absent(&Self::file_of(&self.roots, &change.path, &change.state));
+                let file = Self::file_of(vault, &change.path, &change.state);
+                vault.keep_absent(&file);
             }
-            self.bad.insert(change.path, change.state);
+            self.bad.insert(change.change.path, change.state);
         }
     }
 
-    /// Puts the good content back. Returns what was put back.
+    /// Restores the good content. Returns what was restored.
     pub(super) fn restore(&mut self, confirmer: &mut Confirmer, say: &dyn Fn(&str)) -> Vec<Confirmed> {
         let Some(vault) = &mut self.vault else { return Vec::new() };
-        let mut restored = Vec::new();
-        for (path, bad) in std::mem::take(&mut self.bad) {
-            match vault.restore(&Self::file_of(&self.roots, &path, &bad), &bad) {
-                Ok(Restored::Good(state)) => {
+        let (mut restored, mut aside) = (Vec::new(), Vec::new());
+        let all = std::mem::take(&mut self.bad);
+        let count = all.len();
+        for (path, bad) in all {
+            let file = Self::file_of(vault, &path, &bad);
+            match vault.restore(&file, &bad) {
+                Ok(Restored::Good(state, bad)) => {
+                    aside.extend(bad.map(|name| file.with_file_name(name)));
                     // Its events find it confirmed.
                     confirmer.put(&path, state.clone());
-                    let size = if let State::File(file) = &state { Some(file.size) } else { None };
                     let kind = if state == State::Absent { Kind::Removed } else { Kind::Written };
-                    restored.push(Confirmed {
-                        kind,
-                        path,
-                        by: Evidence::Digest,
-                        size,
-                        seen_by: Vec::new(),
-                        state,
-                    });
+                    restored.push(Confirmed::new(kind, path, Evidence::Digest, Vec::new(), state));
                 }
                 Ok(Restored::Changed) => {
                     say(&format!("roll back {}: it has changed since; left alone", path.display()));
@@ -183,6 +210,17 @@ impl Rollback {
                 }
                 Err(why) => say(&why),
             }
+        }
+        aside
+            .iter()
+            .take(FEW_ASIDE)
+            .for_each(|path| say(&format!("bad content is kept: {}", path.display())));
+        if let Some(more) = aside.len().checked_sub(FEW_ASIDE).filter(|more| *more > 0) {
+            say(&format!("bad content of {more} more files is kept beside them, as .hotr-bad-NAME"));
+        }
+        match restored.len() {
+            back if back == count && count > 0 => say("the last good content is restored"),
+            back => say(&format!("the last good content of {back} of {count} files is restored")),
         }
         restored
     }

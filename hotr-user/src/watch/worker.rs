@@ -1,8 +1,8 @@
-//! The one who reloads: takes orders, runs validation, action and health check one after the other, and tells what
-//! became of each.
+//! The worker that reloads: takes orders, runs validation, action and health check one after the other, and reports the
+//! result of each.
 //!
-//! In: [`Order`]s. Out: [`News`]. It runs beside the feed, so that changes are heard while a command runs; what comes
-//! while it is busy is merged into one further reload, or handled as the busy policy says. When the orders end it
+//! In: [`Order`]s. Out: [`News`]. It runs beside the feed, so that changes are received while a command runs; what
+//! comes while it is busy is merged into one further reload, or handled as the busy policy says. When the orders end it
 //! ends what it runs.
 
 use std::collections::VecDeque;
@@ -15,14 +15,14 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::ReloadOptions;
-use super::echo::Echo;
+use super::loop_detector::{LoopDetector, Pause};
 use super::order::Order;
 use crate::action::check::Failure;
 use crate::action::emit::{Emitted, emit};
 use crate::action::group::{self, Group, Stdin};
 use crate::action::{Action, Busy, CommandSpec};
 use crate::pipeline::confirm::Confirmed;
-use crate::report::{Reload, ReloadState, Trigger};
+use hotr_events::{Reload, ReloadState, Trigger};
 
 /// The first wait before a command that failed at once is started again; doubled each time.
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
@@ -61,14 +61,14 @@ pub(super) struct Worker {
     backoff: Duration,
     again_at: Option<Instant>,
     healths: VecDeque<bool>,
-    echo: Echo,
+    loops: LoopDetector,
 }
 
-/// A command that is to go on running.
+/// A command that should keep running.
 struct Service {
     group: Group,
     since: Instant,
-    /// Keeps the file it was told to read.
+    /// Keeps the file that it should read.
     _emitted: Emitted,
 }
 
@@ -106,12 +106,13 @@ impl Worker {
             backoff: FIRST_BACKOFF,
             again_at: None,
             healths: VecDeque::new(),
-            echo: Echo::default(),
+            loops: LoopDetector::default(),
         }
     }
 
     /// Works until the orders end.
     pub(super) async fn run(mut self) {
+        self.look_for_target();
         while !self.ending {
             let order = match self.pending.take() {
                 Some(order) => Some(order),
@@ -124,13 +125,26 @@ impl Worker {
         self.stop_service().await;
     }
 
-    fn tell(&self, news: News) {
-        // Nobody listens only at the very end.
+    /// Says at the start that there is no process to signal. In parallel to everything else: systemctl may take its
+    /// time, and the service may be started later.
+    fn look_for_target(&self) {
+        if let Action::Signal(target, _) = self.options.action.clone() {
+            let news = self.news.clone();
+            tokio::task::spawn_local(async move {
+                if let Err(why) = target.find_aside().await {
+                    let _ = news.send(News::Say(format!("{why}; hotr looks for it again at each change")));
+                }
+            });
+        }
+    }
+
+    fn send(&self, news: News) {
+        // Only at the very end nobody receives it.
         let _ = self.news.send(news);
     }
 
     fn say(&self, text: impl Into<String>) {
-        self.tell(News::Say(text.into()));
+        self.send(News::Say(text.into()));
     }
 
     /// Waits for an order, and for the service to need another start.
@@ -160,7 +174,7 @@ impl Worker {
             },
         );
         if how.is_empty() {
-            self.say("the command has ended with exit status 0; waiting for a change");
+            self.say("the command exited with status 0; waiting for a change");
             return;
         }
         if lived >= LIVED {
@@ -170,7 +184,7 @@ impl Worker {
         self.backoff = (self.backoff * 2).min(LONGEST_BACKOFF);
         self.again_at = Some(Instant::now() + wait);
         self.say(format!(
-            "the command has ended by itself after {} ms ({how}); starting it again in {} ms, or at the next change",
+            "the command exited on its own after {} ms ({how}); restarting it in {} ms, or at the next change",
             lived.as_millis(),
             wait.as_millis()
         ));
@@ -187,11 +201,13 @@ impl Worker {
         let stop = self.options.stop;
         if group.stop(stop).await {
             let limit = humantime::format_duration(stop.timeout);
-            self.say(format!("the command did not end within {limit} of its stop signal: killed"));
+            self.say(format!(
+                "the command, or what it started, did not exit within {limit} of its stop signal: killed"
+            ));
         }
     }
 
-    /// Waits for a step of a reload, and takes what is ordered meanwhile; `None` when hotr is to end.
+    /// Waits for a step of a reload, and takes what is ordered in the meantime; `None` when hotr should exit.
     async fn meanwhile<T>(&mut self, step: impl Future<Output = T>) -> Option<T> {
         let mut step = std::pin::pin!(step);
         loop {
@@ -216,7 +232,11 @@ impl Worker {
     }
 
     async fn reload(&mut self, order: Order) {
-        if order.trigger == Trigger::Change {
+        let mut order = order;
+        if let Some(pause) = self.loops.arrives(&order, Instant::now()) {
+            order = self.hold(order, pause).await;
+        }
+        if order.trigger == Trigger::Change && !self.ending {
             self.calm_down().await;
         }
         if self.ending {
@@ -224,31 +244,54 @@ impl Worker {
         }
         self.seq += 1;
         let begun = Instant::now();
-        if let Some(text) = self.echo.begins(&order, begun) {
-            self.say(text);
-        }
+        self.loops.begins(begun);
         self.report(&order, ReloadState::Started, None, None);
         let ended = self.steps(&order).await;
         let Some(ended) = ended else { return };
         let is_good = ended.state == ReloadState::Done;
         let is_bad = matches!(ended.state, ReloadState::Failed | ReloadState::Unhealthy);
         self.report(&order, ended.state, Some(begun.elapsed()), Some(ended));
-        self.echo.ended(&order, Instant::now());
+        self.loops.ended(&order, Instant::now());
         if is_good {
-            self.tell(News::Good(order.changes));
+            self.send(News::Good(order.changes));
         } else {
             // A second rollback would put the same back.
             let roll_back = is_bad && order.trigger != Trigger::Rollback;
-            self.tell(News::Bad { changes: order.changes, roll_back });
+            self.send(News::Bad { changes: order.changes, roll_back });
         }
     }
 
     fn report(&self, order: &Order, state: ReloadState, duration: Option<Duration>, ended: Option<Ended>) {
         let (status, why) = ended.map_or((None, None), |ended| (ended.status, ended.why));
-        let changes = if state == ReloadState::Started { order.changes.clone() } else { Vec::new() };
+        let reported = || order.changes.iter().map(|change| change.change.clone()).collect();
+        let changes = (state == ReloadState::Started).then(reported);
         let (seq, trigger, time) = (self.seq, order.trigger, SystemTime::now());
         let reload = Reload { seq, time, state, trigger, changes, status, duration, why };
-        self.tell(News::Report(Box::new(reload)));
+        self.send(News::Report(Box::new(reload)));
+    }
+
+    /// Lets a reload of a loop wait. What comes in the meantime joins it, and is not held if it is no part of the loop.
+    async fn hold(&mut self, mut order: Order, Pause { time, text }: Pause) -> Order {
+        if let Some(text) = text {
+            self.say(text);
+        }
+        let over = Instant::now() + time;
+        let mut over = std::pin::pin!(sleep_until(over));
+        loop {
+            let more = tokio::select! {
+                () = &mut over => return order,
+                more = self.orders.recv() => more,
+            };
+            let Some(more) = more else {
+                self.ending = true;
+                return order;
+            };
+            let is_loop = more.trigger == Trigger::Change && self.loops.is_same(&more);
+            order.merge(more);
+            if !is_loop {
+                return order;
+            }
+        }
     }
 
     /// A service whose health comes and goes is reloaded less and less often.
@@ -268,7 +311,7 @@ impl Worker {
 
     /// Validation, action, health; `None` when hotr is to end.
     async fn steps(&mut self, order: &Order) -> Option<Ended> {
-        let emitted = match emit(self.options.emit, &order.changes) {
+        let emitted = match emit(self.options.emit, &order.changes, self.options.action.identity()) {
             Ok(emitted) => emitted,
             Err(error) => {
                 return Some(Ended::failed(format!("write the list of changes: {error}; free space")));
@@ -286,7 +329,7 @@ impl Worker {
         if self.options.clear {
             // Not after the command has begun to write.
             let (done, cleared) = oneshot::channel();
-            self.tell(News::Clear(done));
+            self.send(News::Clear(done));
             let _ = self.meanwhile(cleared).await?;
         }
         let env = emitted.env.clone();
@@ -335,6 +378,7 @@ impl Worker {
             Ok(group) => group,
             Err(error) => return Some(Ended::failed(group::explain(command, &error))),
         };
+        let mut is_said = false;
         loop {
             let order = tokio::select! {
                 status = group.ended() => return Some(match status {
@@ -353,7 +397,15 @@ impl Worker {
                 return None;
             };
             match self.options.busy {
-                Busy::Queue => self.queue(order),
+                Busy::Queue => {
+                    if order.trigger == Trigger::Change && !std::mem::replace(&mut is_said, true) {
+                        self.say(format!(
+                            "change queued: command still running (pid {}); use -r to restart it",
+                            group.pid()
+                        ));
+                    }
+                    self.queue(order);
+                }
                 Busy::DoNothing => self.say(order.dropped()),
                 Busy::Signal => group.signal(self.options.stop.signal),
                 Busy::Restart => {
@@ -382,10 +434,10 @@ fn start(command: &CommandSpec, emitted: &Emitted) -> std::io::Result<Group> {
     let stdin = if emitted.stdin.is_some() { Stdin::Piped } else { Stdin::Empty };
     let mut group = Group::start(command, stdin, &emitted.env)?;
     if let (Some(mut pipe), Some(bytes)) = (group.take_stdin(), emitted.stdin.clone()) {
-        std::thread::spawn(move || {
+        std::thread::Builder::new().name("hotr-stdin".to_owned()).spawn(move || {
             // The child may have closed it.
             let _ = pipe.write_all(&bytes);
-        });
+        })?;
     }
     Ok(group)
 }

@@ -1,4 +1,4 @@
-//! What the options choose is told, and nothing else.
+//! What the options choose is reported, and nothing else.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn heard(options: &[&str], dir: &Path) -> Run {
     Run::start(&[&["--channels", "inotify"], options].concat(), dir)
 }
 
-/// Operations and names, in order, of all that was told.
+/// Operations and names, in order, of all that was reported.
 fn told(lines: &[Value], dir: &Path) -> Vec<(String, String)> {
     let name = |line: &Value| path_of(line).strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
     changes(lines).map(|line| (line["op"].as_str().unwrap().to_owned(), name(line))).collect()

@@ -1,6 +1,7 @@
 //! Little privilege, few watches, few descriptors, no `/proc`.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -9,6 +10,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::place::Scratch;
 use super::run::{HOTR, Run, command, ebpf, root};
@@ -41,6 +43,64 @@ fn without_privileges_inotify_goes_on() {
     let line = run.change("create", &dir.join("f"));
     assert_eq!(line["seen_by"], serde_json::json!(["inotify"]));
     assert_eq!(line["missed_by"], serde_json::json!([]));
+    run.end();
+}
+
+#[test]
+fn a_directory_that_cannot_be_watched_is_said_and_watched_once_it_can() {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    if !root() {
+        return;
+    }
+    let scratch = Scratch::new("closed");
+    let dir = scratch.dir("root");
+    let mut command = Command::new(for_anybody(&scratch));
+    command.args(["trace", "--json"]).arg(&dir).uid(NOBODY).gid(NOBODY);
+    let mut run = Run::spawn(command);
+    run.ready();
+    let sub = dir.join("sub");
+    fs::DirBuilder::new().mode(0o700).create(&sub).unwrap();
+    fs::write(sub.join("before"), "x").unwrap();
+    let is = |state: &'static str| {
+        move |line: &serde_json::Value| line["type"] == "channel" && line["state"] == state
+    };
+    let line = run.wait("the channel's state", is("degraded"));
+    let why = line["why"].as_str().unwrap();
+    assert!(
+        why.starts_with("1 directory has no watch, ") && why.contains("sub: Permission denied"),
+        "{line}"
+    );
+    // Closed still: nothing new is to be said.
+    fs::set_permissions(&sub, fs::Permissions::from_mode(0o711)).unwrap();
+    // The clock that hotr reads ticks, and the time of a file may be ahead of it (fs/inode.c, `inode_set_ctime_current`):
+    // until it has passed that of `before`, nobody can tell whether the file is new.
+    let made = fs::metadata(sub.join("before")).unwrap();
+    let passed = || {
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        (now.tv_sec, now.tv_nsec) > (made.ctime(), made.ctime_nsec())
+    };
+    for at in 0.. {
+        let is_last = passed();
+        let between = dir.join(format!("between{at}"));
+        fs::write(&between, "x").unwrap();
+        run.change("create", &between);
+        if is_last {
+            break;
+        }
+    }
+    // Read by a reading that began after the last one was reported.
+    fs::write(dir.join("later"), "x").unwrap();
+    run.change("create", &dir.join("later"));
+    // What was in it before is not reported as new: its change time is older than the last reading.
+    fs::set_permissions(&sub, fs::Permissions::from_mode(0o755)).unwrap();
+    run.wait("the channel's state", is("active"));
+    fs::write(sub.join("after"), "x").unwrap();
+    run.change("create", &sub.join("after"));
+    let told =
+        |name: &str| run.heard.iter().filter(|line| line["path"] == sub.join(name).to_str().unwrap()).count();
+    assert_eq!(told("before"), 0, "{:#?}", run.heard);
+    let channels = run.heard.iter().filter(|line| line["type"] == "channel").count();
+    assert_eq!(channels, 2, "{:#?}", run.heard);
     run.end();
 }
 

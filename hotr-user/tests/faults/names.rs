@@ -88,7 +88,7 @@ fn what_no_path_can_name_is_told_or_counted_as_lost() {
         let create = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
         drop(openat(&at, "f", create, Mode::RUSR).unwrap());
         made.push(path.join("f"));
-        // What comes after is told whatever became of the rest.
+        // What comes after is reported whatever became of the rest.
         let after = scratch.0.join("after");
         fs::write(&after, "x").unwrap();
         run.change("create", &after);

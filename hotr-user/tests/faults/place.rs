@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 
 /// A directory that is removed at the end of a test.
 pub(crate) struct Scratch(pub(crate) PathBuf);
@@ -31,6 +31,32 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A file or directory that is mounted on another one. To be dropped before that is removed.
+pub(crate) struct Bind(PathBuf);
+
+impl Bind {
+    pub(crate) fn new(source: &Path, target: &Path) -> Self {
+        mount_bind(source, target).unwrap();
+        Self(target.to_path_buf())
+    }
+
+    /// Something above it was renamed: it is found there from now on.
+    pub(crate) fn moved(&mut self, target: &Path) {
+        self.0 = target.to_path_buf();
+    }
+
+    /// As `umount` does it.
+    pub(crate) fn unmount(self) -> rustix::io::Result<()> {
+        unmount(&self.0, UnmountFlags::empty())
+    }
+}
+
+impl Drop for Bind {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
     }
 }
 

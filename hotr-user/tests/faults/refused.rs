@@ -1,5 +1,5 @@
 //! Kernels that refuse: no type information, no programs (lockdown), programs that the verifier does not like. The
-//! kernel at hand refuses nothing of this, so a mount and a system call filter of the child's own stand in for it.
+//! kernel at hand refuses nothing of this, so a mount and a system call filter of the child's own replace it.
 
 use std::fs;
 use std::io;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ fn ways() -> Vec<&'static str> {
     channels().into_iter().chain(["auto"]).collect()
 }
 
-/// The channel that tells of roots: eBPF where it runs.
+/// The channel that reports roots: eBPF where it runs.
 fn teller(way: &str) -> &'static str {
     if way == "inotify" || channels() == ["inotify"] { "inotify" } else { "ebpf" }
 }
@@ -29,7 +29,7 @@ fn told(run: &mut Run, root: &Path, channel: &str, reason: &str) {
     assert!(why.contains("watched") || why.contains("traced"), "{line}");
 }
 
-/// Makes files below a root until one is heard by every channel of `way`.
+/// Makes files below a root until every channel of `way` receives one.
 fn heard_by_all(run: &mut Run, dir: &Path, way: &str) {
     let mut number = 0;
     loop {
@@ -102,13 +102,68 @@ fn a_deleted_root_is_told() {
         let mut run = Run::start(&["--channels", way], &dir);
         fs::remove_dir_all(&dir).unwrap();
         run.change("remove", &dir.join("a/b/f"));
-        told(&mut run, &dir, teller(way), deleted(way));
+        told(&mut run, &dir, teller(way), "root-deleted");
         assert_eq!(losses(&run.end(), teller(way)).len(), 1, "{way}");
     }
 }
 
-fn deleted(way: &str) -> &'static str {
-    if teller(way) == "ebpf" { "root-deleted" } else { "root-gone" }
+/// Each change of a run as operation, path and type, in order.
+fn told_changes(lines: &[Value]) -> Vec<(String, PathBuf, String)> {
+    let word = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
+    let mut told: Vec<_> =
+        changes(lines).map(|line| (word(line, "op"), path_of(line), word(line, "file_type"))).collect();
+    told.sort();
+    told
+}
+
+#[test]
+fn a_root_that_is_deleted_is_told_alike_by_both_channels() {
+    for way in ways() {
+        let scratch = Scratch::new("alike-deleted");
+        let dir = scratch.dir("root");
+        fs::create_dir(dir.join("sub")).unwrap();
+        fs::write(dir.join("sub/f"), "x").unwrap();
+        let mut run = Run::start(&["--channels", way], &dir);
+        fs::remove_dir_all(&dir).unwrap();
+        told(&mut run, &dir, teller(way), "root-deleted");
+        if way == "auto" {
+            told(&mut run, &dir, "inotify", "root-deleted");
+        }
+        run.change("remove", &dir);
+        let lines = run.end();
+        let removed: Vec<_> = told_changes(&lines).into_iter().map(|(op, path, _)| (op, path)).collect();
+        let paths = [dir.clone(), dir.join("sub"), dir.join("sub/f")];
+        assert_eq!(removed, paths.map(|path| ("remove".to_owned(), path)), "each once, {way}");
+        for line in changes(&lines) {
+            assert_eq!(line["missed_by"].as_array().map(Vec::len), Some(0), "{line}");
+            let is_dir = !path_of(line).ends_with("f");
+            assert_eq!(line["file_type"] == "dir", is_dir, "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_root_that_is_moved_is_told_alike_by_both_channels() {
+    for way in ways() {
+        let scratch = Scratch::new("alike-moved");
+        let (dir, new) = (scratch.dir("root"), scratch.0.join("moved"));
+        fs::write(dir.join("f"), "x").unwrap();
+        let mut run = Run::start(&["--channels", way], &dir);
+        fs::rename(&dir, &new).unwrap();
+        told(&mut run, &dir, teller(way), "root-moved");
+        if way == "auto" {
+            told(&mut run, &dir, "inotify", "root-moved");
+        }
+        let lines = run.end();
+        // inotify does not say where to. What is in it was not removed.
+        let line = if teller(way) == "ebpf" { ("rename", &new) } else { ("remove", &dir) };
+        let expected = (line.0.to_owned(), line.1.clone(), "dir".to_owned());
+        assert_eq!(told_changes(&lines), [expected], "{way}");
+        for line in changes(&lines) {
+            assert!(line["detail"].as_array().unwrap().iter().any(|word| word == "moved-out"), "{line}");
+            assert_eq!(line["missed_by"].as_array().map(Vec::len), Some(0), "{line}");
+        }
+    }
 }
 
 #[test]
@@ -118,14 +173,14 @@ fn a_root_that_is_created_again_is_traced_again() {
         let dir = scratch.dir("root");
         let mut run = Run::start(&["--channels", way], &dir);
         fs::remove_dir(&dir).unwrap();
-        told(&mut run, &dir, teller(way), deleted(way));
+        told(&mut run, &dir, teller(way), "root-deleted");
         fs::create_dir(&dir).unwrap();
         heard_by_all(&mut run, &dir, way);
         run.end();
     }
 }
 
-fn created(dir: &Path, number: u32) -> std::path::PathBuf {
+fn created(dir: &Path, number: u32) -> PathBuf {
     let file = dir.join(format!("f{number}"));
     fs::write(&file, "x").unwrap();
     file

@@ -125,7 +125,7 @@ impl Run {
         Self::read(child, BufReader::new(stdout), Vec::new())
     }
 
-    /// Goes on with a program of which these lines were read.
+    /// Continues with a program whose first lines were read.
     pub(crate) fn read(mut child: Started, stdout: BufReader<ChildStdout>, heard: Vec<Value>) -> Self {
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -146,6 +146,19 @@ impl Run {
         self.child.pid()
     }
 
+    /// Sends a signal.
+    pub(crate) fn send(&self, signal: Signal) {
+        self.child.send(signal);
+    }
+
+    /// Waits for its end, which must be a good one; how long that took.
+    pub(crate) fn dies(mut self, since: Instant) -> Duration {
+        let status = self.child.wait();
+        let took = since.elapsed();
+        assert_eq!(status, Some(0), "{}", self.said.join().unwrap());
+        took
+    }
+
     /// The first line.
     pub(crate) fn ready(&self) -> &Value {
         &self.heard[0]
@@ -164,6 +177,26 @@ impl Run {
                 Err(why) => panic!("no line {what}: {why:?}; {}", self.tail()),
             }
         }
+    }
+
+    /// Reads on until something is so of all lines.
+    pub(crate) fn until(&mut self, what: &str, is_so: impl Fn(&[Value]) -> bool) {
+        let over = Instant::now() + DEADLINE;
+        while !is_so(&self.heard) {
+            if let Err(why) = self.next(over) {
+                panic!("not told: {what}: {why:?}; {}", self.tail());
+            }
+        }
+    }
+
+    /// The same, unless records are lost.
+    pub(crate) fn until_or_disturbed(
+        &mut self,
+        what: &str,
+        is_so: impl Fn(&[Value]) -> bool,
+    ) -> Result<(), Disturbed> {
+        self.until(what, |lines| is_so(lines) || undisturbed(lines).is_err());
+        undisturbed(&self.heard)
     }
 
     /// Waits for a change of this path.
@@ -224,6 +257,23 @@ impl Run {
         check(&self.heard);
         self.heard
     }
+}
+
+/// Records were lost: others on this machine, tests among them, fill the ring buffer of the tracepoint tier with their calls.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Disturbed;
+
+/// Whether that was said.
+pub(crate) fn undisturbed(lines: &[Value]) -> Result<(), Disturbed> {
+    let is_lost =
+        |line: &Value| line["type"] == "loss" && (line["path"].is_null() || line["reason"] == "interrupted");
+    if lines.iter().any(is_lost) { Err(Disturbed) } else { Ok(()) }
+}
+
+/// Makes a case until no record is lost in it.
+pub(crate) fn until_undisturbed(case: impl Fn() -> Result<(), Disturbed>) {
+    const MOST: usize = 20;
+    assert!((0..MOST).any(|_| case().is_ok()), "records were lost {MOST} times");
 }
 
 /// Starts a command with its outputs in pipes.

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use globset::{Glob, GlobSet};
-use hotr_user::event::Op;
-use hotr_user::source::inotify::{Coverage, InotifyOptions, InotifySource, LostReason};
+use hotr_events::LossReason;
+use hotr_events::Op;
+use hotr_user::source::inotify::{Coverage, InotifyOptions, InotifySource};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::support::{Scratch, drain, is_watched, source, told};
@@ -58,7 +59,7 @@ fn a_deleted_root_is_told_and_comes_back_with_a_rebuild() {
     fs::remove_dir(&root).unwrap();
     assert_eq!(told(&mut source), [(Op::Remove, root.clone(), None)]);
     let lost = source.take_lost().expect("a root without a directory is a loss");
-    assert_eq!((lost.reason, lost.path), (LostReason::RootGone, Some(root.clone())));
+    assert_eq!((lost.reason, lost.path), (LossReason::RootDeleted, Some(root.clone())));
     assert_eq!(source.rebuild().unwrap().len(), 1);
     fs::create_dir(&root).unwrap();
     assert!(source.rebuild().unwrap().is_empty());
@@ -73,7 +74,7 @@ fn a_renamed_root_is_a_loss() {
     let mut source = source(&root, InotifyOptions::default());
     fs::rename(&root, scratch.0.join("other")).unwrap();
     drain(&mut source);
-    assert_eq!(source.take_lost().map(|lost| lost.reason), Some(LostReason::RootMoved));
+    assert_eq!(source.take_lost().map(|lost| lost.reason), Some(LossReason::RootMoved));
 }
 
 #[test]
@@ -145,6 +146,6 @@ fn an_unmount_is_told_of_the_mount_point_whichever_directory_is_heard_first() {
             break lost;
         }
     };
-    assert_eq!((lost.reason, lost.path), (LostReason::Unmounted, Some(point)));
+    assert_eq!((lost.reason, lost.path), (LossReason::Unmounted, Some(point)));
     assert_eq!(is_unmounting.join().unwrap(), Ok(()));
 }

@@ -1,4 +1,4 @@
-//! A scratch directory, and ways to read what a source tells.
+//! A scratch directory, and ways to read what a source reports.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use hotr_user::event::Op;
-use hotr_user::pipeline::heard::{Heard, Hearing};
+use hotr_events::Op;
+use hotr_user::pipeline::inotify_changes::{EventTranslator, ReceivedChange};
 use hotr_user::source::inotify::{Coverage, InotifyEvent, InotifyOptions, InotifySource};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -66,9 +66,9 @@ pub(crate) fn drain_until(
     events
 }
 
-pub(crate) fn heard(events: Vec<InotifyEvent>) -> Vec<Heard> {
-    let (mut hearing, mut out) = (Hearing::new(), Vec::new());
-    hearing.hear(events, &mut out);
+pub(crate) fn heard(events: Vec<InotifyEvent>) -> Vec<ReceivedChange> {
+    let (mut hearing, mut out) = (EventTranslator::new(), Vec::new());
+    hearing.receive(events, &mut out);
     out.extend(hearing.finish());
     out
 }

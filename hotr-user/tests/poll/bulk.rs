@@ -1,4 +1,4 @@
-//! Files that are asked for in bulk, on filesystems of their own.
+//! Files that are read in bulk, on filesystems of their own.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,7 +24,7 @@ struct Image {
 }
 
 impl Image {
-    /// Those whose files are asked for in bulk; none without root, their mkfs or loop devices.
+    /// Those whose files are read in bulk; none without root, their mkfs or loop devices.
     fn each() -> impl Iterator<Item = Self> {
         ["xfs", "ext4", "tmpfs"].into_iter().filter_map(Self::new)
     }
@@ -61,19 +61,19 @@ impl Image {
         file
     }
 
-    /// Looks for changes of an unchanged directory with so many files, all of which are asked for in bulk.
+    /// Looks for changes of an unchanged directory with so many files, all of which are read in bulk.
     fn nothing_new(&self, poller: &mut Poller, files: u64) {
         let Some(children) = &self.children else {
             assert!(audit(poller).differences.is_empty());
             return;
         };
-        let (before, deadline) = (children.told(), Instant::now() + Duration::from_secs(20));
-        // What was written in the tick of a look is asked for by name in the next one.
-        while children.told() == before {
-            assert!(Instant::now() < deadline, "no file was told");
+        let (before, deadline) = (children.files_returned(), Instant::now() + Duration::from_secs(20));
+        // What was written in the tick of a look is queried by name in the next one.
+        while children.files_returned() == before {
+            assert!(Instant::now() < deadline, "no file was returned");
             assert!(audit(poller).differences.is_empty());
         }
-        assert_eq!(children.told() - before, files);
+        assert_eq!(children.files_returned() - before, files);
     }
 
     fn dir(&self) -> PathBuf {
@@ -83,7 +83,7 @@ impl Image {
 
 /// Of a tmpfs, whose files are read from the kernel's memory.
 fn child_reader() -> Option<Arc<ChildReader>> {
-    let options = EbpfOptions { tier: TierChoice::Auto, ring_bytes: 1 << 12, window_ns: 0 };
+    let options = EbpfOptions { tier: TierChoice::Auto, ring_bytes: 1 << 12, window_ns: 0, sizes: &[] };
     match EbpfSource::load(options) {
         Ok((mut source, _)) => Some(source.child_reader().expect("the kernel takes the program")),
         Err(error) => {
@@ -99,7 +99,7 @@ impl Drop for Image {
     }
 }
 
-/// Enough files in one directory that they are asked for in bulk.
+/// Enough files in one directory that they are read in bulk.
 #[test]
 fn files_that_are_asked_for_in_bulk_are_told_as_a_full_comparison_tells_them() {
     for image in Image::each() {
@@ -154,7 +154,7 @@ fn every_name_of_a_file_is_told_although_files_are_asked_for_in_bulk() {
     }
 }
 
-/// An inode does not tell that another file was mounted over it.
+/// An inode does not show that another file was mounted over it.
 #[test]
 fn a_mount_on_a_file_is_found_although_files_are_asked_for_in_bulk() {
     for image in Image::each() {
@@ -179,7 +179,7 @@ fn a_mount_on_a_file_is_found_although_files_are_asked_for_in_bulk() {
     }
 }
 
-/// Names come and go while their directory is looked at; each of the files that stay is written once meanwhile.
+/// Names appear and disappear while their directory is read; each of the files that stay is written once in that time.
 #[test]
 fn what_changes_while_files_are_asked_for_in_bulk_is_told() {
     const STAYING: usize = 400;

@@ -68,7 +68,7 @@ impl Naive {
             if is_renamed {
                 out.push((format!("Renamed {{ old: {:?} }}", old.path), now.path.clone()));
             }
-            // A rename sets the change time, and a name in a directory its times: told by themselves.
+            // A rename sets the change time, and a name in a directory its times: reported separately.
             let other_times = now.ctime != old.ctime && !(now.is_dir && now.mtime != old.mtime);
             if !now.is_dir && (now.mtime, now.size) != (old.mtime, old.size) {
                 out.push(("Content".to_owned(), now.path.clone()));
@@ -76,7 +76,7 @@ impl Naive {
                 out.push(("Attrib".to_owned(), now.path.clone()));
             }
         }
-        // A name that leads to another file of its kind now is told as created.
+        // A name that leads to another file of its kind now is reported as created.
         let gone = before.0.iter().filter(|(identity, _)| !self.0.contains_key(*identity));
         let gone = gone.filter(|(_, old)| !created.contains(&(old.path.as_path(), old.is_dir)));
         out.extend(gone.map(|(_, old)| ("Removed".to_owned(), old.path.clone())));

@@ -25,7 +25,7 @@ fn a_change_during_a_reload_is_not_forgotten() {
     watch.wait("the change is heard", |line| line["type"] == "change" && line["op"] == "create");
     fs::write(&gate, "").unwrap();
     watch.reload("done");
-    // A second write within the settling time of the first is told at its end: it may take a further reload.
+    // A second write within the settling time of the first is reported at its end: it may take a further reload.
     let mut names = Vec::new();
     while names.len() < 2 {
         let line = watch.reload("started");
@@ -141,13 +141,32 @@ fn a_running_service_gets_a_signal() {
 }
 
 #[test]
-fn a_command_that_changes_what_it_is_run_for_is_told() {
-    let scratch = Scratch::new("echo");
-    let stamp = scratch.file("stamp", "");
+fn a_command_that_triggers_itself_is_slowed_down_and_a_real_edit_is_not() {
+    let scratch = Scratch::new("loop");
+    let (stamp, other) = (scratch.file("stamps/stamp", ""), scratch.file("src/main", "1"));
     let script = scratch.script("run", &format!("echo >> {}", stamp.display()));
-    let watch = Watch::start(&["-d", "10ms"], &scratch.w(), &[&script]);
-    watch.until_said(&format!("10 reloads in a row were for {}", stamp.display()));
-    watch.end();
+    let mut watch = Watch::start(&["-d", "10ms"], &scratch.w(), &[&script]);
+    watch.until_said(&format!("3 reloads in a row were for {}", stamp.display()));
+    // Until two starts are more than a second apart by hotr's own clock: the loop is slow.
+    let mut starts: Vec<std::time::Instant> = Vec::new();
+    while starts.len() < 2
+        || starts[starts.len() - 1] - starts[starts.len() - 2] < std::time::Duration::from_secs(1)
+    {
+        assert!(starts.len() < 20, "it is not slowed down");
+        watch.reload("started");
+        starts.push(std::time::Instant::now());
+    }
+    // The next is held for longer still.
+    watch.reload("done");
+    let edited = std::time::Instant::now();
+    fs::write(&other, "2").unwrap();
+    let line = watch.wait("a reload for the edit", |line| {
+        line["type"] == "reload" && line["state"] == "started" && line.to_string().contains("src/main")
+    });
+    let took = edited.elapsed();
+    assert!(took < std::time::Duration::from_millis(1_500), "{took:?}: {line}");
+    let said = watch.end();
+    assert_eq!(said.matches("reloads in a row").count(), 1, "{said}");
 }
 
 #[test]

@@ -62,6 +62,48 @@ fn what_is_left_out_by_default_can_be_had() {
 }
 
 #[test]
+fn a_named_directory_is_watched_though_the_repository_ignores_it() {
+    for rule in ["dist/", "dist/*", "*"] {
+        let scratch = Scratch::new("named-dist");
+        let w = scratch.w();
+        assert!(Command::new("git").args(["init", "-q"]).arg(&w).status().unwrap().success());
+        scratch.file(".gitignore", &format!("{rule}\n*.log\n"));
+        scratch.file("dist/app.js", "1");
+        let mut watch = Watch::start(&["-p"], &w.join("dist"), &["true"]);
+        scratch.file("dist/app.log", "2");
+        scratch.file("dist/app.js", "2");
+        let line = watch.reload("started");
+        assert_eq!(line["changes"].as_array().unwrap().len(), 1, "{rule}: {line}");
+        assert_eq!(line["changes"][0]["path"], w.join("dist/app.js").to_str().unwrap(), "{rule}: {line}");
+        watch.reload("done");
+        watch.end();
+    }
+}
+
+/// A pipe would be waited for, a large file take as much memory.
+#[test]
+fn rules_that_cannot_be_read_are_said_and_nothing_waits() {
+    let scratch = Scratch::new("odd-rules");
+    fs::create_dir(scratch.w().join("sub")).unwrap();
+    let pipe = scratch.w().join("sub/.gitignore");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fs::File::create(scratch.w().join(".gitignore")).unwrap().set_len(4 << 30).unwrap();
+    let mut watch = Watch::start(&["-p"], &scratch.w(), &["true"]);
+    let path = scratch.file("sub/conf", "x");
+    let line = watch.reload("started");
+    assert_eq!(line["changes"][0]["path"], path.to_str().unwrap(), "{line}");
+    watch.reload("done");
+    let peak = fs::read_to_string(format!("/proc/{}/status", watch.pid())).unwrap();
+    let peak =
+        peak.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB");
+    assert!(peak.parse::<u64>().unwrap() < 500_000, "{peak} kB");
+    let said = watch.end();
+    for why in ["sub/.gitignore: it is not a regular file", ".gitignore: it is larger than 256 KiB"] {
+        assert!(said.contains(why), "{said}");
+    }
+}
+
+#[test]
 fn a_list_of_extensions_some_with_dots() {
     let scratch = Scratch::new("exts");
     let mut watch = Watch::start(&["-p", "-e", "toml,.tar.gz"], &scratch.w(), &["true"]);
@@ -121,18 +163,21 @@ fn the_interval_of_the_looks_is_as_told() {
     }
 }
 
-/// A write through another name, in a directory without a watch, is told to no inotify.
+/// A write through another name, in a directory without a watch, is reported by no inotify.
 #[test]
 fn what_no_channel_tells_is_found_by_the_next_look() {
     let scratch = Scratch::new("look");
     let (conf, alias) = (scratch.file("conf", "1"), scratch.0.join("alias"));
-    fs::hard_link(&conf, &alias).unwrap();
     let args = ["-p", "--channels", "inotify", "--poll=200ms", "--poll-budget", "50%"];
     let mut watch = Watch::start(&args, &scratch.w(), &["true"]);
     // The trees may still be read for the first time.
     next_tick();
     let begun = Instant::now();
-    fs::write(&alias, "2").unwrap();
+    // Of a name outside the tree that was not there at the start, no channel knows.
+    watch.at_once(|| {
+        fs::hard_link(&conf, &alias).unwrap();
+        fs::write(&alias, "2").unwrap();
+    });
     let line = watch.wait("the change", |line| line["type"] == "change");
     assert_eq!((&line["detail"][0], &line["seen_by"][0]), (&"audit".into(), &"poll".into()), "{line}");
     assert_eq!(line["missed_by"][0]["cause"], "no-event", "{line}");

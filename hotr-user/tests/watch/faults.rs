@@ -1,6 +1,6 @@
 //! The safety net: channels made deaf, full queues, limits, a stopped process, roots that go and come back.
 //!
-//! Each test makes a fault on the real program, makes a change that the channels cannot tell, and checks that it is
+//! Each test makes a fault on the real program, makes a change that the channels cannot report, and checks that it is
 //! reloaded for within one interval of degraded polling, and that the output says what happened.
 
 use std::fs;
@@ -16,8 +16,8 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::Value;
 
 use super::inject::Held;
-use super::outside;
 use super::run::{HOTR, Scratch, Watch, root};
+use hotr_tests::outside;
 
 /// What no change may be lost for.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -62,8 +62,8 @@ fn detached_programs_are_noticed_by_their_silence_and_started_anew() {
     Held::hold(watch.pid()).detach_programs();
     let begin = Instant::now();
     fs::write(&file, "1").unwrap();
-    watch.wait("ebpf degraded", channel("ebpf", "degraded", "3 heartbeats in a row were not heard"));
-    watch.wait("an audit", channel("poll", "active", "all files are looked at now"));
+    watch.wait("ebpf degraded", channel("ebpf", "degraded", "3 heartbeats in a row were missed"));
+    watch.wait("an audit", channel("poll", "active", "all files are checked now"));
     let (line, took) = reloaded(&mut watch, &[&file], begin);
     in_time("programs detached", took);
     assert_eq!(line["changes"][0]["seen_by"], serde_json::json!(["poll"]), "{line}");
@@ -92,7 +92,7 @@ fn programs_cut_off_by_id_are_noticed_by_their_silence_and_started_anew() {
     eprintln!("cut off: {:?}", outside::cut(watch.pid()).unwrap());
     let begin = Instant::now();
     fs::write(&file, "1").unwrap();
-    watch.wait("ebpf degraded", channel("ebpf", "degraded", "3 heartbeats in a row were not heard"));
+    watch.wait("ebpf degraded", channel("ebpf", "degraded", "3 heartbeats in a row were missed"));
     let (line, took) = reloaded(&mut watch, &[&file], begin);
     in_time("programs cut off by id", took);
     assert_eq!(line["changes"][0]["seen_by"], serde_json::json!(["poll"]), "{line}");
@@ -205,7 +205,7 @@ fn a_limit_reached_on_the_way_is_told() {
     let deep = scratch.w().join("x/y/z");
     fs::create_dir_all(&deep).unwrap();
     watch.wait("inotify degraded", channel("inotify", "degraded", "have no watch"));
-    watch.wait("polling", channel("poll", "active", "looked at every 5s"));
+    watch.wait("polling", channel("poll", "active", "checked every 5s"));
     let begin = Instant::now();
     let file = deep.join("late");
     fs::write(&file, "1").unwrap();
@@ -240,8 +240,8 @@ fn full_queues_of_a_stopped_process_lose_nothing() {
             watch.wait("the full ring", is_ring_full);
         }
     }
-    // The first of several reasons is told: on a slow machine, that hotr did not run for so long.
-    let looks = channel("poll", "active", "all files are looked at now");
+    // The first of several reasons is reported: on a slow machine, that hotr did not run for so long.
+    let looks = channel("poll", "active", "all files are checked now");
     assert!(watch.heard.iter().any(looks), "{:#?}", watch.heard.last());
     watch.end();
 }
@@ -261,7 +261,7 @@ fn a_process_that_was_stopped_says_so_and_looks() {
     }
     watch.send(Signal::CONT);
     watch.wait("the stall", channel("poll", "active", "hotr did not run for"));
-    watch.wait("the audit", channel("poll", "idle", "all files were looked at"));
+    watch.wait("the audit", channel("poll", "idle", "all files were checked"));
     if !watch.heard.iter().any(|line| line["type"] == "reload") {
         reloaded(&mut watch, &[&file], Instant::now());
     }
@@ -282,6 +282,27 @@ impl Drop for Tmpfs<'_> {
     fn drop(&mut self) {
         let _ = unmount(self.0, UnmountFlags::DETACH);
     }
+}
+
+#[test]
+fn what_a_mount_covers_and_uncovers_is_compared() {
+    if cfg!(hotr_without_ebpf) || !root() {
+        return;
+    }
+    let scratch = Scratch::new("mounted-below");
+    scratch.file("conf.d/a", "old");
+    scratch.file("conf.d/b", "only below");
+    let below = scratch.w().join("conf.d");
+    let mut watch = Watch::start(&["-p"], &scratch.w(), &["true"]);
+    let mounted = Tmpfs::on(&below);
+    let line = watch.reload("started");
+    assert_eq!(watch.names(&line), ["conf.d/a", "conf.d/b"], "{line}");
+    watch.reload("done");
+    drop(mounted);
+    let line = watch.reload("started");
+    assert_eq!(watch.names(&line), ["conf.d/a", "conf.d/b"], "{line}");
+    watch.reload("done");
+    watch.end();
 }
 
 #[test]

@@ -74,3 +74,48 @@ fn what_a_killed_hotr_kept_goes_at_the_next_start() {
     first.end();
     until("all have gone", || vaults(&scratch.w()).is_empty());
 }
+
+/// Names in the directory that a restore makes.
+fn temporaries(dir: &Path) -> Vec<PathBuf> {
+    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    names.filter(|path| path.to_string_lossy().contains("/.hotr-restore-")).collect()
+}
+
+/// Kills one while it restores content, which takes some time. Returns what it left, if it was not done already.
+fn killed_amid(scratch: &Scratch, owner: Option<u32>) -> Option<PathBuf> {
+    let conf = scratch.file("conf", &"good".repeat(8 << 20));
+    std::os::unix::fs::chown(&conf, owner, owner).unwrap();
+    let args = ["-p", "--health", "false", "--health-timeout", "20ms", "--rollback"];
+    let watch = Watch::start(&args, &scratch.w(), &["true"]);
+    fs::write(&conf, "bad").unwrap();
+    let over = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while temporaries(&scratch.w()).is_empty() && !scratch.w().join(".hotr-bad-conf").exists() {
+        assert!(std::time::Instant::now() < over, "{}", watch.said());
+    }
+    watch.kill();
+    let mut left = temporaries(&scratch.w());
+    let _gone = fs::remove_file(scratch.w().join(".hotr-bad-conf"));
+    assert!(left.len() <= 1, "{left:?}");
+    left.pop()
+}
+
+#[test]
+fn what_a_killed_hotr_was_putting_back_goes_at_the_next_start() {
+    // Kept beside the files, and in `/run/hotr`.
+    for owner in [None, Some(65534)] {
+        if owner.is_some() && !root() {
+            return;
+        }
+        let scratch = Scratch::new("amid");
+        std::os::unix::fs::chown(scratch.w(), owner, owner).unwrap();
+        let left = (0..20).find_map(|_| killed_amid(&scratch, owner)).expect("one is killed in time");
+        let alike = scratch.file(".hotr-restore-0123456789abcdef", "somebody's");
+        assert_eq!(fs::read_to_string(scratch.w().join("conf")).unwrap(), "bad");
+        let watch = Watch::start(&SAFE, &scratch.w(), &["true"]);
+        assert!(!left.exists(), "{}", watch.said());
+        assert!(alike.exists());
+        watch.end();
+        assert_eq!(fs::read_to_string(scratch.w().join("conf")).unwrap(), "bad");
+        assert!(vaults(&scratch.w()).is_empty());
+    }
+}

@@ -1,4 +1,4 @@
-//! While a large file is read, nothing else waits: channels are read, heartbeats are heard, the order is kept.
+//! While a large file is read, nothing else waits: channels are read, heartbeats are received, the order is kept.
 //!
 //! A sparse file of a terabyte takes hours to read: for a test it is read until the test makes it short.
 
@@ -49,7 +49,7 @@ fn channels_are_read_while_a_large_file_is() {
     let mut watch = Watch::start(&["--hash-limit", "2048G", "--channels", "inotify"], &scratch.w(), &[]);
     watch.nothing_but_a_marker();
     being_read(&watch, &huge);
-    // Told at once, though nothing of it can be confirmed yet.
+    // Reported at once, though nothing of it can be confirmed yet.
     let second = scratch.w().join("second");
     fs::write(&second, "x").unwrap();
     watch.wait("the second file", changed(&second, "create"));
@@ -76,7 +76,7 @@ fn heartbeats_go_on_while_a_large_file_is_read() {
     let mut watch = Watch::start(&["--hash-limit", "2048G"], &scratch.w(), &[]);
     watch.nothing_but_a_marker();
     being_read(&watch, &huge);
-    // Only who makes heartbeats notices that one channel hears none, and that it hears them again.
+    // Only heartbeats show that one channel receives none, and that it receives them again.
     Held::hold(watch.pid()).drop_watches();
     let channel = |name: &'static str, state: &'static str| {
         move |line: &Value| line["type"] == "channel" && line["name"] == name && line["state"] == state

@@ -76,7 +76,7 @@ fn a_file_that_is_named_by_a_link_is_read_behind_it() {
     assert_eq!((watch.names(&line), &line["changes"][0]["by"]), (vec![String::new()], &"digest".into()));
     watch.reload("done");
     fs::write(&file, "2").unwrap();
-    watch.until_said("none changed");
+    watch.until_said("content unchanged");
     // Now the link leads to another file.
     let other = scratch.file("other", "2");
     symlink("w/other", scratch.0.join("next")).unwrap();
@@ -117,6 +117,36 @@ fn a_release_is_switched_by_rename_or_exchange() {
     assert_eq!(watch.names(&line), [""], "{line}");
     watch.reload("done");
     watch.nothing_but_a_marker();
+    watch.end();
+}
+
+#[test]
+fn a_switched_link_drops_nothing_of_other_paths() {
+    let scratch = Scratch::new("two-roots");
+    let file = scratch.file("f", "b");
+    for release in ["1", "2"] {
+        let dir = scratch.0.join("rel").join(release);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("c"), release).unwrap();
+    }
+    let current = scratch.0.join("current");
+    symlink("rel/1", &current).unwrap();
+    let other = scratch.w();
+    let mut watch = Watch::start(&["-p", other.to_str().unwrap()], &current, &["true"]);
+    // Both in one batch, or one after the other: neither is dropped.
+    fs::write(&file, "bb").unwrap();
+    symlink("rel/2", scratch.0.join("next")).unwrap();
+    fs::rename(scratch.0.join("next"), &current).unwrap();
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        let line = watch.reload("started");
+        let changes = line["changes"].as_array().unwrap();
+        told.extend(changes.iter().map(|change| (change["path"].clone(), change["kind"].clone())));
+        watch.reload("done");
+    }
+    told.sort_by_key(|(path, _)| path.to_string());
+    let path = |path: &Path| serde_json::Value::from(path.to_str().unwrap());
+    assert_eq!(told, [(path(&current), "link".into()), (path(&file), "written".into())]);
     watch.end();
 }
 

@@ -22,7 +22,7 @@ fn what_changes_during_a_command_may_be_dropped() {
     fs::write(&conf, "2").unwrap();
     watch.reload("started");
     scratch.file("during", "x");
-    watch.until_said("a change came while the command runs: dropped");
+    watch.until_said("a change came while the command was running: dropped");
     fs::write(&gate, "").unwrap();
     watch.reload("done");
     watch.nothing_but_a_marker();
@@ -189,7 +189,7 @@ fn writers_are_found_without_leases() {
     watch.reloads_when_written(&conf);
 }
 
-/// How long a turn on the processor a process has, in nanoseconds; 0 from kernels that do not tell.
+/// How long a turn on the processor a process has, in nanoseconds; 0 from kernels that do not show it.
 fn turn(pid: u32) -> u64 {
     // SAFETY: plain integers, for which zero is a value.
     let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };

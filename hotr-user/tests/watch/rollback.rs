@@ -1,4 +1,4 @@
-//! The last good content is put back, and nothing else is touched.
+//! The last good content is restored, and nothing else is touched.
 
 use std::ffi::CString;
 use std::fs;
@@ -11,9 +11,9 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::run::{Scratch, Watch, root};
 
-/// Health is: no file below the watched directory says `bad`.
+/// Health is: no file below the watched directory says `bad`, but those that hotr keeps.
 fn health(scratch: &Scratch) -> String {
-    scratch.script("health", &format!("! grep -rqs bad {}", scratch.w().display()))
+    scratch.script("health", &format!("! grep -rqs --exclude='.hotr-*' bad {}", scratch.w().display()))
 }
 
 #[test]
@@ -54,9 +54,13 @@ fn bad_content_goes_and_the_good_comes_back_whole() {
     assert_eq!(getxattr(&one, "trusted.hotr", &mut value[..]), Ok(1));
     watch.nothing_but_a_marker();
     let said = watch.end();
-    assert!(!said.contains("left alone"), "{said}");
+    assert!(!said.contains("left alone") && said.contains("the last good content is restored"), "{said}");
     let left: Vec<_> = fs::read_dir(scratch.w()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 3, "{left:?}");
+    assert_eq!(left.len(), 5, "{left:?}");
+    for name in [".hotr-bad-one", ".hotr-bad-three"] {
+        assert_eq!(fs::read_to_string(scratch.w().join(name)).unwrap(), "bad");
+        assert!(said.contains(name), "{said}");
+    }
 }
 
 #[test]
@@ -64,12 +68,15 @@ fn what_changed_since_is_left_alone() {
     let scratch = Scratch::new("since");
     let conf = scratch.file("conf", "good");
     // Somebody repairs it while the service is asked.
-    let health = scratch.script("health", &format!("echo repaired > {}; exit 1", conf.display()));
-    let args = ["-p", "--health", &health, "--health-timeout", "20ms", "--rollback"];
+    let next = scratch.0.join("next");
+    let repair = format!("echo repaired > {0} && mv {0} {1}; exit 1", next.display(), conf.display());
+    let health = scratch.script("health", &repair);
+    let args = ["-p", "--health", &health, "--health-timeout", "5s", "--rollback"];
     let mut watch = Watch::start(&args, &scratch.w(), &["true"]);
     fs::write(&conf, "bad").unwrap();
     watch.reload("unhealthy");
     watch.until_said("it has changed since; left alone");
+    watch.until_said("of 0 of 1 files is restored");
     assert_eq!(fs::read_to_string(&conf).unwrap(), "repaired\n");
     watch.end();
 }
@@ -101,6 +108,78 @@ fn behind_a_named_link_the_file_goes_back_and_the_link_stays() {
     watch.end();
 }
 
+/// The link itself goes back, by its target: no copy of a directory takes its name, and nothing is written behind it.
+#[test]
+fn a_link_to_a_directory_goes_back_as_a_link() {
+    for (good, bad) in [("../out1", "../out2"), ("in1", "in2"), ("../out1", "in1"), ("in1", "")] {
+        let scratch = Scratch::new("back-dir-link");
+        let dirs = ["out1", "out2", "w/in1", "w/in2"].map(|dir| scratch.0.join(dir));
+        for dir in &dirs {
+            fs::create_dir(dir).unwrap();
+            fs::write(dir.join("f"), dir.to_str().unwrap()).unwrap();
+        }
+        let link = scratch.w().join("l");
+        symlink(good, &link).unwrap();
+        let args = ["-p", "--health", "false", "--health-timeout", "20ms", "--rollback"];
+        let mut watch = Watch::start(&args, &scratch.w(), &["true"]);
+        if bad.is_empty() {
+            fs::remove_file(&link).unwrap();
+        } else {
+            symlink(bad, scratch.0.join("next")).unwrap();
+            fs::rename(scratch.0.join("next"), &link).unwrap();
+        }
+        watch.wait("a rollback", |line| line["trigger"] == "rollback" && line["state"] == "started");
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new(good), "{bad}: {}", watch.said());
+        let kept = fs::read_link(scratch.w().join(".hotr-bad-l")).ok();
+        assert_eq!(kept.as_deref(), Some(Path::new(bad)).filter(|bad| !bad.as_os_str().is_empty()));
+        for dir in &dirs {
+            assert_eq!(fs::read_to_string(dir.join("f")).unwrap(), dir.to_str().unwrap());
+            assert_eq!(fs::read_dir(dir).unwrap().count(), 1, "{}", dir.display());
+        }
+        watch.end();
+    }
+}
+
+#[test]
+fn what_is_behind_a_link_to_a_directory_is_left_alone_and_said() {
+    let scratch = Scratch::new("behind-dir-link");
+    let (outside, link) = (scratch.0.join("out"), scratch.w().join("l"));
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("f"), "good").unwrap();
+    symlink(&outside, &link).unwrap();
+    let args = ["-p", "--health", "false", "--health-timeout", "20ms", "--rollback"];
+    let watch = Watch::start(&args, &scratch.w(), &["true"]);
+    fs::write(outside.join("f"), "bad").unwrap();
+    watch.until_said("/l/f: it is behind a symbolic link; left alone");
+    watch.until_said("the last good content of 0 of");
+    assert_eq!(fs::read_to_string(outside.join("f")).unwrap(), "bad");
+    assert_eq!(fs::read_link(&link).unwrap(), outside);
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+    watch.end();
+}
+
+/// A directory took the place of a link: it is not taken away, nor written to.
+#[test]
+fn a_directory_in_the_place_of_a_link_stays() {
+    let scratch = Scratch::new("dir-for-link");
+    let (outside, link) = (scratch.0.join("out"), scratch.w().join("l"));
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("f"), "good").unwrap();
+    symlink(&outside, &link).unwrap();
+    let args = ["-p", "--health", "false", "--health-timeout", "20ms", "--rollback"];
+    let watch = Watch::start(&args, &scratch.w(), &["true"]);
+    watch.at_once(|| {
+        fs::remove_file(&link).unwrap();
+        fs::create_dir(&link).unwrap();
+        fs::write(link.join("f"), "bad").unwrap();
+    });
+    watch.until_said("/l: a directory has its name now; repair it by hand");
+    watch.until_said("the last good content of 0 of");
+    assert_eq!(fs::read_to_string(link.join("f")).unwrap(), "bad");
+    assert_eq!(fs::read_to_string(outside.join("f")).unwrap(), "good");
+    watch.end();
+}
+
 #[test]
 fn without_a_place_for_good_content_nothing_starts() {
     let scratch = Scratch::new("no-place");
@@ -129,7 +208,7 @@ fn a_vanished_directory_is_said() {
     let mut watch = Watch::start(&args, &scratch.w(), &["true"]);
     fs::remove_dir_all(scratch.w().join("d")).unwrap();
     watch.reload("unhealthy");
-    watch.until_said("its directory is gone");
+    watch.until_said("its directory no longer exists");
     watch.end();
 }
 
@@ -151,7 +230,7 @@ fn a_full_disk_costs_the_rollback_only() {
     let mut watch = Watch::start(&args, &scratch.w(), &["true"]);
     watch.until_said("No space left on device");
     watch.until_said("25 more files could not be kept; they cannot be rolled back either");
-    assert_eq!(watch.said().matches("it cannot be rolled back").count(), 5, "{}", watch.said());
+    assert_eq!(watch.said().matches("a rollback cannot restore it").count(), 5, "{}", watch.said());
     fs::write(&conf, "small").unwrap();
     watch.reload("done");
     watch.nothing_but_a_marker();

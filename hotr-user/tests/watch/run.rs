@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -101,6 +102,18 @@ pub(crate) struct Watch {
     dir: PathBuf,
 }
 
+/// A program that is ended by SIGHUP, also where the tests are run by `nohup`.
+pub(crate) fn hung_up(mut command: Command) -> Command {
+    let reset = || {
+        // SAFETY: numbers only.
+        let former = unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
+        if former == libc::SIG_ERR { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: the closure makes one system call: it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(reset) };
+    command
+}
+
 impl Watch {
     /// Writes a file in two halves, and checks that there is one reload, when the file is closed; ends the run.
     pub(crate) fn reloads_when_written(mut self, path: &Path) {
@@ -127,8 +140,8 @@ impl Watch {
         if !command.is_empty() {
             hotr.arg("--").args(command);
         }
-        let watch = Self::spawn(hotr, path);
-        watch.until_said(" files is known");
+        let watch = Self::spawn(hung_up(hotr), path);
+        watch.until_said("initial state recorded");
         watch
     }
 
@@ -213,7 +226,7 @@ impl Watch {
         self.reload("done");
     }
 
-    /// Makes several changes while hotr is stopped: it hears of all of them at once, however busy the machine is.
+    /// Makes several changes while hotr is stopped: it receives all of them at once, however busy the machine is.
     pub(crate) fn at_once(&self, changes: impl FnOnce()) {
         self.send(Signal::STOP);
         let threads = format!("/proc/{}/task", self.pid());

@@ -49,7 +49,7 @@ impl Screen {
         self.keys.flush().unwrap();
     }
 
-    /// The program has been told to end.
+    /// The program was asked to end.
     pub(crate) fn end(mut self) {
         assert!(self.child.wait().unwrap().success());
     }

@@ -114,7 +114,7 @@ fn a_long_look_is_shown_on_a_terminal() {
     }
     let (mut screen, end) = on_a_terminal(&scratch, "--poll=100ms --poll-budget 0.01% w");
     screen.until_shows("watching ");
-    screen.until_shows("hotr: looking at all files ");
+    screen.until_shows("hotr: checking all files ");
     screen.until_shows("of 3,001");
     end(screen);
 }

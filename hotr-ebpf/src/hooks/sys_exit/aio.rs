@@ -1,6 +1,8 @@
-//! `io_submit`: the requests the caller handed over. They are reported when they are accepted, which for a
-//! buffered write is when it is done; what a direct write made of it comes later and is not seen on this tier.
+//! `io_submit`: the requests the caller passed. They are reported when they are accepted, which for a buffered write is
+//! when it is done; what a direct write made of it comes later and is not seen on this tier.
 
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
 use core::ptr::null;
 
 use hotr_common::hook::Hook;
@@ -9,8 +11,13 @@ use super::way::Way;
 use super::{Exit, is_watched, user_word};
 use crate::call::{Call, Known, Second};
 use crate::change::{self, Target};
+use crate::counters::{Count, count_many};
 use crate::kernel::{Probe, task};
-use crate::maps::{AIO_BATCH, Count, count_many};
+use crate::messages::note;
+
+/// The `io_submit` that is being reported.
+#[map(name = "AIO_BATCH")]
+pub static AIO_BATCH: PerCpuArray<Batch> = PerCpuArray::with_max_entries(1, 0);
 
 /// Requests that one run of the program looks at. The kernel lets a program be followed by some 30 more
 /// (include/linux/bpf.h, `MAX_TAIL_CALL_CNT`).
@@ -22,11 +29,11 @@ const WRITES: [u16; 2] = [1, 8];
 const OPCODE: u64 = 16;
 const LENGTH: u64 = 32;
 
-/// A call that is being reported: kept in a map, for the stack is full. This CPU's own; see the module `path`.
+/// A call that is being reported: kept in a map, because the stack is full. This CPU's own; see the module `path`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Batch {
-    /// Requests that were looked at by the programs before.
+    /// Requests that earlier programs have read.
     done: u64,
     /// The number of the system call, and in the low 16 bits the tier.
     call: u64,
@@ -61,8 +68,8 @@ pub fn next<W: Way>(exit: &Exit<W>) -> bool {
     false
 }
 
-/// The program cannot be run again. When one of the requests was on a watched filesystem, those that were not looked at
-/// may be as well, and are lost.
+/// The program cannot be run again. When one of the requests was on a watched filesystem, those that were not read may
+/// be as well, and are lost.
 #[inline(always)]
 pub fn give_up<W: Way>(way: W) {
     let Some(batch) = AIO_BATCH.get_ptr_mut(0) else { return };
@@ -70,6 +77,7 @@ pub fn give_up<W: Way>(way: W) {
     let (done, concerns) = unsafe { ((*batch).done, (*batch).concerns) };
     if concerns != 0 {
         let left = (way.ret() as u64).saturating_sub(done);
+        note!(batch, Hook::SysExit, left);
         count_many(Count::Seen, left);
         count_many(Count::Oversize, left);
     }
@@ -85,7 +93,7 @@ fn clear(batch: *mut Batch) {
     }
 }
 
-/// A word of the caller's memory. A function of its own, for the stack is full.
+/// A word of the caller's memory. A function of its own, because the stack is full.
 #[inline(never)]
 fn word(address: u64) -> u64 {
     user_word(address)
@@ -102,7 +110,7 @@ pub extern "C" fn hotr_submitted(slot: u64) -> u64 {
     if opcode != WRITES[0] && opcode != WRITES[1] {
         return 0;
     }
-    // Of a vector only the number of its parts is told.
+    // For a vector only the number of its parts is known.
     let bytes = if opcode == WRITES[0] { word(address.wrapping_add(LENGTH)) } else { 0 };
     let file = task::current_file((request >> 32) as u32);
     if !is_watched(file) {

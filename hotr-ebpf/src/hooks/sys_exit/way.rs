@@ -1,26 +1,37 @@
-//! The two ways in which a program gets to a tracepoint, and what it is told there.
+//! The two ways to attach a program to a tracepoint, and what it receives there.
 //!
 //! [`Raw`] has typed arguments. Where tracepoints may be preempted (7.x), the kernel skips such a program for every
-//! other task of the CPU until a preempted one goes on (kernel/trace/bpf_trace.c `__bpf_trace_run`). [`Perf`] is
+//! other task of the CPU until a preempted one continues (kernel/trace/bpf_trace.c `__bpf_trace_run`). [`Perf`] is
 //! called by perf's handler, which forbids preemption for as long as it runs (include/trace/perf.h
-//! `perf_trace_##call`); it is told numbers only.
+//! `perf_trace_##call`); it receives numbers only.
 
 use aya_ebpf::EbpfContext;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
+use hotr_common::rules::CLASSES;
 
 use crate::call::{PERF_TRACEPOINT, TRACEPOINT};
+use crate::globals::{live, off};
 use crate::kernel::{Direct, Mem, Probe, task};
-use crate::maps::{CLASS_PROGRAMS, PERF_CLASSES, live, off};
 
-/// What a [`Perf`] program returns: perf goes on with the event. By 0 it would take it from others who want it, such
-/// as `perf trace`.
+/// The program for each [`hotr_common::rules::Class`] of system calls.
+#[map(name = "CLASS_PROGRAMS")]
+pub static CLASS_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(CLASSES, 0);
+
+/// The same for programs on tracepoints through perf: a map holds programs of one kind.
+#[map(name = "PERF_CLASSES")]
+pub static PERF_CLASSES: ProgramArray = ProgramArray::with_max_entries(CLASSES, 0);
+
+/// What a [`Perf`] program returns: perf processes the event further. With 0 it would withhold it from others, such as
+/// `perf trace`.
 pub const PASS: u32 = 1;
 
 /// Where a perf record of `sys_exit` has the number and the result; checked by userspace (`kernel/perf.rs`).
 const ID: usize = 8;
 const RET: usize = 16;
 
-/// How a program is told that a system call ends.
+/// How a program learns that a system call ends.
 pub trait Way: Copy {
     /// Of its records.
     const TIER: u16;

@@ -71,7 +71,7 @@ fn each_bad_path_is_told_with_its_cause_and_a_next_step() {
         (
             "a",
             Facts { absolute: None, ..good() },
-            "watch a: the current directory does not exist any more; name an absolute path",
+            "watch a: the current directory no longer exists; name an absolute path",
         ),
         (
             "/proc",

@@ -5,6 +5,7 @@ use super::*;
 #[test]
 fn durations_carry_a_unit() {
     let ms = |n| Ok(Duration::from_millis(n));
+    let too_long = || Err("longer than ten years, or finer than a nanosecond".to_owned());
     let unit = |word: &str| Err(format!("a unit is needed, as in {word}s"));
     for (word, want) in [
         ("10s", ms(10_000)),
@@ -12,6 +13,12 @@ fn durations_carry_a_unit() {
         ("1m 30s", ms(90_000)),
         ("1h30m", ms(5_400_000)),
         ("0s", ms(0)),
+        ("3650days", Ok(Duration::from_secs(3650 * 86_400))),
+        ("3651days", too_long()),
+        ("18446744073709551615s", too_long()),
+        ("18446744073709551616s", too_long()),
+        ("18446744073709551615years", too_long()),
+        ("0.1ns", too_long()),
         ("10", unit("10")),
         ("1.5", unit("1.5")),
         ("", Err("value was empty; write it as 10s, 5m or 1h30m".to_owned())),
@@ -29,7 +36,7 @@ fn channels_are_auto_or_named() {
         ("ebpf", of(true, false, true)),
         ("inotify", of(false, true, true)),
         ("inotify,ebpf", of(true, true, true)),
-        ("ebpf,auto", Err("auto stands alone".to_owned())),
+        ("ebpf,auto", Err("auto cannot be combined with a channel".to_owned())),
         ("poll", Err("'poll' is not a channel; write auto, ebpf, inotify or ebpf,inotify".to_owned())),
         ("", Err("'' is not a channel; write auto, ebpf, inotify or ebpf,inotify".to_owned())),
     ] {

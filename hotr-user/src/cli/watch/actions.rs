@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum, ValueHint};
 use hotr_user::action::check::Check;
-use hotr_user::action::{Action, Busy, CommandSpec, Emit, StopSpec, Target};
+use hotr_user::action::{Action, Busy, CommandSpec, Emit, Identity, StopSpec, Target};
 use hotr_user::watch::ReloadOptions;
 use rustix::process::Signal;
 
@@ -22,7 +22,7 @@ pub(super) enum Refused {
 
 #[derive(Args, Debug)]
 pub(super) struct ActionArgs {
-    /// The command runs on: end it and start it anew for each reload
+    /// Keep the command running; restart it on each change
     #[arg(short, long, conflicts_with_all = ["signal", "on_busy_update"])]
     restart: bool,
     /// Send this signal to a running process instead of running a command
@@ -40,13 +40,13 @@ pub(super) struct ActionArgs {
     /// The process to signal: the main process of this systemd unit
     #[arg(long, requires = "signal", group = "target", value_name = "UNIT", value_parser = values::name())]
     unit: Option<OsString>,
-    /// What changes do while the command runs
+    /// What a change does while the command runs
     #[arg(short, long, value_enum, value_name = "POLICY", default_value_t = OnBusy::Queue)]
     on_busy_update: OnBusy,
-    /// How a command is ended
+    /// Signal that stops the command and the processes it started, except daemons
     #[arg(long, value_name = "SIGNAL", default_value = "TERM", value_parser = values::signal)]
     stop_signal: Signal,
-    /// How long it may take to end before it is killed
+    /// How long it may take to exit before it is killed
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = values::duration)]
     stop_timeout: Duration,
     /// Do not run the command at the start, only for changes
@@ -58,7 +58,7 @@ pub(super) struct ActionArgs {
     /// Clear the terminal before each run of the command
     #[arg(short, long)]
     clear: bool,
-    /// Run the commands by this shell: one string, with its own rules
+    /// Run the commands through this shell, as one string with the shell's rules
     #[arg(long, value_name = "SHELL", num_args = 0..=1, default_missing_value = "sh", require_equals = true, value_parser = values::name())]
     shell: Option<OsString>,
     /// Run the commands without a shell, which is the default
@@ -67,10 +67,16 @@ pub(super) struct ActionArgs {
     /// A variable for the commands; repeatable
     #[arg(short = 'E', long = "env", value_name = "KEY=VALUE", value_parser = values::variable())]
     env: Vec<(OsString, OsString)>,
-    /// Where the commands run
+    /// Working directory of the commands
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     workdir: Option<PathBuf>,
-    /// How the command is told what changed
+    /// Run the commands as this user (name or id), with its groups; as root only
+    #[arg(long, value_name = "USER", value_parser = values::name())]
+    user: Option<OsString>,
+    /// Run the commands as this group (name or id)
+    #[arg(long, value_name = "GROUP", value_parser = values::name())]
+    group: Option<OsString>,
+    /// How the command receives the list of changes
     #[arg(long, value_enum, default_value_t = EmitChoice::Env)]
     emit: EmitChoice,
     /// Reload only when this command succeeds
@@ -79,13 +85,13 @@ pub(super) struct ActionArgs {
     /// How long the validation may take
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = values::duration)]
     validate_timeout: Duration,
-    /// Ask this command after a reload, until it succeeds or its time is over
+    /// After a reload, retry this check until it passes or times out
     #[arg(long, value_name = "CMD")]
     health: Option<OsString>,
-    /// How long a service may take to be healthy
+    /// How long a service may take to become healthy
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = values::duration)]
     health_timeout: Duration,
-    /// Put the last good content of the changed files back when a reload fails or health does, and reload again
+    /// When a reload or its health check fails, restore the last good content of the changed files and reload again
     #[arg(long, requires = "health")]
     rollback: bool,
     /// Where the last good content is kept; by default in a hidden directory beside the files
@@ -117,6 +123,7 @@ impl ActionArgs {
             dir: self.workdir.clone(),
             env: self.env.clone(),
             stdout_to_stderr: json,
+            identity: Identity::of(self.user.as_deref(), self.group.as_deref()).map_err(Refused::Error)?,
         };
         let check = |words: &Option<OsString>, timeout| {
             let command =
@@ -190,16 +197,16 @@ impl ActionArgs {
             .ok_or_else(|| Refused::Usage("--signal needs --pid, --pid-file, --comm or --unit".to_owned()))
     }
 
-    /// One string into words: by the shell that was asked for, or by quotes and spaces alone.
+    /// One string into words: by the chosen shell, or only by quotes and spaces.
     fn split(&self, text: &OsStr) -> Result<Vec<OsString>, Refused> {
         if let Some(shell) = &self.shell {
             return Ok(vec![shell.clone(), "-c".into(), text.to_owned()]);
         }
-        let refused = |why| Refused::Usage(format!("'{}' is no command: {why}", text.display()));
+        let refused = |why| Refused::Usage(format!("'{}' is not a command: {why}", text.display()));
         let utf8 = text.to_str().ok_or_else(|| refused("it is not UTF-8; put it into a script"))?;
-        let words = shell_words::split(utf8).map_err(|_| refused("a quote is open"))?;
+        let words = shell_words::split(utf8).map_err(|_| refused("a quote is not closed"))?;
         if words.first().is_none_or(|program| program.is_empty()) {
-            return Err(refused("nothing is there"));
+            return Err(refused("it is empty"));
         }
         Ok(words.into_iter().map(OsString::from).collect())
     }

@@ -2,13 +2,18 @@
 
 use super::*;
 
-fn place(fs: &str) -> Place {
-    Place { fs: fs.to_owned(), mount_point: PathBuf::from("/"), layers: Vec::new(), below: Vec::new() }
+fn place(fs: &str) -> PathFilesystem {
+    PathFilesystem {
+        fs: fs.to_owned(),
+        mount_point: PathBuf::from("/"),
+        layers: Vec::new(),
+        below: Vec::new(),
+    }
 }
 
-fn overlay(reachable: bool) -> Place {
+fn overlay(reachable: bool) -> PathFilesystem {
     let layer = LayerDir { layer: "upper", path: PathBuf::from("/up"), reachable };
-    Place { layers: vec![layer], ..place("overlay") }
+    PathFilesystem { layers: vec![layer], ..place("overlay") }
 }
 
 fn row(hook: &str, tier: Option<&'static str>, optional: bool) -> PlanRow {
@@ -35,8 +40,9 @@ fn the_plan_says_what_ebpf_can_see() {
 fn each_path_is_covered_or_its_gaps_are_named() {
     let off = Ebpf::Off("no BTF".to_owned());
     let partial = Ebpf::Partial(vec!["rename".to_owned()]);
-    let below = Place { below: vec![(PathBuf::from("/n"), "nfs4".to_owned())], ..place("ext4") };
-    let proc_below = Place { below: vec![(PathBuf::from("/proc"), "proc".to_owned())], ..place("ext4") };
+    let below = PathFilesystem { below: vec![(PathBuf::from("/n"), "nfs4".to_owned())], ..place("ext4") };
+    let proc_below =
+        PathFilesystem { below: vec![(PathBuf::from("/proc"), "proc".to_owned())], ..place("ext4") };
     for (place, ebpf, directories, by, gaps) in [
         (place("ext4"), &Ebpf::Full, None, "ebpf inotify", ""),
         (place("ext4"), &Ebpf::Tracepoints, None, "ebpf inotify", "tracepoint-tier"),
@@ -57,7 +63,7 @@ fn each_path_is_covered_or_its_gaps_are_named() {
         (overlay(true), &off, Some(1), "inotify", "mmap aio layer-bypass"),
     ] {
         let cover = judge(Path::new("/p"), &place, ebpf, directories, 50);
-        let causes: Vec<_> = cover.gaps.iter().map(|gap| gap.cause).collect();
+        let causes: Vec<_> = cover.gaps.iter().map(|gap| gap.cause.as_str()).collect();
         assert_eq!(
             (cover.by.join(" ").as_str(), causes.join(" ").as_str()),
             (by, gaps),
@@ -75,7 +81,7 @@ fn a_layer_named_by_a_relative_path_has_its_own_next_step() {
         ("up", "mount the overlay with absolute paths of its layers"),
     ] {
         let layer = LayerDir { layer: "upper", path: PathBuf::from(path), reachable: false };
-        let place = Place { layers: vec![layer], ..place("overlay") };
+        let place = PathFilesystem { layers: vec![layer], ..place("overlay") };
         assert_eq!(judge(Path::new("/p"), &place, &Ebpf::Full, None, 0).next.as_deref(), Some(next));
     }
 }

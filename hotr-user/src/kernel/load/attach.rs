@@ -6,8 +6,8 @@ use aya::Ebpf;
 use aya::programs::{KProbe, Program, ProgramError};
 use hotr_common::hook::Hook;
 
-use super::error::{LOCKDOWN, chain, os_error};
 use super::{PlannedHook, Refused, Tier};
+use crate::kernel::error::{LOCKDOWN, chain, os_error};
 use crate::kernel::preload;
 use crate::kernel::probes::Probes;
 use crate::kernel::table::{Programs, Site};
@@ -97,6 +97,20 @@ impl<'a> Attaching<'a> {
         }
     }
 
+    /// Attaches the programs of several functions in one tier, or none of them.
+    pub(super) fn all(&mut self, functions: &[(&str, Programs)], tier: Tier) -> Result<(), String> {
+        for (done, (function, programs)) in functions.iter().enumerate() {
+            if let Err(error) = self.site(function, programs, tier) {
+                for (_, programs) in &functions[..done] {
+                    let (entry, exit) = programs.of(tier);
+                    entry.iter().chain(exit).for_each(|name| self.detach(name));
+                }
+                return Err(format!("{function}: {}", chain(&error)));
+            }
+        }
+        Ok(())
+    }
+
     fn detach(&mut self, name: &str) {
         if let Some(Ok(probes)) = &mut self.probes {
             probes.detach(name);
@@ -112,7 +126,7 @@ impl<'a> Attaching<'a> {
     }
 }
 
-/// Attaches a probe's program by way of tracefs, or as aya does it where that cannot be had.
+/// Attaches a probe's program through tracefs, or as aya does it where that cannot be had.
 fn probe(
     probes: &mut Option<Result<Probes, String>>,
     program: &mut KProbe,
@@ -124,7 +138,7 @@ fn probe(
     });
     if let Ok(opened) = opened {
         let attached = opened.attach(name, program.kind(), function, program.fd()?.as_fd());
-        // Refused here, it may be there, and else the answer there is the one to tell.
+        // If it is refused here, it may work there, and otherwise the answer there is the one to report.
         if attached.is_ok() {
             return Ok(());
         }

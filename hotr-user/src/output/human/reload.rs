@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use crate::output::text::push_visible;
 use crate::pipeline::confirm::Evidence;
-use crate::report::{Reload, ReloadState, Trigger};
+use crate::text::push_visible;
+use hotr_events::{Reload, ReloadState, Trigger};
 
 /// `reload #2: 3 files changed (config.toml and 2 more)`, or how it ended.
 #[must_use]
@@ -22,16 +22,17 @@ pub fn reload_text(reload: &Reload) -> String {
     }
     match reload.trigger {
         Trigger::Start => text.push_str("at the start"),
-        Trigger::Request => text.push_str("asked for by SIGUSR1"),
-        Trigger::Rollback => text.push_str("the last good content is back"),
-        Trigger::Exit => text.push_str("the command had ended"),
+        Trigger::Request => text.push_str("requested by SIGUSR1"),
+        Trigger::Rollback => text.push_str("after a rollback"),
+        Trigger::Exit => text.push_str("the command had exited"),
         Trigger::Change => {}
     }
-    let Some(first) = reload.changes.first() else { return text };
+    let changes = reload.changes.as_deref().unwrap_or_default();
+    let Some(first) = changes.first() else { return text };
     if reload.trigger != Trigger::Change {
         text.push_str(", ");
     }
-    let count = reload.changes.len();
+    let count = changes.len();
     text.push_str(&if count == 1 {
         "1 file changed (".to_owned()
     } else {
@@ -42,7 +43,7 @@ pub fn reload_text(reload: &Reload) -> String {
         text.push_str(&format!(" and {} more", count - 1));
     }
     text.push(')');
-    let weak = reload.changes.iter().filter(|change| change.by == Evidence::SizeAndTime).count();
+    let weak = changes.iter().filter(|change| change.by == Evidence::SizeAndTime).count();
     if weak > 0 {
         text.push_str(&format!("; {weak} judged by size and time, not by content"));
     }

@@ -1,11 +1,14 @@
 //! Colours, marks and sizes of the readable lines.
 
-use crate::event::Op;
-use crate::report::ChannelState;
+use anstyle::{AnsiColor, Style};
+use unicode_width::UnicodeWidthStr;
+
+use hotr_events::ChannelState;
+use hotr_events::Op;
 
 /// A way to show text; each is one ANSI "select graphic rendition" sequence.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Paint {
+pub(in crate::output) enum Paint {
     Bold,
     Dim,
     Red,
@@ -16,32 +19,30 @@ pub(super) enum Paint {
 }
 
 impl Paint {
-    const fn code(self) -> &'static [u8] {
+    const fn style(self) -> Style {
         match self {
-            Self::Bold => b"\x1b[1m",
-            Self::Dim => b"\x1b[2m",
-            Self::Red => b"\x1b[31m",
-            Self::Green => b"\x1b[32m",
-            Self::Yellow => b"\x1b[33m",
-            Self::Magenta => b"\x1b[35m",
-            Self::Cyan => b"\x1b[36m",
+            Self::Bold => Style::new().bold(),
+            Self::Dim => Style::new().dimmed(),
+            Self::Red => AnsiColor::Red.on_default(),
+            Self::Green => AnsiColor::Green.on_default(),
+            Self::Yellow => AnsiColor::Yellow.on_default(),
+            Self::Magenta => AnsiColor::Magenta.on_default(),
+            Self::Cyan => AnsiColor::Cyan.on_default(),
         }
     }
 
     /// Appends text, painted when there is colour.
-    pub(super) fn push(self, buf: &mut Vec<u8>, color: bool, text: &[u8]) {
+    pub(in crate::output) fn push(self, buf: &mut Vec<u8>, color: bool, text: &[u8]) {
         self.wrap(buf, color, |buf| buf.extend_from_slice(text));
     }
 
     /// Paints what `fill` appends.
-    pub(super) fn wrap(self, buf: &mut Vec<u8>, color: bool, fill: impl FnOnce(&mut Vec<u8>)) {
-        if color {
-            buf.extend_from_slice(self.code());
-        }
+    pub(in crate::output) fn wrap(self, buf: &mut Vec<u8>, color: bool, fill: impl FnOnce(&mut Vec<u8>)) {
+        let style = if color { self.style() } else { Style::new() };
+        // Writing to memory does not fail.
+        let _ = style.write_to(buf);
         fill(buf);
-        if color {
-            buf.extend_from_slice(b"\x1b[0m");
-        }
+        let _ = style.write_reset_to(buf);
     }
 }
 
@@ -65,7 +66,7 @@ pub(super) const fn state_paint(state: ChannelState) -> Paint {
 }
 
 /// Bytes in the largest binary unit that leaves a number of at least 1.
-pub(super) fn bytes_text(bytes: u64) -> String {
+pub(in crate::output) fn bytes_text(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -75,21 +76,16 @@ pub(super) fn bytes_text(bytes: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit - 1])
 }
 
-/// Columns of a painted text: its characters, without the colour sequences. Wide characters count as one, so
-/// a line of them may still wrap at the terminal's edge; nothing is lost by that.
-pub(super) fn columns(painted: &[u8]) -> usize {
-    let mut count = 0;
-    let mut in_sequence = false;
-    for &byte in painted {
-        match byte {
-            0x1b => in_sequence = true,
-            b'm' if in_sequence => in_sequence = false,
-            // The second and later bytes of a character.
-            0x80..0xc0 => {}
-            _ => count += usize::from(!in_sequence),
-        }
+/// Columns that a painted text takes on a terminal: wide characters take two, colour sequences none.
+pub(in crate::output) fn columns(painted: &[u8]) -> usize {
+    let text = String::from_utf8_lossy(painted);
+    let mut rest = &*text;
+    let mut columns = 0;
+    while let Some((shown, sequence)) = rest.split_once('\x1b') {
+        columns += shown.width();
+        rest = sequence.split_once('m').map_or("", |(_, rest)| rest);
     }
-    count
+    columns + rest.width()
 }
 
 #[cfg(test)]
@@ -107,7 +103,14 @@ mod tests {
 
     #[test]
     fn colour_has_no_columns() {
-        for (text, want) in [("", 0), ("mum", 3), ("\x1b[31mred\x1b[0m", 3), ("● é", 3)] {
+        for (text, want) in [
+            ("", 0),
+            ("mum", 3),
+            ("\x1b[31mred\x1b[0m", 3),
+            ("● é", 3),
+            ("\x1b[2m日本語\x1b[0m.txt", 10),
+            ("e\u{301}", 1),
+        ] {
             assert_eq!(columns(text.as_bytes()), want);
         }
     }

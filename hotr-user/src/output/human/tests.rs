@@ -1,11 +1,12 @@
 //! The readable lines, to the byte.
 
+use hotr_events::LossReason;
 use std::path::PathBuf;
 
 use super::*;
-use crate::event::{Channel, FileType, Op};
 use crate::output::samples;
-use crate::report::{ChannelState, ReloadState};
+use hotr_events::{Channel, FileType, Op};
+use hotr_events::{ChannelState, ReloadState};
 
 fn text(color: bool, columns: fn() -> Option<usize>, report: &Report) -> String {
     let mut printer = HumanPrinter::new(Vec::new(), color, columns, clock::Clock::utc());
@@ -98,17 +99,17 @@ fn ready_loss_channel_and_summary() {
     );
     let loss = Report::Loss {
         channel: Channel::Inotify,
-        reason: "queue-overflow",
+        reason: LossReason::QueueOverflow,
         count: 1,
         path: Some(PathBuf::from("/srv")),
     };
     assert_eq!(
         plain(&loss),
-        "loss  inotify  queue-overflow ×1  /srv  the kernel's queue was full; all watches are made anew\n"
+        "loss  inotify  queue-overflow ×1  /srv  the kernel's queue was full; hotr rebuilds all watches\n"
     );
     assert_eq!(
         text(true, || None, &loss),
-        "\x1b[31mloss  inotify  queue-overflow ×1\x1b[0m  /srv  the kernel's queue was full; all watches are made anew\n"
+        "\x1b[31mloss  inotify  queue-overflow ×1\x1b[0m  /srv  the kernel's queue was full; hotr rebuilds all watches\n"
     );
     let channel =
         Report::Channel { channel: Channel::Ebpf, state: ChannelState::Off, why: "no BTF".to_owned() };
@@ -136,9 +137,10 @@ fn raw_records() {
         "03:04:05.123  inotify /srv/a  IN_MOVED_TO|IN_ISDIR  wd 1  cookie 7  name a\\n\n"
     );
     let raw = Raw::Ebpf {
+        made_ns: 0,
         time: samples::time(),
-        hook: "vfs_mkdir",
-        tier: "fentry",
+        hook: "vfs_mkdir".into(),
+        tier: "fentry".into(),
         change: Box::new(samples::bare_change("/srv/a")),
     };
     assert_eq!(plain(&Report::Raw(raw)), "03:04:05.123  create  /srv/a  fentry:vfs_mkdir\n");

@@ -1,14 +1,15 @@
 //! Every type of line, to the byte; and every line reads back.
 
+use hotr_events::LossReason;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
-use crate::event::{Channel, FileId, FileType, Layer, Op};
 use crate::output::samples;
-use crate::report::{Alias, ChannelState};
+use hotr_events::{Alias, ChannelState, Raw, ReloadState, Root};
+use hotr_events::{Channel, FileId, FileType, Layer, Op};
 
 fn line(report: &Report) -> String {
     let mut printer = JsonPrinter::new(Vec::new());
@@ -16,7 +17,11 @@ fn line(report: &Report) -> String {
     printer.flush().unwrap();
     let text = String::from_utf8(printer.out.out).unwrap();
     assert_eq!(text.matches('\n').count(), 1, "one line: {text}");
-    serde_json::from_str::<serde_json::Value>(&text).expect("reads back");
+    // What it is read as is written as the same line.
+    let back: Line<'_> = serde_json::from_str(&text).expect(&text);
+    let mut again = Vec::new();
+    json::append(&mut again, &back).unwrap();
+    assert_eq!(String::from_utf8(again).unwrap(), text.trim_end());
     text.trim_end().to_owned()
 }
 
@@ -85,7 +90,7 @@ fn names_that_are_not_utf_8_are_also_given_exactly() {
             r#"{"type":"change","seq":1,"time":"2026-01-02T03:04:05.123456789Z","op":"rename","#,
             r#""detail":["rename"],"path":"/srv/�\n\"","path_b64":"L3Nydi//CiI=","#,
             r#""old_path":"/srv/�","old_path_b64":"L3Nydi/+","file_type":"file","ino":12,"gen":7,"size":5,"#,
-            r#""writes":3,"bytes":4096,"actor":{"pid":10,"tid":11,"uid":1000,"comm":"a�b","exe":"/�","#,
+            r#""writes":3,"bytes":4096,"actor":{"pid":10,"tid":11,"uid":1000,"comm":"a�b","comm_b64":"Yf9i","exe":"/�","#,
             r#""exe_b64":"L8M="},"seen_by":["ebpf"],"missed_by":[]}"#
         )
     );
@@ -109,14 +114,15 @@ fn ready() {
 
 #[test]
 fn loss_channel_and_summary() {
-    let loss = Report::Loss { channel: Channel::Inotify, reason: "queue-overflow", count: 1, path: None };
+    let loss =
+        Report::Loss { channel: Channel::Inotify, reason: LossReason::QueueOverflow, count: 1, path: None };
     assert_eq!(
         line(&loss),
-        r#"{"type":"loss","channel":"inotify","reason":"queue-overflow","count":1,"why":"the kernel's queue was full; all watches are made anew"}"#
+        r#"{"type":"loss","channel":"inotify","reason":"queue-overflow","count":1,"why":"the kernel's queue was full; hotr rebuilds all watches"}"#
     );
     let loss = Report::Loss {
         channel: Channel::Ebpf,
-        reason: "unmounted",
+        reason: LossReason::Unmounted,
         count: 1,
         path: Some(PathBuf::from("/srv")),
     };
@@ -163,9 +169,14 @@ fn raw_records() {
     change.detail = vec!["write".into()];
     change.file_type = Some(FileType::File);
     change.id = Some(FileId { dev: 1, ino: 2, gen_: 0 });
-    change.writes = 1;
-    let raw =
-        Raw::Ebpf { time: samples::time(), hook: "vfs_write", tier: "fentry", change: Box::new(change) };
+    change.written.writes = 1;
+    let raw = Raw::Ebpf {
+        time: samples::time(),
+        made_ns: 0,
+        hook: "vfs_write".into(),
+        tier: "fentry".into(),
+        change: Box::new(change),
+    };
     assert_eq!(
         line(&Report::Raw(raw)),
         concat!(

@@ -3,26 +3,28 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat};
 use rustix::io::Errno;
 
+use super::proc_path::{RootDir, inside_root, without_deleted};
 use super::view::View;
 use super::{Answer, Base, CallPath, CallResolver};
+use crate::beneath;
 use crate::mounts::join;
 
 const ENDED: &str = "the caller was of another mount namespace and has ended";
 const UNREADABLE: &str = "the directory cannot be opened";
 
-/// An absolute path, and whose root directory it starts from.
+/// An absolute path, and which root directory it starts from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Start {
-    /// A process with another root directory than ours.
-    pub(super) rooted_at: Option<u32>,
+    /// Another root directory than ours.
+    pub(super) rooted_at: Option<RootDir>,
     pub(super) path: PathBuf,
 }
 
@@ -36,7 +38,7 @@ impl Start {
     ) -> Answer<Self> {
         let tail = Path::new(OsStr::from_bytes(string));
         if call.string.starts_with(b"/") {
-            let rooted_at = rooted_at(call, resolver, now)?;
+            let rooted_at = root_at_the_call(call, resolver, now)?;
             return Ok(Self { rooted_at, path: of_caller(tail, call.pid) });
         }
         match call.base {
@@ -50,7 +52,7 @@ impl Start {
                     None => {
                         let witness = resolver.views.witness(call.pid, call.mount_ns, now);
                         let mount = resolver.views.mount(mount_id, witness, now).ok_or(ENDED)?;
-                        (Some(witness), mount.visible_path(fs_path))
+                        (Some(RootDir::Of(witness)), mount.visible_path(fs_path))
                     }
                 };
                 let dir = dir.ok_or("the base lies outside its mount")?;
@@ -63,7 +65,7 @@ impl Start {
                     Some(pid) => inside_root(pid, &dir).ok_or("the base lies outside the caller's root")?,
                     None => dir,
                 };
-                Ok(Self { rooted_at, path: join(&dir, tail) })
+                Ok(Self { rooted_at: rooted_at.map(RootDir::Of), path: join(&dir, tail) })
             }
             Base::Unknown => Err("the base of a relative path is not known"),
         }
@@ -71,18 +73,20 @@ impl Start {
 
     /// A name in this directory.
     pub(super) fn join(&self, name: &[u8]) -> Self {
-        Self { rooted_at: self.rooted_at, path: self.path.join(OsStr::from_bytes(name)) }
+        Self { rooted_at: self.rooted_at.clone(), path: self.path.join(OsStr::from_bytes(name)) }
     }
 
     fn open(&self, flags: OFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
-        let Some(pid) = self.rooted_at else {
-            return openat(CWD, &self.path, flags, Mode::empty());
+        let root = match &self.rooted_at {
+            None => return openat(CWD, &self.path, flags, Mode::empty()),
+            Some(RootDir::Of(pid)) => PathBuf::from(format!("/proc/{pid}/root")),
+            Some(RootDir::At(dir)) => dir.clone(),
         };
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, format!("/proc/{pid}/root"), directory, Mode::empty())?;
+        let root = openat(CWD, root, directory, Mode::empty())?;
         // Absolute symbolic links and `..` stay inside the caller's root, as they did for the caller.
-        openat2(root, &self.path, flags, Mode::empty(), ResolveFlags::IN_ROOT)
+        beneath::resolved(root, &self.path, flags, ResolveFlags::IN_ROOT)
     }
 
     /// Opens the directory; where it is gone, the nearest ancestor that still exists, and what is left of the path.
@@ -130,6 +134,35 @@ impl Start {
     }
 }
 
+/// The root directory that an absolute path started from, as the kernel side found it in the call: the caller may have
+/// another one by now. Without that, what the caller has now.
+fn root_at_the_call(
+    call: &CallPath<'_>,
+    resolver: &mut CallResolver,
+    now: Instant,
+) -> Answer<Option<RootDir>> {
+    let dir = match call.base {
+        Base::Root { root, rel } => {
+            resolver.place(root).map(|place| join(&place.dir, rel)).ok_or("the root is no longer watched")?
+        }
+        Base::Mount { mount_id, fs_path } => match resolver.table.by_id(mount_id) {
+            Some(mount) => mount.visible_path(fs_path).ok_or("the caller's root lies outside its mount")?,
+            None => {
+                let witness = resolver.views.witness(call.pid, call.mount_ns, now);
+                let mount = resolver.views.mount(mount_id, witness, now).ok_or(ENDED)?;
+                let dir = mount.visible_path(fs_path).ok_or("the caller's root lies outside its mount")?;
+                // From the root of that namespace or, when it is the caller's own, it is the root itself.
+                return match dir == Path::new("/") {
+                    true => Ok(Some(RootDir::Of(witness))),
+                    false => Err("the caller had another root directory in its own mount namespace"),
+                };
+            }
+        },
+        Base::Fd(_) | Base::Unknown => return Ok(rooted_at(call, resolver, now)?.map(RootDir::Of)),
+    };
+    Ok((dir != Path::new("/")).then_some(RootDir::At(dir)))
+}
+
 /// The process whose root directory an absolute path starts from, unless it is the same as ours.
 fn rooted_at(call: &CallPath<'_>, resolver: &mut CallResolver, now: Instant) -> Answer<Option<u32>> {
     match resolver.views.of(call.pid, call.mount_ns, now) {
@@ -156,19 +189,4 @@ fn descriptor(pid: u32, fd: i32) -> Option<PathBuf> {
     let path = fs::read_link(&link).ok()?;
     let removed = fs::metadata(&link).is_ok_and(|metadata| metadata.nlink() == 0);
     Some(if removed { without_deleted(path) } else { path }).filter(|path| path.is_absolute())
-}
-
-/// From the root of the caller's whole namespace, as `/proc/<pid>/fd` and `cwd` tell it, to the caller's own root.
-pub(super) fn inside_root(pid: u32, path: &Path) -> Option<PathBuf> {
-    let root = fs::read_link(format!("/proc/{pid}/root")).ok()?;
-    path.strip_prefix(root).ok().map(|inside| Path::new("/").join(inside))
-}
-
-/// Takes off what the kernel writes behind the path of a removed file.
-pub(super) fn without_deleted(path: PathBuf) -> PathBuf {
-    let mut bytes = path.into_os_string().into_vec();
-    if bytes.ends_with(b" (deleted)") {
-        bytes.truncate(bytes.len() - b" (deleted)".len());
-    }
-    PathBuf::from(OsString::from_vec(bytes))
 }

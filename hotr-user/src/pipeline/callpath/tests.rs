@@ -19,7 +19,11 @@ fn tid() -> u32 {
 
 fn resolver(roots: &[&Path]) -> CallResolver {
     let table = MountTable::read().unwrap();
-    let with_aliases = |dir: &&Path| CallRoot { dir: dir.to_path_buf(), aliases: aliases(dir, &table).roots };
+    let with_aliases = |dir: &&Path| {
+        let aliases = aliases(dir, &table).roots;
+        let files = (0..aliases.len()).filter(|index| aliases[*index].dir.is_file()).collect();
+        CallRoot { dir: dir.to_path_buf(), aliases, files }
+    };
     let roots: Vec<_> = roots.iter().map(with_aliases).collect();
     CallResolver::new(&roots, table)
 }
@@ -31,6 +35,7 @@ fn call<'a>(string: &'a Path, follow: bool) -> CallPath<'a> {
         base: Base::Unknown,
         string: string.as_os_str().as_bytes(),
         follow,
+        of_name: false,
     }
 }
 
@@ -141,6 +146,35 @@ fn where_a_string_leads() {
             resolver.resolve(&call(&dangling, true), Instant::now()),
             Resolved::Unknown("the target of the symbolic link is gone")
         );
+    });
+}
+
+/// In `/proc` the caller has our root directory, as after a chroot it may have had another one before.
+#[test]
+fn an_absolute_string_starts_from_the_root_directory_of_the_call() {
+    in_private_namespace(|dir| {
+        let root = furnish(dir);
+        symlink("/srv/app/a", dir.join("out/absolute")).unwrap();
+        let mut resolver = resolver(&[&root]);
+        let own = mount_id(File::open(dir.join("srv")).unwrap()).unwrap();
+        let mount = |fs_path| Base::Mount { mount_id: own, fs_path: Path::new(fs_path) };
+        let home = Base::Root { root: RootRef { root: 0, alias: None }, rel: Path::new("a") };
+        let cases: &[(Base<'_>, &str, Expected)] = &[
+            (mount("/"), "/srv/app/x", Some(("x", None))),
+            (mount("/"), "/out/x", None),
+            (mount("/"), "/out/absolute/x", Some(("a/x", None))),
+            (mount("/"), "/../../srv/app/x", Some(("x", None))),
+            (mount("/srv"), "/app/x", Some(("x", None))),
+            (mount("/srv"), "/x", None),
+            (mount("/srv/app"), "/x", Some(("x", None))),
+            (home, "/b/x", Some(("a/b/x", None))),
+            (home, "/../x", Some(("a/x", None))),
+        ];
+        for (base, string, expected) in cases {
+            let call = CallPath { base: *base, ..call(Path::new(string), false) };
+            let expected = expected.map(|(rel, layer)| (rel.to_owned(), layer));
+            assert_eq!(ask(&mut resolver, &call), expected, "{string} from {base:?}");
+        }
     });
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-use super::start::{Start, inside_root, without_deleted};
+use super::proc_path::{RootDir, inside_root, without_deleted};
 use super::{Answer, CallResolver, Found};
 use crate::mounts::{Location, Mount, MountTable, mount_id};
 
@@ -82,7 +82,7 @@ impl Views {
         }
     }
 
-    /// The process to be asked how the caller sees the file system; the caller itself where nobody can stand in.
+    /// The process that shows how the caller sees the file system; the caller itself where no other can replace it.
     pub(super) fn witness(&mut self, pid: u32, namespace: Option<u64>, now: Instant) -> u32 {
         match self.elsewhere(namespace).map(|_| self.of(pid, namespace, now)) {
             Some(View::Of(witness)) => witness,
@@ -95,8 +95,8 @@ impl Views {
         namespace.filter(|theirs| Some(*theirs) != self.our_namespace)
     }
 
-    /// To be called when what was done in a process's name failed: whether the one that was asked has ended since it was
-    /// looked for, so that the next try asks another. That nobody was found is not looked for again before its time.
+    /// To be called when an operation in a process's name failed: whether the process used has exited since it was
+    /// found, so that the next try uses another. When none was found, the search is not repeated before its time.
     pub(super) fn doubt(&mut self, pid: u32, namespace: Option<u64>) -> bool {
         let Some(theirs) = self.elsewhere(namespace) else { return false };
         let has_ended = |pid: u32| root_id(&format!("/proc/{pid}/root")).is_none();
@@ -130,8 +130,8 @@ impl Views {
         member
     }
 
-    /// A mount that our namespace does not have, from the table of a process that does; `None` when that process
-    /// has ended and nobody else was asked lately.
+    /// A mount that our namespace does not have, from the table of a process that does; `None` when that process has
+    /// exited and no other was used lately.
     pub(super) fn mount(&mut self, id: u64, pid: u32, now: Instant) -> Option<&Mount> {
         let fresh = |(_, since): &(Mount, Instant)| now.saturating_duration_since(*since) < Self::TTL;
         if !self.mounts.get(&id).is_some_and(fresh) {
@@ -147,21 +147,23 @@ impl Views {
 }
 
 impl CallResolver {
-    /// Where an open file or directory lies; `start` says whose root directory it was reached from.
-    pub(super) fn locate(&self, fd: &OwnedFd, start: &Start) -> Answer<Found> {
-        let real = path_of(fd).ok_or("/proc does not tell the path of an open directory")?;
+    /// Where an open file or directory lies; `rooted_at` says whose root directory it was reached from, `None` for ours.
+    pub(super) fn locate(&self, fd: &OwnedFd, rooted_at: Option<&RootDir>) -> Answer<Found> {
+        let real = path_of(fd).ok_or("/proc does not show the path of an open directory")?;
         let id = mount_id(fd).map_err(|_error| "the mount of a directory cannot be found out")?;
         if let Some(mount) = self.table.by_id(id) {
             let fs_path = mount.fs_path(&real).ok_or("the directory lies outside our root directory")?;
             let location = Location { dev: mount.dev, fs_path };
             return Ok(Found { location, real: Some(real), mount_id: Some(id) });
         }
-        let pid = start.rooted_at.ok_or("it lies on a mount that is newer than the mount table")?;
-        locate_foreign(pid, &real, id).ok_or("the caller's mounts cannot be read")
+        let Some(RootDir::Of(pid)) = rooted_at else {
+            return Err("it lies on a mount that is newer than the mount table");
+        };
+        locate_foreign(*pid, &real, id).ok_or("the caller's mounts cannot be read")
     }
 }
 
-/// In the caller's table mount points are relative to the caller's root directory; `/proc/self/fd` tells a path from
+/// In the caller's table mount points are relative to the caller's root directory; `/proc/self/fd` shows a path from
 /// the root of the caller's whole namespace.
 fn locate_foreign(pid: u32, real: &Path, id: u64) -> Option<Found> {
     let inside = inside_root(pid, real)?;

@@ -1,31 +1,38 @@
-//! The states of all files before the first change, read by a thread while events are already heard.
+//! The states of all files before the first change, read by a thread while events are already received.
 //!
-//! In: trees and the moment since which every change is told. Out: states, for [`super::Confirmer`]. A file that
-//! was changed at or after that moment is left out: its content may be the new one, and its change is yet to come.
-//! The start waits a little for the thread; from then on it runs at idle priority.
+//! In: trees and the moment since which every change is reported. Out: states, for [`super::Confirmer`]. A file that
+//! was changed at or after that moment is left out: its content may be the new one, and its change is yet to come. The
+//! start waits a little for the thread; from then on it runs at idle priority.
 
-use std::os::unix::fs::MetadataExt;
+use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::{AtFlags, FileType, Stat, statat};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::{ConfirmOptions, State};
+use crate::beneath::Dir;
 
-/// States in one message, and messages that wait to be taken: few, for they are in memory twice.
+/// States in one message, and messages that wait to be taken: few, because they are in memory twice.
 const CHUNK: usize = 64;
 const QUEUE: usize = 8;
+/// Links that are reported.
+const MOST_LINKS: usize = 4096;
 
 /// What the thread says.
 #[derive(Debug)]
 pub enum Message {
     /// States.
     States(Vec<(PathBuf, State)>),
-    /// The end; whether every path of the trees has been told.
+    /// The end; whether every path of the trees has been reported.
     End {
         /// Nothing was left out: not for the bound, not for a change, not for an error.
         complete: bool,
+        /// Symbolic links by which wanted files may be reached.
+        links: Vec<PathBuf>,
     },
 }
 
@@ -38,14 +45,17 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// Starts to read the trees. `since_ns`: every change from this inode time on (nanoseconds since 1970) is told by
-    /// a channel. `wanted` says which paths matter; the second argument tells whether it is a directory.
+    /// Starts to read the trees. `since_ns`: every change from this inode time on (nanoseconds since 1970) is reported
+    /// by a channel. `wanted` says which paths matter; the second argument is whether it is a directory.
+    ///
+    /// # Errors
+    /// When no thread can be had.
     pub fn start(
         roots: Vec<PathBuf>,
         since_ns: i64,
         options: ConfirmOptions,
         wanted: impl FnMut(&Path, bool) -> bool + Send + 'static,
-    ) -> Self {
+    ) -> std::io::Result<Self> {
         let (sender, messages) = channel(QUEUE);
         let (idle, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let mut reader = Reader {
@@ -58,18 +68,20 @@ impl Baseline {
             chunk: Vec::new(),
             told: 0,
             complete: true,
+            links: Vec::new(),
             wanted: Box::new(wanted),
         };
-        std::thread::spawn(move || {
+        std::thread::Builder::new().name("hotr-baseline".to_owned()).spawn(move || {
             for root in roots {
                 if !reader.look(root) {
                     return;
                 }
             }
             reader.flush();
-            let _ = reader.sender.blocking_send(Message::End { complete: reader.complete });
-        });
-        Self { messages, idle, stop }
+            let _ =
+                reader.sender.blocking_send(Message::End { complete: reader.complete, links: reader.links });
+        })?;
+        Ok(Self { messages, idle, stop })
     }
 
     /// From now on the thread runs at idle priority.
@@ -79,8 +91,8 @@ impl Baseline {
 
     /// The next message; may be dropped and called again.
     pub async fn next(&mut self) -> Message {
-        // A thread that ended without a word has not told all.
-        self.messages.recv().await.unwrap_or(Message::End { complete: false })
+        // A thread that ended silently has not reported all.
+        self.messages.recv().await.unwrap_or(Message::End { complete: false, links: Vec::new() })
     }
 
     /// The next message, if there is one already.
@@ -95,10 +107,7 @@ impl Drop for Baseline {
     }
 }
 
-/// Looks at one path.
-type Look = fn(&Path, Option<&State>, ConfirmOptions, &AtomicBool) -> State;
-
-/// Says which paths matter; the second argument tells whether it is a directory.
+/// Says which paths matter; the second argument is whether it is a directory.
 type Wanted = dyn FnMut(&Path, bool) -> bool + Send;
 
 struct Reader {
@@ -111,38 +120,53 @@ struct Reader {
     chunk: Vec<(PathBuf, State)>,
     told: usize,
     complete: bool,
+    links: Vec<PathBuf>,
     wanted: Box<Wanted>,
 }
 
 impl Reader {
-    /// Reads a tree; `false` when nobody wants it any more.
+    /// Reads a tree; `false` when nobody needs it any longer.
     fn look(&mut self, root: PathBuf) -> bool {
         // The named path itself may be a link; below it, links are not followed.
-        let mut pending = Vec::new();
-        if root.is_dir() {
-            pending.push(root)
-        } else {
-            return self.tell(root, State::look_named);
+        if !root.is_dir() {
+            return self.send(root, None);
         }
-        while let Some(dir) = pending.pop() {
-            let Ok(entries) = std::fs::read_dir(&dir) else {
+        let Ok(top) = Dir::open(&root) else {
+            self.complete = false;
+            return true;
+        };
+        let mut pending = vec![PathBuf::new()];
+        while let Some(below) = pending.pop() {
+            let listed = top.dir(&below).and_then(|dir| {
+                // A name may have gone before it could be listed.
+                self.complete &= changed_ns(&dir.stat()?) < self.since_ns;
+                dir.names()
+            });
+            let Ok(mut names) = listed else {
                 self.complete = false;
                 continue;
             };
-            // A name may have gone before it could be listed.
-            self.complete &= changed_ns(&dir).is_some_and(|changed| changed < self.since_ns);
-            for entry in entries {
-                let Ok((entry, kind)) = entry.and_then(|entry| Ok((entry.file_type()?, entry))) else {
+            let dir = root.join(&below);
+            while let Some(name) = names.next() {
+                let Ok((name, kind)) = name else {
                     self.complete = false;
                     continue;
                 };
-                let (is_dir, path) = (entry.is_dir(), kind.path());
-                if !(self.wanted)(&path, is_dir) {
+                let Ok(fd) = names.dir() else { break };
+                let (is_dir, path) = (kind == FileType::Directory, dir.join(&name));
+                let is_wanted = (self.wanted)(&path, is_dir);
+                if kind == FileType::Symlink
+                    && self.links.len() <= MOST_LINKS
+                    && (is_wanted || (self.wanted)(&path, true))
+                {
+                    self.links.push(path.clone());
+                }
+                if !is_wanted {
                     continue;
                 }
                 if is_dir {
-                    pending.push(path);
-                } else if !self.tell(path, State::look) {
+                    pending.push(below.join(name));
+                } else if !self.send(path, Some((fd, &name))) {
                     return false;
                 }
             }
@@ -150,7 +174,8 @@ impl Reader {
         true
     }
 
-    fn tell(&mut self, path: PathBuf, look: Look) -> bool {
+    /// `at`: the directory that holds it, and its name there; none for a path that was named.
+    fn send(&mut self, path: PathBuf, at: Option<(BorrowedFd<'_>, &OsStr)>) -> bool {
         if self.stop.load(Ordering::Relaxed) {
             return false;
         }
@@ -162,13 +187,20 @@ impl Reader {
             self.complete = false;
             return true;
         }
-        let state = look(&path, None, self.options, &self.stop);
+        let state = match at {
+            Some((dir, name)) => State::look_in(dir, name, None, self.options, &self.stop),
+            None => State::look_named(&path, None, self.options, &self.stop),
+        };
         if self.stop.load(Ordering::Relaxed) {
             return false;
         }
         let is_old = match &state {
             State::File(file) => file.ctime_ns() < self.since_ns,
-            State::Link(_) => changed_ns(&path).is_some_and(|changed| changed < self.since_ns),
+            State::Link(_) => at.is_some_and(|(dir, name)| {
+                statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+                    .is_ok_and(|stat| changed_ns(&stat) < self.since_ns)
+            }),
+            State::Unknown(_) => false,
             _ => return true,
         };
         if !is_old {
@@ -185,10 +217,10 @@ impl Reader {
     }
 }
 
-/// Change time of the name itself.
-fn changed_ns(path: &Path) -> Option<i64> {
-    let stat = std::fs::symlink_metadata(path).ok()?;
-    Some(stat.ctime().saturating_mul(1_000_000_000).saturating_add(stat.ctime_nsec()))
+/// Change time in nanoseconds since 1970.
+fn changed_ns(stat: &Stat) -> i64 {
+    let nanoseconds = i64::try_from(stat.st_ctime_nsec).unwrap_or(0);
+    stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
 /// This thread alone: runs when nothing else wants to, on processor and disk.

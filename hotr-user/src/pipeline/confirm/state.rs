@@ -1,23 +1,21 @@
 //! The state of one path, as far as a reload depends on it, and how two states differ.
 
-use std::ffi::OsString;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Seek};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, openat, readlinkat, statx};
 use rustix::io::Errno;
 use sha2::Digest as _;
 
-use super::{ConfirmOptions, Evidence, Kind};
-use crate::event::FileType;
+use super::{ConfirmOptions, Digest, Evidence, FileState, Kind, State};
+use crate::beneath::{Roots, file_flags};
 use crate::source::difference::nanos;
 use crate::source::inode_clock_ns;
-
-/// A digest of a file's content.
-pub type Digest = [u8; 32];
+use hotr_events::FileType;
 
 /// A file whose change time is not older than this, in nanoseconds, when it is read may change again with the same
 /// times: the kernel's clock of inodes ticks every 10 ms at worst (`CONFIG_HZ=100`).
@@ -31,53 +29,6 @@ pub enum HashKind {
     /// BLAKE3.
     Blake3,
 }
-
-/// A regular file.
-#[derive(Clone, Debug)]
-pub struct FileState {
-    /// Modification time, nanoseconds since 1970.
-    pub mtime_ns: i64,
-    /// Size in bytes.
-    pub size: u64,
-    /// Digest of the content; none when it was too large or could not be read.
-    pub digest: Option<Digest>,
-    /// As the kernel encodes it towards userspace: 12 bits and 20 (include/linux/kdev_t.h).
-    dev: u32,
-    ino: u64,
-    ctime_ns: i64,
-    /// A later change would show in the times.
-    settled: bool,
-    /// It was changed while it was read: of an unknown moment in between.
-    torn: bool,
-}
-
-/// What a path leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Nothing.
-    Absent,
-    /// A regular file.
-    File(FileState),
-    /// A symbolic link and its target.
-    Link(PathBuf),
-    /// A directory; what it holds has states of its own.
-    Dir,
-    /// Something without content: a socket, a pipe, a device.
-    Other,
-}
-
-impl PartialEq for FileState {
-    /// The same content, as far as is known.
-    fn eq(&self, other: &Self) -> bool {
-        self.size == other.size
-            && match (&self.digest, &other.digest) {
-                (Some(one), Some(other)) => one == other,
-                _ => self.mtime_ns == other.mtime_ns,
-            }
-    }
-}
-
-impl Eq for FileState {}
 
 impl FileState {
     /// Whether nothing at all was done to the file in between; only then its content need not be read again.
@@ -93,33 +44,66 @@ impl FileState {
 }
 
 impl State {
-    /// Looks at a path; its content is not read when `before` says that nothing was done to it.
+    /// Looks at a path below no named directory; its content is not read when `before` shows that it is unchanged.
     #[must_use]
     pub fn of(path: &Path, before: Option<&Self>, options: ConfirmOptions) -> Self {
-        Self::look(path, before, options, &AtomicBool::new(false))
+        Self::look(&Roots::default(), path, before, options, &AtomicBool::new(false))
     }
 
-    /// As [`Self::of`]; does not read a file to its end when `stop` is set meanwhile.
+    /// As [`Self::of`], of a path below what was named; does not read a file to its end when `stop` is set meanwhile.
     #[must_use]
-    pub fn look(path: &Path, before: Option<&Self>, options: ConfirmOptions, stop: &AtomicBool) -> Self {
+    pub fn look(
+        roots: &Roots,
+        path: &Path,
+        before: Option<&Self>,
+        options: ConfirmOptions,
+        stop: &AtomicBool,
+    ) -> Self {
+        match roots.spot(path) {
+            Ok((dir, name)) => Self::look_in(dir.as_fd(), name, before, options, stop),
+            // There is none for the directory, and one for the file.
+            Err(Errno::MFILE) if roots.is_near(path) => {
+                Self::look_in(CWD, path.as_os_str(), before, options, stop)
+            }
+            Err(error) => Self::without(error),
+        }
+    }
+
+    /// As [`Self::look`], of a name in a directory that is held.
+    #[must_use]
+    pub fn look_in(
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        before: Option<&Self>,
+        options: ConfirmOptions,
+        stop: &AtomicBool,
+    ) -> Self {
         let wanted = StatxFlags::BASIC_STATS;
-        let stat = match statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, wanted) {
+        let stat = match statx(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, wanted) {
             Ok(stat) => stat,
-            // An unreachable name has no content either; ENOTDIR: a directory of the path became a file.
-            Err(_) => return Self::Absent,
+            Err(error) => return Self::without(error),
         };
         match FileType::from_mode(stat.stx_mode.into()) {
             Some(FileType::Dir) => Self::Dir,
-            Some(FileType::Symlink) => match readlinkat(CWD, path, Vec::new()) {
+            Some(FileType::Symlink) => match readlinkat(dir, name, Vec::new()) {
                 Ok(target) => Self::Link(OsString::from_vec(target.into_bytes()).into()),
-                Err(_) => Self::Absent,
+                // EINVAL: another file took the name since, which is reported separately.
+                Err(error) => Self::without(error),
             },
             Some(FileType::File) => {
                 let before = if let Some(Self::File(file)) = before { Some(file) } else { None };
-                Self::File(file(path, &stat, before, options, stop))
+                Self::File(file(&stat, before, options, stop, || open_in(dir, name)))
             }
             _ => Self::Other,
         }
+    }
+
+    /// The state of a file that is open, read from its begin; none when it is no regular file or cannot be read.
+    #[must_use]
+    pub fn of_open(file: &std::fs::File, options: ConfirmOptions, stop: &AtomicBool) -> Option<Self> {
+        let mut again = file.try_clone().ok()?;
+        again.rewind().ok()?;
+        read(again.into(), options, stop).ok().map(Self::File)
     }
 
     /// As [`Self::look`], of a path that the user named: what counts is what it leads to. That it leads elsewhere is a
@@ -131,14 +115,33 @@ impl State {
         options: ConfirmOptions,
         stop: &AtomicBool,
     ) -> Self {
-        match path.canonicalize() {
-            Ok(path) => Self::look(&path, before, options, stop),
-            Err(_) => Self::Absent,
+        let looked = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|fd| Ok((statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?, fd)));
+        let (stat, fd) = match looked {
+            Ok(looked) => looked,
+            Err(error) => return Self::without(error),
+        };
+        match FileType::from_mode(stat.stx_mode.into()) {
+            Some(FileType::Dir) => Self::Dir,
+            Some(FileType::File) => {
+                let before = if let Some(Self::File(file)) = before { Some(file) } else { None };
+                Self::File(file(&stat, before, options, stop, || open_again(&fd)))
+            }
+            _ => Self::Other,
+        }
+    }
+
+    /// What a failed look says: only these two errors say that there is nothing. ENOTDIR: a directory of the path became
+    /// a file.
+    pub(crate) const fn without(error: Errno) -> Self {
+        match error {
+            Errno::NOENT | Errno::NOTDIR => Self::Absent,
+            error => Self::Unknown(error),
         }
     }
 
     /// Whether it is something whose appearance matters.
-    pub(super) const fn is_file_or_link(&self) -> bool {
+    pub(crate) const fn is_file_or_link(&self) -> bool {
         matches!(self, Self::File(_) | Self::Link(_))
     }
 
@@ -148,9 +151,24 @@ impl State {
         matches!(self, Self::File(FileState { torn: true, .. }))
     }
 
+    /// The inode of a file with further hard links.
+    #[must_use]
+    pub(crate) const fn shared_ino(&self) -> Option<u64> {
+        match self {
+            Self::File(file) if file.has_links => Some(file.ino),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a file of this inode number.
+    pub(crate) const fn is_inode(&self, ino: u64) -> bool {
+        matches!(self, Self::File(file) if file.ino == ino)
+    }
+
     /// What a change from this state to `now` is; `None` when there is none.
-    pub(super) fn differs(&self, now: &Self) -> Option<(Kind, Evidence)> {
+    pub(crate) fn differs(&self, now: &Self) -> Option<(Kind, Evidence)> {
         match (self, now) {
+            (Self::Unknown(_), _) | (_, Self::Unknown(_)) => None,
             (Self::File(before), Self::File(after)) => {
                 let by_content =
                     before.size != after.size || before.digest.is_some() && after.digest.is_some();
@@ -185,15 +203,16 @@ fn bare(stat: &Statx, read_at: i64) -> FileState {
         ctime_ns,
         settled: ctime_ns.saturating_add(RACY_NS) < read_at,
         torn: false,
+        has_links: stat.stx_nlink > 1,
     }
 }
 
 fn file(
-    path: &Path,
     stat: &Statx,
     before: Option<&FileState>,
     options: ConfirmOptions,
     stop: &AtomicBool,
+    open: impl FnOnce() -> rustix::io::Result<OwnedFd>,
 ) -> FileState {
     let listed = bare(stat, inode_clock_ns());
     if let Some(before) = before.filter(|before| before.is_untouched(&listed)) {
@@ -203,11 +222,11 @@ fn file(
         return listed;
     }
     // What is read is described by its own descriptor: the name may lead to another file by now.
-    read(path, options, stop).unwrap_or(listed)
+    let opened = open().map_err(io::Error::from);
+    opened.and_then(|fd| read(fd, options, stop)).unwrap_or(listed)
 }
 
-fn read(path: &Path, options: ConfirmOptions, stop: &AtomicBool) -> io::Result<FileState> {
-    let fd = open(path)?;
+fn read(fd: OwnedFd, options: ConfirmOptions, stop: &AtomicBool) -> io::Result<FileState> {
     let read_at = inode_clock_ns();
     let stat = statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
     if FileType::from_mode(stat.stx_mode.into()) != Some(FileType::File) {
@@ -244,9 +263,14 @@ fn read(path: &Path, options: ConfirmOptions, stop: &AtomicBool) -> io::Result<F
 }
 
 /// Opens a regular file for reading: neither a link nor a pipe that took its name is followed or waited for.
-pub(super) fn open(path: &Path) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    openat(CWD, path, flags, Mode::empty())
+pub(super) fn open_in(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    openat(dir, name, file_flags(), Mode::empty())
+}
+
+/// Opens what a descriptor without access is of.
+fn open_again(fd: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    openat(CWD, link, file_flags().difference(OFlags::NOFOLLOW), Mode::empty())
 }
 
 enum Hasher {

@@ -1,7 +1,7 @@
 //! States by path, the least recently used first to go, in little room: about 100 bytes and its name for a file.
 //!
 //! In: paths and states. Out: states, and paths put together again. A path is kept as its folder, which all its files
-//! share, and its name; names lie one after the other, and are moved together when half of them are of nobody.
+//! share, and its name; names lie one after the other, and are compacted when half of them are unused.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -17,7 +17,7 @@ use super::State;
 pub(super) const MOST: usize = 1 << 23;
 /// No slot.
 const NONE: u32 = u32::MAX;
-/// Fewer bytes of names of nobody are left where they are.
+/// Fewer bytes of unused names are left where they are.
 const FEW: usize = 64 * 1024;
 
 /// A path and its state.
@@ -50,7 +50,7 @@ pub(super) struct Store {
     free_folders: Vec<u32>,
     by_folder: HashTable<u32>,
     names: Vec<u8>,
-    /// Bytes of `names` that are of nobody.
+    /// Bytes of `names` that are unused.
     dead: usize,
     newest: u32,
     oldest: u32,
@@ -146,7 +146,7 @@ impl Store {
         self.slots.iter().filter_map(|slot| Some((self.path(slot), slot.state.as_ref()?)))
     }
 
-    /// These paths themselves, as far as they are known, and those below them: all slots are gone through once.
+    /// These paths themselves, as far as they are known, and those below them: all slots are read once.
     pub(super) fn below(&self, dirs: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
         let tops: HashSet<&Path> = dirs.iter().map(PathBuf::as_path).collect();
         let is_inside = |folder: &Folder| {
@@ -158,6 +158,15 @@ impl Store {
         let used = self.slots.iter().filter(|slot| slot.state.is_some());
         let below = used.filter(move |slot| inside[slot.folder as usize]);
         itself.chain(below.map(|slot| self.path(slot)))
+    }
+
+    /// Whether there is a path below this one.
+    pub(super) fn has_below(&self, dir: &Path) -> bool {
+        let dir = dir.as_os_str().as_bytes();
+        let is_below = |folder: &Folder| {
+            folder.files > 0 && folder.path.strip_prefix(dir).is_some_and(|rest| rest.first() == Some(&b'/'))
+        };
+        self.folders.iter().any(is_below)
     }
 
     fn path(&self, slot: &Slot) -> PathBuf {
@@ -234,7 +243,7 @@ impl Store {
         state
     }
 
-    /// Leaves out the names of nobody.
+    /// Leaves out unused names.
     fn close_up(&mut self) {
         let mut names = Vec::with_capacity(self.names.len() - self.dead);
         for slot in self.slots.iter_mut().filter(|slot| slot.state.is_some()) {
@@ -331,6 +340,10 @@ mod tests {
         assert_eq!(below(&["/d/e/"]), ["/d/e/b"].map(PathBuf::from));
         assert_eq!(below(&["/d/e", "/de"]), ["/d/e/b", "/de", "/de/a"].map(PathBuf::from));
         assert_eq!(below(&["/"]).len(), 5);
+        let has = ["/d", "/d/e", "/d/a", "/de", "/e"].map(|path| store.has_below(Path::new(path)));
+        assert_eq!(has, [true, true, false, true, false]);
+        store.pop(Path::new("/de/a"));
+        assert!(!store.has_below(Path::new("/de")), "none is left");
     }
 
     #[test]

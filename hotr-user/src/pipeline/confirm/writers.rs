@@ -1,21 +1,23 @@
 //! Whether somebody has a file open for writing: what it holds now may be half of what it will hold.
 //!
 //! The kernel grants a read lease on a file only while nobody has it open for writing (`fs/locks.c`,
-//! `check_conflicting_open`). Where leases do not work, the descriptors of all processes are looked at.
+//! `check_conflicting_open`). Where leases do not work, the descriptors of all processes are checked.
 
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, OFlags, StatxFlags, statx};
 
-use super::state::open;
-use crate::event::FileType;
+use super::state::open_in;
+use crate::beneath::Dir;
 use crate::source::device;
+use hotr_events::FileType;
 
-/// Whether a regular file is open for writing somewhere. What cannot be found out is told as `false`.
+/// Whether a regular file in a held directory is open for writing somewhere. What cannot be determined is reported as
+/// `false`.
 #[must_use]
-pub fn is_being_written(path: &Path) -> bool {
-    let Ok(fd) = open(path) else { return false };
+pub fn is_being_written(dir: &Dir, name: &OsStr) -> bool {
+    let Ok(fd) = open_in(dir.as_fd(), name) else { return false };
     let wanted = StatxFlags::TYPE | StatxFlags::INO;
     let Ok(stat) = statx(&fd, c"", AtFlags::EMPTY_PATH, wanted) else { return false };
     if FileType::from_mode(stat.stx_mode.into()) != Some(FileType::File) {
@@ -62,7 +64,7 @@ fn by_descriptors(dev: u64, ino: u64) -> bool {
 }
 
 /// Whether a descriptor's flags say that it may write.
-fn writes(pid: i32, fd: &std::ffi::OsStr) -> bool {
+fn writes(pid: i32, fd: &OsStr) -> bool {
     let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", fd.display())).unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).unwrap_or(0);

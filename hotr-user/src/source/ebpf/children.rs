@@ -36,7 +36,7 @@ pub struct ChildReader {
     told: AtomicU64,
 }
 
-/// Loads the program when it is first asked for.
+/// Loads the program when it is first needed.
 pub(super) struct Lazy {
     /// The kernel has all fields that it reads.
     is_known: bool,
@@ -76,9 +76,9 @@ impl ChildReader {
         Some(Lane { reader: Arc::clone(self), entry })
     }
 
-    /// Files that were told so far.
+    /// Files that were returned so far.
     #[must_use]
-    pub fn told(&self) -> u64 {
+    pub fn files_returned(&self) -> u64 {
         self.told.load(Ordering::Relaxed)
     }
 

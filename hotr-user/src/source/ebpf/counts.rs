@@ -7,7 +7,7 @@ use aya::maps::{Array, MapData};
 use hotr_common::counters::{Counters, FREQUENT_CELLS, Frequent};
 
 use super::shared::Shared;
-use crate::report::KernelTotals;
+use hotr_events::KernelTotals;
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -36,7 +36,7 @@ impl Counts {
         Self { usual, frequent }
     }
 
-    /// Those that tell of losses, without [`Frequent`]. Takes no system call.
+    /// Those that report losses, without [`Frequent`]. Takes no system call.
     pub(super) fn usual(&self) -> KernelTotals {
         let mut sum = KernelTotals::default();
         for CountersPod(cpu) in self.usual.values() {

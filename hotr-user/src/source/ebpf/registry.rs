@@ -11,8 +11,8 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData};
 use hotr_common::config::{
-    ADJUST_ADD, ADJUST_PUBLISH, ADJUST_REMOVE, ADJUST_RESOLVE, Exchange, Live, MAX_ROOTS, MAX_SUPERBLOCKS,
-    ROOT_LAYER, Registered, RootSlot,
+    ADJUST_ADD, ADJUST_FOLLOW, ADJUST_LEAVE, ADJUST_PUBLISH, ADJUST_REMOVE, ADJUST_RESOLVE, Exchange, Live,
+    MAX_ROOTS, ROOT_FILE, ROOT_LAYER, Registered, RootSlot,
 };
 
 use super::run::{self, run};
@@ -25,7 +25,7 @@ pub(super) const REGISTER: &str = "register";
 /// Calls that are made until it sees one.
 const REGISTER_ATTEMPTS: u32 = 200;
 /// Name of the program that does it afterwards, and changes the maps.
-pub(super) const ADJUST: &str = "adjust";
+pub(super) const UPDATE_ROOTS: &str = "update_roots";
 
 /// The maps, and what was written there.
 pub(super) struct Registry {
@@ -37,11 +37,11 @@ pub(super) struct Registry {
     used: Vec<Option<Registered>>,
     /// Programs on tracepoints can be preempted.
     is_preemptible: bool,
-    adjust: Adjust,
+    update_roots: UpdateRoots,
 }
 
-/// The program [`ADJUST`].
-enum Adjust {
+/// The program [`UPDATE_ROOTS`].
+enum UpdateRoots {
     /// No program is attached that could be skipped, or the kernel refuses this one.
     NotUsed,
     /// Loaded when it is first needed: most runs never do, and `ready` would wait for it.
@@ -52,19 +52,7 @@ enum Adjust {
 impl Registry {
     /// Takes the maps of a loaded object, and writes the first settings.
     pub(super) fn new(ebpf: &mut Ebpf, window_ns: u64) -> Result<Self, LoadError> {
-        let settings = Live {
-            lowest: u64::MAX,
-            highest: 0,
-            superblocks: [0; MAX_SUPERBLOCKS],
-            own_group: 0,
-            window: window_ns,
-            cookie: cookie(),
-            regs_off: 0,
-            own_tgid: 0,
-            layers: 0,
-            epoch: 0,
-            zero: 0,
-        };
+        let settings = Live { lowest: u64::MAX, window: window_ns, cookie: cookie(), ..Live::ZERO };
         let mut registry = Self {
             live: take(ebpf, ".bss")?,
             roots: take(ebpf, "ROOTS")?,
@@ -73,15 +61,15 @@ impl Registry {
             settings,
             used: Vec::new(),
             is_preemptible: true,
-            adjust: Adjust::NotUsed,
+            update_roots: UpdateRoots::NotUsed,
         };
         registry.publish_by_map()?;
         Ok(registry)
     }
 
-    /// Programs are going to be attached. A kernel that refuses [`ADJUST`] goes on with bpf(2): what it skips then is told.
+    /// Programs are going to be attached. A kernel that refuses [`UPDATE_ROOTS`] goes on with bpf(2): what it skips then is reported.
     pub(super) fn programs_come(&mut self) {
-        self.adjust = Adjust::NotLoaded;
+        self.update_roots = UpdateRoots::NotLoaded;
     }
 
     /// Whether programs on tracepoints can be preempted on this kernel; `None` when nothing was registered.
@@ -110,10 +98,10 @@ impl Registry {
         found
     }
 
-    /// `None` where [`ADJUST`] is not there to do it, or fails.
+    /// `None` where [`UPDATE_ROOTS`] is not there to do it, or fails.
     fn resolve(&mut self, ebpf: &mut Ebpf, fd: BorrowedFd<'_>) -> Option<Registered> {
         let descriptor = u64::try_from(fd.as_raw_fd()).ok()?;
-        let is_done = self.adjusted(ebpf, [ADJUST_RESOLVE, descriptor, 0, 0]).ok()?;
+        let is_done = self.updated_roots(ebpf, [ADJUST_RESOLVE, descriptor, 0, 0]).ok()?;
         self.answer().ok().filter(|_| is_done).map(|answer| answer.found)
     }
 
@@ -147,8 +135,8 @@ impl Registry {
         Ok(found)
     }
 
-    /// Watches a registered directory; returns its slot. One inode has one slot.
-    pub(super) fn add(&mut self, ebpf: &mut Ebpf, root: &Registered, layer: bool) -> Result<u16, LoadError> {
+    /// Watches a registered inode; returns its slot. One inode has one slot. `flags`: `ROOT_*` bits.
+    pub(super) fn add(&mut self, ebpf: &mut Ebpf, root: &Registered, flags: u32) -> Result<u16, LoadError> {
         let full = |what: &str| LoadError::Register {
             object: what.to_owned(),
             source: io::Error::other("more of them than the kernel programs can hold"),
@@ -161,11 +149,11 @@ impl Registry {
         if !sbs.contains(&root.superblock) {
             *sbs.iter_mut().find(|sb| **sb == 0).ok_or_else(|| full("filesystem"))? = root.superblock;
         }
-        let flags = if layer { ROOT_LAYER } else { 0 };
-        self.settings.layers |= flags;
+        self.settings.layers |= u16::from(flags & ROOT_LAYER != 0);
+        self.settings.files |= u16::from(flags & ROOT_FILE != 0);
         let number = u32::try_from(slot).map_err(|_| full("root"))?;
         self.roots_changed();
-        if !self.adjusted(ebpf, [ADJUST_ADD, root.inode, number.into(), flags.into()])? {
+        if !self.updated_roots(ebpf, [ADJUST_ADD, root.inode, number.into(), flags.into()])? {
             let value = RootSlot { inode: root.inode, flags, reserved: 0 };
             self.slots.set(number, SlotPod(value), 0).map_err(|_| LoadError::Map("ROOT_SLOTS"))?;
             self.roots.insert(root.inode, number, 0).map_err(|_| LoadError::Map("ROOTS"))?;
@@ -191,7 +179,7 @@ impl Registry {
             }
         }
         self.roots_changed();
-        if !self.adjusted(ebpf, [ADJUST_REMOVE, root.inode, 0, 0])? {
+        if !self.updated_roots(ebpf, [ADJUST_REMOVE, root.inode, 0, 0])? {
             // Gone already is what was wanted.
             let _ = self.roots.remove(&root.inode);
             self.publish_by_map()?;
@@ -202,7 +190,36 @@ impl Registry {
     /// Tells the delivery hooks which inotify instance is hotr's.
     pub(super) fn set_group(&mut self, ebpf: &mut Ebpf, inotify: &Registered) -> Result<(), LoadError> {
         self.settings.own_group = inotify.private_data;
-        if self.adjusted(ebpf, [ADJUST_PUBLISH, 0, 0, 0])? { Ok(()) } else { self.publish_by_map() }
+        self.publish(ebpf)
+    }
+
+    /// Hands the settings to the programs.
+    pub(super) fn publish(&mut self, ebpf: &mut Ebpf) -> Result<(), LoadError> {
+        if self.updated_roots(ebpf, [ADJUST_PUBLISH, 0, 0, 0])? { Ok(()) } else { self.publish_by_map() }
+    }
+
+    /// Follows another process's instance, or (without a slot) follows it no longer.
+    pub(super) fn follow(
+        &mut self,
+        ebpf: &mut Ebpf,
+        groups: &mut HashMap<MapData, u64, u32>,
+        group: u64,
+        slot: Option<u32>,
+    ) -> Result<(), LoadError> {
+        let arguments = match slot {
+            Some(slot) => [ADJUST_FOLLOW, group, slot.into(), 0],
+            None => [ADJUST_LEAVE, group, 0, 0],
+        };
+        if self.updated_roots(ebpf, arguments)? {
+            return Ok(());
+        }
+        match slot {
+            Some(slot) => groups.insert(group, slot, 0).map_err(|_| LoadError::Map("FOLLOWED")),
+            None => {
+                let _ = groups.remove(&group);
+                Ok(())
+            }
+        }
     }
 
     fn roots_changed(&mut self) {
@@ -216,15 +233,16 @@ impl Registry {
         self.live.set(0, LivePod(self.settings), 0).map_err(|_| LoadError::Map(".bss"))
     }
 
-    /// Has [`ADJUST`] do it; `false` when that is not there to do it.
-    fn adjusted(&mut self, ebpf: &mut Ebpf, arguments: [u64; 4]) -> Result<bool, LoadError> {
-        if matches!(self.adjust, Adjust::NotLoaded) {
-            self.adjust = run::load(ebpf, ADJUST).map_or(Adjust::NotUsed, Adjust::Loaded);
+    /// Has [`UPDATE_ROOTS`] do it; `false` when that is not there to do it.
+    fn updated_roots(&mut self, ebpf: &mut Ebpf, arguments: [u64; 4]) -> Result<bool, LoadError> {
+        if matches!(self.update_roots, UpdateRoots::NotLoaded) {
+            self.update_roots =
+                run::load(ebpf, UPDATE_ROOTS).map_or(UpdateRoots::NotUsed, UpdateRoots::Loaded);
         }
-        let Adjust::Loaded(program) = &self.adjust else { return Ok(false) };
+        let UpdateRoots::Loaded(program) = &self.update_roots else { return Ok(false) };
         ask(&mut self.exchange, &self.settings);
         if run(program.as_fd(), &arguments).is_err() {
-            self.adjust = Adjust::NotUsed;
+            self.update_roots = UpdateRoots::NotUsed;
             return Ok(false);
         }
         if self.answer()?.done == 1 { Ok(true) } else { Err(LoadError::Map("ROOTS")) }
@@ -257,7 +275,7 @@ mod tests {
 
     #[test]
     fn the_program_does_what_calls_on_maps_do() {
-        let options = EbpfOptions { tier: TierChoice::Auto, ring_bytes: 1 << 12, window_ns: 7 };
+        let options = EbpfOptions { tier: TierChoice::Auto, ring_bytes: 1 << 12, window_ns: 7, sizes: &[] };
         let mut source = match EbpfSource::load(options) {
             Ok((source, _)) => source,
             Err(error) => return eprintln!("not run: {error}"),
@@ -278,7 +296,7 @@ mod tests {
             assert_eq!(format!("{live:?}"), format!("{:?}", registry.settings));
         };
         let root = by_program[0];
-        let slot = registry.add(ebpf, &root, true).unwrap();
+        let slot = registry.add(ebpf, &root, ROOT_LAYER).unwrap();
         assert_eq!(registry.roots.get(&root.inode, 0).unwrap(), u32::from(slot));
         let entry = registry.slots.get(&slot.into(), 0).unwrap().0;
         assert_eq!((entry.inode, entry.flags), (root.inode, ROOT_LAYER));
@@ -288,6 +306,9 @@ mod tests {
         registry.remove(ebpf, slot).unwrap();
         assert!(registry.roots.get(&root.inode, 0).is_err());
         settings_are_taken_over(registry);
-        assert!(matches!(registry.adjust, Adjust::Loaded(_)), "all of it was done by calls on maps");
+        assert!(
+            matches!(registry.update_roots, UpdateRoots::Loaded(_)),
+            "all of it was done by calls on maps"
+        );
     }
 }

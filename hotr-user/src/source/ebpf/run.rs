@@ -41,7 +41,7 @@ pub(super) fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadE
     descriptor.try_clone_to_owned().map_err(|_| LoadError::Map(name))
 }
 
-/// Runs a program. What it has to say it writes to a map: aya lets programs of this kind return nothing.
+/// Runs a program. It writes its result to a map: aya lets programs of this kind return nothing.
 ///
 /// # Errors
 /// `EINVAL` on kernels that run no program of this kind.

@@ -1,10 +1,10 @@
-//! How often the kernel did not run a program of hotr's although its hook was passed.
+//! How often the kernel did not run one of hotr's programs although its hook was reached.
 //!
-//! It does not run a tracing program that is running already on that CPU, and no kprobe program while another one
-//! runs there: in a task that was preempted, or that an interrupt came into. It counts those in `recursion_misses` of
-//! the program's fdinfo (kernel/bpf/syscall.c `bpf_prog_show_fdinfo`), on kernels that have it. Probes that were not even
-//! handled it counts in tracefs (see [`Attached::missed`]), and in the `missed` of their link (kernel/trace/trace_kprobe.c
-//! `bpf_get_kprobe_info`, 6.7), for those that could not be made by way of tracefs.
+//! It does not run a tracing program that is running already on that CPU, and no kprobe program while another one runs
+//! there: in a task that was preempted, or that an interrupt came into. It counts those in `recursion_misses` of the
+//! program's fdinfo (kernel/bpf/syscall.c `bpf_prog_show_fdinfo`), on kernels that have it. Probes that were not even
+//! handled it counts in tracefs (see [`Attached::missed`]), and in the `missed` of their link
+//! (kernel/trace/trace_kprobe.c `bpf_get_kprobe_info`, 6.7), for those that could not be made through tracefs.
 //!
 //! [`Attached::missed`]: crate::kernel::load::Attached::missed
 
@@ -15,21 +15,22 @@ use std::os::unix::fs::FileExt;
 use aya::Ebpf;
 use aya::programs::Program;
 
-use super::registry::{ADJUST, REGISTER};
+use super::registry::{REGISTER, UPDATE_ROOTS};
 use crate::kernel::tracepoints;
 
 /// What to ask.
 #[derive(Default)]
 pub(super) struct Skipped {
-    /// The fdinfo files of the loaded programs; together those that stand in for each other.
+    /// The fdinfo files of the loaded programs; together those that replace each other.
     programs: Vec<Vec<File>>,
     /// The links of probes.
     probes: Vec<OwnedFd>,
 }
 
 impl Skipped {
-    /// Of the programs that are loaded now, but for those that see no change. What `wake` was not run for, the run that
-    /// was in its way does; and without the programs that see a removed file its removal is told, but not its number.
+    /// Of the programs that are loaded now, except those that see no change. When `wake` is skipped, the run that
+    /// blocked it does its work; and without the programs that see a removed file its removal is reported, but not its
+    /// number.
     pub(super) fn of(ebpf: &Ebpf) -> Self {
         let file = |program: &Program| {
             let descriptor = program.fd().ok()?.as_fd().as_raw_fd();
@@ -37,7 +38,7 @@ impl Skipped {
         };
         let others = || {
             let copies = tracepoints::copies().chain(tracepoints::victims()).flatten().copied();
-            copies.chain([tracepoints::WAKE, REGISTER, ADJUST])
+            copies.chain([tracepoints::WAKE, REGISTER, UPDATE_ROOTS])
         };
         let alone = ebpf.programs().filter(|(name, _)| others().all(|other| other != *name));
         let mut programs: Vec<Vec<File>> =
@@ -47,8 +48,8 @@ impl Skipped {
         Self { programs, probes: probes() }
     }
 
-    /// The sum over programs and probes; 0 on kernels that do not count it. Of programs that stand in for each other
-    /// the one that was skipped least says how often all may have been.
+    /// The sum over programs and probes; 0 on kernels that do not count it. For programs that replace each other, the
+    /// one that was skipped least shows how often all may have been.
     pub(super) fn count(&self) -> u64 {
         let least = |group: &Vec<File>| group.iter().filter_map(recursion_misses).min();
         self.programs.iter().filter_map(least).sum::<u64>()
@@ -109,7 +110,7 @@ const BPF_LINK_TYPE_PERF_EVENT: u32 = 7;
 /// `BPF_PERF_EVENT_KPROBE` and `BPF_PERF_EVENT_KRETPROBE`.
 const KPROBE_EVENTS: [u32; 2] = [3, 4];
 
-/// How often a probe was not handled; `None` when the link is of something else, or the kernel does not tell (before
+/// How often a probe was not handled; `None` when the link is of something else, or the kernel does not show it (before
 /// 6.7).
 fn missed(link: BorrowedFd<'_>) -> Option<u64> {
     let mut info = LinkInfo::default();

@@ -1,4 +1,4 @@
-//! hotr's end of the table of storms: reads totals, and frees the slots of files that have become quiet.
+//! hotr's side of the table of storms: reads totals, and frees the slots of files that have become quiet.
 //!
 //! The table is memory that the kernel programs share (`hotr-ebpf/src/storm.rs`). A `bpf(BPF_MAP_LOOKUP_ELEM)` would
 //! make the kernel skip kprobe programs on this CPU meanwhile (kernel/bpf/syscall.c `bpf_disable_instrumentation`).
@@ -41,7 +41,7 @@ pub enum Ended {
 }
 
 /// The mapped table.
-pub(super) struct StormTable(Shared<StormPod>);
+pub struct StormTable(Shared<StormPod>);
 
 impl StormTable {
     pub(super) fn new(slots: Shared<StormPod>) -> Self {
@@ -49,7 +49,8 @@ impl StormTable {
     }
 
     /// Totals of a storm; `None` when it has ended.
-    pub(super) fn read(&self, id: StormId) -> Option<Storm> {
+    #[must_use]
+    pub fn read(&self, id: StormId) -> Option<Storm> {
         let storm = self.0.get(id.slot)?.0;
         (storm.inode != STORM_FREE && storm.born == id.born).then_some(storm)
     }
@@ -58,7 +59,8 @@ impl StormTable {
     ///
     /// A program makes itself busy and then looks whether the slot is open; here it is closed first. So a program that
     /// is not seen here sees the slot closed, and what is read afterwards are the last totals.
-    pub(super) fn end(&self, id: StormId) -> Ended {
+    #[must_use]
+    pub fn end(&self, id: StormId) -> Ended {
         let words =
             (self.0.word(id.slot, offset_of!(Storm, inode)), self.0.word(id.slot, offset_of!(Storm, busy)));
         let (Some(inode), Some(busy), Some(_)) = (words.0, words.1, self.read(id)) else {

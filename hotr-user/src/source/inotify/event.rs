@@ -1,7 +1,9 @@
-//! What the inotify channel tells: events, losses, and what it does not cover.
+//! What the inotify channel reports: events, losses, and what it does not cover.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+
+use hotr_events::LossReason;
 
 /// `IN_*` bits of an event, from `include/uapi/linux/inotify.h`.
 pub mod mask {
@@ -25,7 +27,7 @@ pub mod mask {
     pub const UNMOUNT: u32 = 0x2000;
     /// The kernel's queue was full.
     pub const Q_OVERFLOW: u32 = 0x4000;
-    /// The watch is gone.
+    /// The watch no longer exists.
     pub const IGNORED: u32 = 0x8000;
     /// The name is, or was, a directory's.
     pub const ISDIR: u32 = 0x4000_0000;
@@ -35,7 +37,7 @@ pub mod mask {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InotifyEvent {
     /// `CLOCK_MONOTONIC` right after the `read` that returned it. Whatever was queued before that `read` has been
-    /// handed over by the time [`Drained::emptied`] is true.
+    /// passed on by the time [`Drained::emptied`] is true.
     pub read_mono_ns: u64,
     /// `inotify_event.wd`; -1 for the overflow event.
     pub wd: i32,
@@ -47,9 +49,9 @@ pub struct InotifyEvent {
     pub path: PathBuf,
     /// The event names an entry of the watched directory (otherwise it is about the directory itself).
     pub has_name: bool,
-    /// It is about a root directory itself: no parent is watched that would tell the same.
+    /// It is about a root directory itself: no parent is watched that would report the same.
     pub of_root: bool,
-    /// Not from the queue: the entry was found in a new directory before any event told of it.
+    /// Not from the queue: the entry was found in a new directory before any event reported it.
     pub synthetic: bool,
 }
 
@@ -73,57 +75,27 @@ impl InotifyEvent {
 /// How a call of `drain` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
-    /// The queue was seen empty; otherwise all that was queued when the call began has been handed over, and more
-    /// has come since.
+    /// The queue was seen empty. If not, and it is no part, all that was queued when the call began has been passed on, and
+    /// more has come since.
     pub emptied: bool,
+    /// Of what was queued when the call began there is more: the next call goes on with it.
+    pub is_part: bool,
+}
+
+impl Drained {
+    /// All that was queued when the call began, or when its first part did.
+    pub(super) const ENOUGH: Self = Self { emptied: false, is_part: false };
 }
 
 /// Something was lost: paths or watches may be wrong until the watches are rebuilt and the roots rescanned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
     /// The first reason.
-    pub reason: LostReason,
+    pub reason: LossReason,
     /// The directory concerned, when it is one.
     pub path: Option<PathBuf>,
-    /// Number of losses since they were last asked for.
+    /// Number of losses since they were last taken.
     pub count: u64,
-}
-
-/// Why something was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LostReason {
-    /// The kernel's queue was full (`IN_Q_OVERFLOW`).
-    QueueOverflow,
-    /// An event of a watch that hotr does not know.
-    UnknownWatch,
-    /// The kernel took a watch away without a deletion.
-    WatchRemoved,
-    /// A filesystem below a root was unmounted.
-    Unmounted,
-    /// The consumer left too many events in the sink.
-    OwnQueue,
-    /// A root, or the directory a root file lies in, was deleted.
-    RootGone,
-    /// A root was renamed: its path leads elsewhere or nowhere.
-    RootMoved,
-    /// Something was mounted over a root.
-    MountedOver,
-}
-
-impl LostReason {
-    /// The word used in JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::QueueOverflow => "queue-overflow",
-            Self::UnknownWatch => "unknown-watch",
-            Self::WatchRemoved => "watch-removed",
-            Self::Unmounted => "unmounted",
-            Self::OwnQueue => "own-queue",
-            Self::RootGone => "root-gone",
-            Self::RootMoved => "root-moved",
-            Self::MountedOver => "mounted-over",
-        }
-    }
 }
 
 /// Directories without a watch that should have one.
@@ -137,13 +109,13 @@ pub struct Uncovered {
     pub examples: Vec<(PathBuf, String)>,
 }
 
-/// Uncovered directories are counted up to here; a walk without watches has to end some time.
+/// Uncovered directories are counted up to here; a walk without watches must end some time.
 const COUNTED: u64 = 100_000;
 /// Paths kept as examples.
 const EXAMPLES: usize = 8;
 
 impl Uncovered {
-    /// Counts one more; the path and the reason are asked for only while examples are wanted.
+    /// Counts one more; the path and the reason are recorded only while examples are wanted.
     pub(super) fn add(&mut self, example: impl FnOnce() -> (PathBuf, String)) {
         if self.count >= COUNTED {
             self.more = true;
@@ -153,6 +125,12 @@ impl Uncovered {
         if self.examples.len() < EXAMPLES {
             self.examples.push(example());
         }
+    }
+
+    /// Counts one less: this directory has a watch now.
+    pub(super) fn remove(&mut self, path: &Path) {
+        self.count = self.count.saturating_sub(1);
+        self.examples.retain(|(example, _)| example != path);
     }
 }
 
@@ -175,6 +153,6 @@ pub enum Coverage {
     },
     /// There is none because a limit or a permission forbade it, here or above.
     Limit,
-    /// There is none: nobody has told of the directory yet, it is excluded, or it lies outside the roots.
+    /// There is none: no event reported the directory yet, it is excluded, or it lies outside the roots.
     Unwatched,
 }

@@ -1,4 +1,4 @@
-//! The kernel's limits on inotify, and what to tell when one is reached.
+//! The kernel's limits on inotify, and what to report when one is reached.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::error::Error;
 const FALLBACK: usize = 8192;
 
 /// Half of the watches that the user may have: the other half is for everybody else.
-pub(super) fn half_of_watches() -> usize {
+pub fn half_of_watches() -> usize {
     setting("max_user_watches").unwrap_or(FALLBACK) / 2
 }
 
@@ -25,7 +25,7 @@ pub(super) fn explain_no_instance(error: Errno) -> Error {
             let limit = setting("max_user_instances").map_or_else(String::new, |n| format!(" ({n})"));
             (
                 format!("the user's limit of inotify instances{limit} or of open files is reached"),
-                "raise fs.inotify.max_user_instances with sysctl, or end a watcher that is not needed",
+                "raise fs.inotify.max_user_instances with sysctl, or stop a watcher that is not needed",
             )
         }
         Errno::NFILE => {

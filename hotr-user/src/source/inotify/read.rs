@@ -10,11 +10,13 @@ use rustix::fs::inotify::{Reader, remove_watch};
 use rustix::io::{Errno, ioctl_fionread};
 
 use super::tree::{NodeId, flag};
-use super::watch::{Mode, Watching};
-use super::{BATCH, Drained, InotifyEvent, InotifySource, LostReason, mask};
+use super::watch::{Mode, Watching, too_long};
+use super::{BATCH, CHUNK, Drained, InotifyEvent, InotifySource, mask};
+use crate::ending;
 use crate::error::Error;
 use crate::source::clock::{inode_clock_ns, mono_ns};
-use crate::source::walk::{open_dir, walk};
+use crate::source::walk::{LONGEST_PATH, open_dir, walk};
+use hotr_events::LossReason;
 
 /// Watches given up at a time. Each puts an `IN_IGNORED` into a queue of 16,384 events by default: giving up a
 /// large tree at once would itself make the queue overflow.
@@ -25,7 +27,7 @@ const LARGEST_EVENT: usize = 16 + libc::PATH_MAX as usize;
 /// Directory moves remembered until their `IN_MOVE_SELF`, which follows at once.
 const MOVES: usize = 64;
 
-/// A directory that moved, as far as the names told.
+/// A directory that moved, as far as the names show.
 #[derive(Debug)]
 pub(super) struct Move {
     cookie: u32,
@@ -55,7 +57,7 @@ impl InotifySource {
         self.buffer = buffer;
         self.remove_void(sink);
         match answer {
-            Ok(emptied) => Ok(Drained { emptied }),
+            Ok(drained) => Ok(drained),
             Err(error) => Err(Error::Os {
                 operation: "read",
                 object: "the inotify queue".into(),
@@ -69,23 +71,34 @@ impl InotifySource {
         &mut self,
         buffer: &mut [MaybeUninit<u8>],
         sink: &mut Vec<InotifyEvent>,
-    ) -> Result<bool, Errno> {
+    ) -> Result<Drained, Errno> {
         let fd = Arc::clone(&self.fd);
         let room = buffer.len();
         let mut reader = Reader::new(fd.as_fd(), buffer);
         let (mut count, mut read_mono_ns, mut before_read) = (0, 0, 0);
-        // Bytes of the last read that were handed out, and bytes queued when a second one became necessary.
-        let (mut taken, mut waiting) = (0, None);
+        let is_rest = self.rest.is_some();
+        // Bytes of the last read that were returned, and bytes queued when a second one became necessary.
+        let (mut taken, mut waiting) = (0, self.rest.take());
         loop {
             let refill = reader.is_buffer_empty();
             let is_empty = refill && taken > 0 && taken + LARGEST_EVENT <= room && self.is_settled();
             if refill && !is_empty {
                 if count > 0 && waiting.is_none() {
                     waiting = Some(ioctl_fionread(fd.as_fd())?);
+                    self.told.begin();
                 }
-                if count > BATCH && waiting == Some(0) {
-                    self.told.values_mut().for_each(|at| *at = None);
-                    return Ok(false);
+                if ending::is_over() {
+                    ending::cut(1);
+                    return Ok(Drained::ENOUGH);
+                }
+                if (count > BATCH || is_rest) && waiting == Some(0) {
+                    self.told.end();
+                    return Ok(Drained::ENOUGH);
+                }
+                if count > 0 && waiting.is_some() && sink.len() >= CHUNK {
+                    self.rest = waiting;
+                    self.told.hand_over();
+                    return Ok(Drained { emptied: false, is_part: true });
                 }
                 before_read = inode_clock_ns();
             }
@@ -111,7 +124,7 @@ impl InotifySource {
                     self.emptied_at = before_read;
                     self.told.clear();
                     self.stale.clear();
-                    return Ok(true);
+                    return Ok(Drained { emptied: true, is_part: false });
                 }
                 Err(Errno::AGAIN) => self.give_up_watches(),
                 Err(Errno::INTR) => {}
@@ -144,7 +157,7 @@ impl InotifySource {
 
     fn take(&mut self, record: Record<'_>, sink: &mut Vec<InotifyEvent>) {
         if record.mask & mask::Q_OVERFLOW != 0 {
-            self.lose(LostReason::QueueOverflow, None);
+            self.lose(LossReason::QueueOverflow, None);
             self.push(sink, record.event(std::path::PathBuf::new(), false));
             return;
         }
@@ -153,21 +166,26 @@ impl InotifySource {
                 return;
             }
             if !self.retired.contains(&record.wd) {
-                self.lose(LostReason::UnknownWatch, None);
+                self.lose(LossReason::UnknownWatch, None);
             } else if record.mask & mask::IGNORED != 0 {
                 self.retired.remove(&record.wd);
             }
             return;
         };
+        if self.has_moved && self.tree.path_len(node) > LONGEST_PATH {
+            // It was moved so far down that each event would name a path longer than is watched.
+            self.leave_uncovered(node, Errno::NAMETOOLONG);
+            return self.forget(node);
+        }
         self.hand_over(node, record, sink);
         if record.mask & (mask::DELETE_SELF | mask::UNMOUNT) != 0 {
             self.tree.set(node, flag::GONE);
         }
         if record.mask & mask::UNMOUNT != 0 {
-            // The kernel tells it of each inode, in no order of ours (fs/notify/fsnotify.c
+            // The kernel reports it of each inode, in no order of ours (fs/notify/fsnotify.c
             // `fsnotify_unmount_inodes`), and the first may be read long before the last.
             let mount = self.tree.mount_point(node);
-            self.lose(LostReason::Unmounted, Some(self.tree.path(mount, None)));
+            self.lose(LossReason::Unmounted, Some(self.tree.path(mount, None)));
         }
         if record.mask & mask::IGNORED != 0 {
             self.watch_ended(node, record.wd);
@@ -190,15 +208,18 @@ impl InotifySource {
             name => self.tree.path(node, name),
         };
         if let Some(name) = record.name.filter(|_| record.mask & (mask::CREATE | mask::MOVED_TO) != 0)
-            && !self.told.is_empty()
-            && let Some(at) = self.told.remove(&(record.wd, Box::from(name)))
+            && let Some(at) = self.told.take(record.wd, name)
         {
             if record.mask & mask::CREATE != 0 {
-                // Told already, as a synthetic creation.
+                // Reported already, as a synthetic creation.
                 return;
             }
             // The entry came by a rename: the synthetic creation was a mistake.
             self.void.extend(at);
+        }
+        if let Some(name) = record.name.filter(|_| record.mask & (mask::DELETE | mask::MOVED_FROM) != 0) {
+            // What gets this name now is another one.
+            self.told.take(record.wd, name);
         }
         self.push(sink, record.event(path, is_root && record.name.is_none()));
     }
@@ -230,6 +251,26 @@ impl InotifySource {
             }
         } else if record.mask & mask::CREATE != 0 {
             self.arrive(parent, name, Mode::New, record.read_mono_ns, sink);
+        } else if record.mask & mask::ATTRIB != 0
+            && self.tree.child(parent, name).is_none_or(|node| self.tree.wd(node).is_none())
+        {
+            self.look_at_unwatched(parent, name, record.read_mono_ns, sink);
+        }
+    }
+
+    /// A directory without a watch got other attributes: it may be readable now. What it held before is not new.
+    fn look_at_unwatched(
+        &mut self,
+        parent: NodeId,
+        name: &[u8],
+        read_mono_ns: u64,
+        sink: &mut Vec<InotifyEvent>,
+    ) {
+        let path = self.tree.path(parent, Some(name));
+        // Where it still cannot be watched it is counted already.
+        if self.tree.watches() < self.limit && open_dir(&path).is_ok() {
+            self.uncovered.remove(&path);
+            self.arrive(parent, name, Mode::MovedIn { since: self.emptied_at }, read_mono_ns, sink);
         }
     }
 
@@ -246,7 +287,8 @@ impl InotifySource {
             return false;
         }
         let path = self.tree.path(parent, Some(name));
-        let dir = match open_dir(&path) {
+        let is_too_long = path.as_os_str().len() > LONGEST_PATH;
+        let dir = match if is_too_long { Err(Errno::NAMETOOLONG) } else { open_dir(&path) } {
             Ok(dir) => dir,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
                 self.stale.insert(parent);
@@ -254,13 +296,15 @@ impl InotifySource {
             }
             Err(error) => {
                 self.tree.set(parent, flag::LIMITED);
-                self.uncovered.add(|| (path, error.to_string()));
+                let why = || if is_too_long { too_long() } else { error.to_string() };
+                self.uncovered.add(|| (path, why()));
                 return false;
             }
         };
         let wd = self.watch_handle(dir.as_fd(), || path).ok();
         if let Some(node) = wd.and_then(|wd| self.tree.by_wd(wd)) {
             if !self.tree.is_at(node, parent, name) && self.tree.relocate(node, parent, name) {
+                self.has_moved = true;
                 self.look_again_below(node, read_mono_ns, sink);
             }
             return true;
@@ -276,7 +320,7 @@ impl InotifySource {
             (None, _) => {}
         }
         if let Some(node) = node {
-            walk(&mut Watching::new(self, mode).telling(sink, read_mono_ns), dir, node);
+            walk(&mut Watching::new(self, mode).with_synthetic_creates(sink, read_mono_ns), dir, node);
         }
         false
     }
@@ -290,7 +334,11 @@ impl InotifySource {
         self.stale.extend(rest);
         for top in again {
             if let Ok(dir) = open_dir(&self.tree.path(top, None)) {
-                walk(&mut Watching::new(self, Mode::Again { top }).telling(sink, read_mono_ns), dir, top);
+                walk(
+                    &mut Watching::new(self, Mode::Again { top }).with_synthetic_creates(sink, read_mono_ns),
+                    dir,
+                    top,
+                );
             }
         }
     }
@@ -298,7 +346,7 @@ impl InotifySource {
     /// `IN_MOVE_SELF`: to where its name was last seen arriving, or out of all roots.
     fn moved_itself(&mut self, node: NodeId) {
         let Some(parent) = self.tree.parent(node) else {
-            self.lose(LostReason::RootMoved, Some(self.tree.path(node, None)));
+            self.lose(LossReason::RootMoved, Some(self.tree.path(node, None)));
             return;
         };
         if self.is_where_believed(node) {
@@ -311,7 +359,7 @@ impl InotifySource {
         self.moves.retain(|one| one.from != from);
         match to {
             Some((parent, name)) if self.tree.is_living(parent) => {
-                self.tree.relocate(node, parent, &name);
+                self.has_moved |= self.tree.relocate(node, parent, &name);
             }
             _ => self.forget(node),
         }
@@ -334,9 +382,9 @@ impl InotifySource {
     fn watch_ended(&mut self, node: NodeId, wd: i32) {
         let path = self.tree.path(node, None);
         if !self.tree.has(node, flag::GONE) {
-            self.lose(LostReason::WatchRemoved, Some(path));
+            self.lose(LossReason::WatchRemoved, Some(path));
         } else if self.tree.parent(node).is_none() {
-            self.lose(LostReason::RootGone, Some(path));
+            self.lose(LossReason::RootDeleted, Some(path));
         }
         self.forget(node);
         self.retired.remove(&wd);

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::source::fsinfo::Fs;
 use crate::source::walk;
 
-/// A root as it was asked for.
+/// A root as the user named it.
 #[derive(Debug)]
 pub(super) struct Root {
     /// As given.
@@ -42,7 +42,7 @@ impl InotifySource {
             self.roots.iter().any(|other| other.path.starts_with(root) && other.path != *root);
         self.watch_root(root)?;
         if above_another {
-            // The trees overlap, and a directory has one watch: begin anew with the upper one.
+            // The trees overlap, and a directory has one watch: begin again with the upper one.
             return self.rebuild()?.into_iter().next().map_or(Ok(()), Err);
         }
         Ok(())

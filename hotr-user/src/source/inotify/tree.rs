@@ -1,7 +1,7 @@
 //! The watched directories: watch descriptor → node → parent, each name stored once.
 //!
-//! A node takes 40 bytes, its name, and an entry in two hash tables: about 100 bytes a directory, whatever the
-//! depth. Paths are put together when an event needs one, so a renamed directory costs one node's update.
+//! A node takes 40 bytes, its name, and an entry in two hash tables: about 100 bytes per directory, whatever the depth.
+//! Paths are put together when an event needs one, so a renamed directory costs one node's update.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -25,11 +25,11 @@ const SWEEP: usize = 64 * 1024;
 pub(super) mod flag {
     /// Only names of file roots are of interest in this directory.
     pub(in super::super) const NAMES_ONLY: u8 = 1;
-    /// The kernel said that the directory itself is gone; its `IN_IGNORED` will follow.
+    /// The kernel said that the directory itself disappeared; its `IN_IGNORED` will follow.
     pub(in super::super) const GONE: u8 = 2;
     /// Some directory below has no watch because a limit was reached.
     pub(in super::super) const LIMITED: u8 = 4;
-    /// Its name leads to another directory now, where this one is will be told by a later event.
+    /// Its name leads to another directory now, a later event will report where this one is.
     pub(super) const DETACHED: u8 = 8;
     /// Not a living node.
     pub(super) const FREE: u8 = 16;
@@ -203,7 +203,7 @@ impl Tree {
             }
             self.release(id, watches);
             if waiting.is_empty() {
-                // Detached directories are in nobody's list of children; they go with the parent they had.
+                // Detached directories are in no list of children; they disappear with the parent they had.
                 let orphan = self.detached.iter().copied().find(|id| !self.is_living(self.node(*id).parent));
                 waiting.extend(orphan);
             }
@@ -304,14 +304,25 @@ impl Tree {
         &self.roots
     }
 
-    /// The whole path of a directory, or of a name in it.
-    pub(super) fn path(&self, id: NodeId, name: Option<&[u8]>) -> PathBuf {
-        let mut len = name.map_or(0, |name| name.len() + 1);
-        let mut at = id;
+    /// Bytes of a directory's path, without those of its root's.
+    pub(super) fn path_len(&self, id: NodeId) -> usize {
+        self.below_root(id).1
+    }
+
+    /// The root of a directory, and the bytes of the path from there.
+    fn below_root(&self, id: NodeId) -> (NodeId, usize) {
+        let (mut at, mut len) = (id, 0);
         while let Some(parent) = self.parent(at) {
             len += self.name(at).len() + 1;
             at = parent;
         }
+        (at, len)
+    }
+
+    /// The whole path of a directory, or of a name in it.
+    pub(super) fn path(&self, id: NodeId, name: Option<&[u8]>) -> PathBuf {
+        let (at, len) = self.below_root(id);
+        let len = len + name.map_or(0, |name| name.len() + 1);
         let root = self.roots.iter().find(|(root, _)| *root == at);
         let root = root.map_or(&b""[..], |(_, path)| path.as_os_str().as_bytes());
         let root = root.strip_suffix(b"/").unwrap_or(root);

@@ -14,7 +14,8 @@ use super::tree::{NodeId, flag};
 use super::{InotifyEvent, InotifySource, Skipped, mask};
 use crate::source::clock::mono_ns;
 use crate::source::fsinfo::{Fs, device};
-use crate::source::walk::{Descend, Entry, Visitor, stat_at, stat_fd};
+use crate::source::walk::{Descend, Entry, LONGEST_PATH, Visitor, stat_at, stat_fd};
+use hotr_events::LossReason;
 
 /// What is asked of every directory. Not `IN_CLOSE_WRITE` (it is no change, and doubles the events of a writer),
 /// not `IN_EXCL_UNLINK` (writes to a file made by `O_TMPFILE` and linked later would go unheard), and never
@@ -35,19 +36,19 @@ const SKIPPED: usize = 64;
 /// What a walk is for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Mode {
-    /// A root: what is there already is not told.
+    /// A root: what is there already is not reported.
     Initial {
-        /// Go on below.
+        /// Continue below.
         recursive: bool,
     },
-    /// A new directory: every entry is told as created.
+    /// A new directory: every entry is reported as created.
     New,
-    /// A directory moved in: only what has changed since is told, by inode clock.
+    /// A directory moved in: only what has changed since is reported, by inode clock.
     MovedIn {
         /// Inode clock at a moment before the move.
         since: i64,
     },
-    /// A known directory in which some subdirectory may have been missed: what lies below such a one is told.
+    /// A known directory in which some subdirectory may have been missed: what lies below such a one is reported.
     Again {
         /// The known directory.
         top: NodeId,
@@ -72,8 +73,12 @@ impl<'a> Watching<'a> {
         Self { source, mode, sink: None, read_mono_ns: 0, fs: None, without_watch: Vec::new(), alias: None }
     }
 
-    /// Where synthetic creations go, and the time they are told with.
-    pub(super) fn telling(mut self, sink: &'a mut Vec<InotifyEvent>, read_mono_ns: u64) -> Self {
+    /// Where synthetic creations go, and the time they are reported with.
+    pub(super) fn with_synthetic_creates(
+        mut self,
+        sink: &'a mut Vec<InotifyEvent>,
+        read_mono_ns: u64,
+    ) -> Self {
         self.sink = Some(sink);
         self.read_mono_ns = read_mono_ns;
         self
@@ -118,17 +123,17 @@ impl<'a> Watching<'a> {
                 self.alias = Some(other);
                 let place = source.tree.parent(key).map(|parent| (parent, source.tree.name(key).to_vec()));
                 source.forget(key);
-                // Within a new directory: that one was moved here, and the event that tells is still to come.
-                // In the first walk: the same directory is mounted at two places, and has one watch.
+                // Within a new directory: that one was moved here, and the event that reports it is still to come. In
+                // the first walk: the same directory is mounted at two places, and has one watch.
                 if let (Some((parent, name)), false) = (place, matches!(self.mode, Mode::Initial { .. })) {
-                    source.tree.relocate(other, parent, &name);
+                    source.has_moved |= source.tree.relocate(other, parent, &name);
                 }
                 false
             }
         }
     }
 
-    fn tell(&mut self, parent: NodeId, dir: BorrowedFd<'_>, entry: &Entry<'_>, is_dir: bool) {
+    fn report_create(&mut self, parent: NodeId, dir: BorrowedFd<'_>, entry: &Entry<'_>, is_dir: bool) {
         let is_told = match self.mode {
             Mode::Initial { .. } => false,
             Mode::New => true,
@@ -139,8 +144,7 @@ impl<'a> Watching<'a> {
         let Some(sink) = self.sink.as_deref_mut().filter(|_| is_told) else { return };
         let Some(wd) = self.source.tree.wd(parent) else { return };
         let name = entry.name.to_bytes();
-        let key = (wd, Box::from(name));
-        if self.source.told.contains_key(&key) {
+        if self.source.told.has(wd, name) {
             return;
         }
         let event = InotifyEvent {
@@ -155,7 +159,7 @@ impl<'a> Watching<'a> {
         };
         let at = sink.len();
         if self.source.push(sink, event) {
-            self.source.told.insert(key, Some(at));
+            self.source.told.insert(wd, name, at);
         }
     }
 }
@@ -187,7 +191,7 @@ impl Visitor for Watching<'_> {
         }
         let is_leaf = match self.mode {
             Mode::Initial { recursive: false } => true,
-            // Asked after the watch was added: a subdirectory that is made later is told by an event.
+            // Asked after the watch was added: a subdirectory that is created later is reported by an event.
             Mode::Initial { .. } if fs.counts_subdirectories => {
                 stat_fd(dir, StatxFlags::NLINK).is_ok_and(|stat| stat.stx_nlink == 2)
             }
@@ -198,7 +202,7 @@ impl Visitor for Watching<'_> {
 
     fn entry(&mut self, parent: NodeId, dir: BorrowedFd<'_>, entry: &Entry<'_>) -> Option<NodeId> {
         let is_dir = entry.is_dir(dir);
-        self.tell(parent, dir, entry, is_dir);
+        self.report_create(parent, dir, entry, is_dir);
         let name = entry.name.to_bytes();
         if !is_dir || self.source.is_excluded(parent, name) {
             return None;
@@ -232,6 +236,11 @@ impl Visitor for Watching<'_> {
     fn path(&self, key: NodeId) -> PathBuf {
         self.source.tree.path(key, None)
     }
+}
+
+/// Why a directory gets no watch whose path is too long.
+pub(super) fn too_long() -> String {
+    format!("its path has more than {LONGEST_PATH} bytes")
 }
 
 impl Drop for Watching<'_> {
@@ -278,6 +287,7 @@ impl InotifySource {
         uncovered.add(|| {
             let why = match error {
                 Errno::NOSPC => format!("the limit of {limit} watches is reached"),
+                Errno::NAMETOOLONG => too_long(),
                 error => error.to_string(),
             };
             (tree.path(key, None), why)
@@ -307,10 +317,14 @@ impl InotifySource {
 
     /// Hands an event over, unless the consumer has left too many.
     pub(super) fn push(&mut self, sink: &mut Vec<InotifyEvent>, event: InotifyEvent) -> bool {
-        if sink.len() >= self.options.max_events.unwrap_or(super::QUEUE) {
-            self.lose(super::LostReason::OwnQueue, None);
+        if sink.is_empty() {
+            self.sunk = 0;
+        }
+        if sink.len() >= self.options.max_events.unwrap_or(super::QUEUE) || self.sunk > super::QUEUE_BYTES {
+            self.lose(LossReason::OwnQueue, None);
             return false;
         }
+        self.sunk += event.path.as_os_str().len();
         sink.push(event);
         true
     }

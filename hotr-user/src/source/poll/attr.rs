@@ -34,14 +34,14 @@ const HANDLE_MAX: usize = 128;
 pub(super) struct Attr {
     pub(super) dev: u64,
     pub(super) ino: u64,
-    /// Tells files apart that have had the same inode number: see [`Source`].
+    /// Distinguishes files that have had the same inode number: see [`Source`].
     pub(super) ident: u32,
     pub(super) mode: u16,
     /// Bytes; 0 for a directory.
     pub(super) size: u64,
     pub(super) mtime: i64,
     pub(super) ctime: i64,
-    /// The file was changed in the tick in which it was looked at: another change may carry the same times.
+    /// The file was changed in the tick in which it was read: another change may carry the same times.
     pub(super) racy: bool,
 }
 

@@ -1,10 +1,10 @@
-//! Which files of a directory are untouched, asked for many inodes at a time: of xfs, of ext4's inode tables (`ext4`), or of
+//! Which files of a directory are untouched, for many inodes at a time: of xfs, of ext4's inode tables (`ext4`), or of
 //! the kernel's memory where all of a directory is there (tmpfs).
 //!
 //! In: a directory's records. Out: the slots whose inode has the generation, mode and times of its record. They need no
 //! `statx`; every other file gets one, so this decides nothing but what need not be asked: a change of content or
-//! attributes changes the change time (fs/xfs/xfs_itable.c, `xfs_bulkstat_one_int`, reads the inode in memory).
-//! Sizes are left out: what is told here is the size on disk, which lags behind.
+//! attributes changes the change time (fs/xfs/xfs_itable.c, `xfs_bulkstat_one_int`, reads the inode in memory). Sizes
+//! are left out: the size here is that on disk, which lags behind.
 
 pub(super) mod ext4;
 
@@ -19,11 +19,11 @@ use crate::source::ebpf::children::Lane;
 
 /// `XFS_IOC_BULKSTAT`: `_IOR('X', 127, struct xfs_bulkstat_req)`, of whose size the head counts.
 const BULKSTAT: libc::Ioctl = 0x8040_587f_u32 as libc::Ioctl;
-/// Inodes asked for in one call.
+/// Inodes requested in one call.
 const CHUNK: usize = 512;
-/// Fewer files than this are asked for one by one: a call has a price of its own.
+/// Fewer files than this are queried one by one: a call has its own cost.
 const FEWEST: usize = 32;
-/// Of the inodes that a call tells, one in so many has to be of this directory, or the rest is asked for one by one.
+/// Of the inodes that a call returns, one in so many must be of this directory, or the rest is queried one by one.
 const SPARSE: usize = 3;
 /// Bits of a number of nanoseconds.
 const NANOS: u32 = (1 << 30) - 1;
@@ -34,7 +34,7 @@ const SPARSE_TABLE: usize = 16;
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Head {
-    /// In: the first inode. Out: where to go on.
+    /// In: the first inode. Out: where to continue.
     ino: u64,
     flags: u32,
     count: u32,
@@ -80,7 +80,7 @@ const _: () = assert!(size_of::<Head>() == 64 && size_of::<Stat>() == 192);
 
 /// Who is asked.
 #[derive(Clone, Copy)]
-pub(super) enum Whom<'a> {
+pub(super) enum Requester<'a> {
     /// The filesystem of this directory.
     Xfs(BorrowedFd<'a>),
     /// The filesystem's tables.
@@ -89,16 +89,16 @@ pub(super) enum Whom<'a> {
     Cached(&'a Lane, BorrowedFd<'a>),
 }
 
-/// What is told of an inode; times are seconds and nanoseconds.
+/// What is returned for an inode; times are seconds and nanoseconds.
 #[derive(Clone, Copy, Debug)]
-struct Told {
+struct InodeStat {
     generation: u32,
     mode: u16,
     mtime: (i64, u32),
     ctime: (i64, u32),
 }
 
-/// Asked for by one thread of a scan.
+/// Requested by one thread of a scan.
 pub(super) struct Bulk {
     request: Box<Request>,
     buffer: Vec<u8>,
@@ -136,11 +136,11 @@ impl Bulk {
         Self { request: Box::new(request), buffer: Vec::new(), wanted: Vec::new(), same: Vec::new() }
     }
 
-    /// Looks at those of the `count` records that are asked for. `works` is cleared where the filesystem, or a missing
+    /// Looks at those of the `count` records that are requested. `works` is cleared where the filesystem, or a missing
     /// `CAP_SYS_ADMIN`, refuses; [`Self::is_same`] then says no.
     pub(super) fn look(
         &mut self,
-        whom: Option<Whom<'_>>,
+        whom: Option<Requester<'_>>,
         works: &AtomicBool,
         pace: &mut Pace<'_>,
         count: usize,
@@ -162,11 +162,13 @@ impl Bulk {
         while self.wanted.len() - at >= FEWEST && pace.look() {
             let (begin, first) = (at, self.wanted[at].0);
             let answer = match whom {
-                Whom::Xfs(dir) => self.take_told(dir, &mut at, &known).map(|told| told.div_ceil(SPARSE)),
-                Whom::Ext4(table) => {
+                Requester::Xfs(dir) => self.take_told(dir, &mut at, &known).map(|told| told.div_ceil(SPARSE)),
+                Requester::Ext4(table) => {
                     self.take_read(table, first, &mut at, &known).map(|read| read.div_ceil(SPARSE_TABLE))
                 }
-                Whom::Cached(lane, dir) => self.take_cached(lane, dir, &mut at, pace, &known).map(|()| 1),
+                Requester::Cached(lane, dir) => {
+                    self.take_cached(lane, dir, &mut at, pace, &known).map(|()| 1)
+                }
             };
             if answer.is_none() {
                 works.store(false, Ordering::Relaxed);
@@ -177,7 +179,7 @@ impl Bulk {
         }
     }
 
-    /// Asks for inodes from that of `at` on, and passes those that were told; the number that were.
+    /// Requests inodes from that of `at` on, and passes those that were returned; their number.
     fn take_told(
         &mut self,
         dir: BorrowedFd<'_>,
@@ -191,7 +193,7 @@ impl Bulk {
             }
             // Two names of one file follow each other.
             while let Some((_, slot)) = self.wanted.get(*at).filter(|(ino, _)| *ino == stat.ino) {
-                self.same[*slot as usize] = stat.told().is(&known(*slot));
+                self.same[*slot as usize] = stat.inode_stat().is(&known(*slot));
                 *at += 1;
             }
         }
@@ -208,7 +210,7 @@ impl Bulk {
     ) -> Option<usize> {
         let count = table.read(first, &mut self.buffer)?;
         while let Some((ino, slot)) = self.wanted.get(*at).filter(|(ino, _)| *ino - first < count) {
-            let told = table.told(&self.buffer, ino - first);
+            let told = table.inode_stat(&self.buffer, ino - first);
             self.same[*slot as usize] = told.is_some_and(|told| told.is(&known(*slot)));
             *at += 1;
         }
@@ -248,7 +250,7 @@ impl Bulk {
         Some(())
     }
 
-    /// Where an inode is first among those that are wanted. Most are beside the one that was told before.
+    /// Where an inode is first among those that are wanted. Most are next to the one that was returned before.
     fn find(&self, ino: u64, near: usize) -> Option<usize> {
         let is_first = |at: &usize| {
             self.wanted.get(*at).is_some_and(|one| one.0 == ino) && (*at == 0 || self.wanted[*at - 1].0 < ino)
@@ -262,7 +264,7 @@ impl Bulk {
         self.same.get(slot as usize).copied().unwrap_or(false)
     }
 
-    /// The number of inodes told, from `first` on.
+    /// The number of inodes returned, from `first` on.
     fn ask(&mut self, dir: BorrowedFd<'_>, first: u64) -> Option<usize> {
         self.request.head = Head { ino: first, count: CHUNK as u32, ..Head::default() };
         let request: *mut Request = &raw mut *self.request;
@@ -273,8 +275,8 @@ impl Bulk {
 }
 
 impl Stat {
-    const fn told(&self) -> Told {
-        Told {
+    const fn inode_stat(&self) -> InodeStat {
+        InodeStat {
             generation: self.gen_,
             mode: self.mode,
             mtime: (self.mtime, self.mtime_nsec),
@@ -283,8 +285,8 @@ impl Stat {
     }
 }
 
-fn told_by(child: &Child) -> Told {
-    Told {
+fn told_by(child: &Child) -> InodeStat {
+    InodeStat {
         generation: child.generation,
         mode: (child.mode & 0xffff) as u16,
         mtime: (child.mtime, child.mtime_nsec),
@@ -292,7 +294,7 @@ fn told_by(child: &Child) -> Told {
     }
 }
 
-impl Told {
+impl InodeStat {
     fn is(&self, known: &Attr) -> bool {
         let time =
             |(seconds, nanos): (i64, u32)| seconds.checked_mul(1_000_000_000)?.checked_add(i64::from(nanos));
@@ -303,7 +305,7 @@ impl Told {
     }
 }
 
-/// The mount table of this process, by its content: what is mounted over a file, no inode tells.
+/// The mount table of this process, by its content: no inode shows what is mounted over a file.
 pub(super) fn mounts() -> Option<Vec<u8>> {
     std::fs::read("/proc/self/mountinfo").ok()
 }

@@ -8,13 +8,13 @@ use std::ffi::CStr;
 use super::tree::Body;
 
 /// A slot and where its name is.
-type Place = (u32, u32);
+type NameSlot = (u32, u32);
 
 /// Finds known names in the order in which a directory lists them, which is nearly always the order of before.
 pub(super) struct Matcher {
     pub(super) met: Vec<bool>,
     next: (u32, u32),
-    index: Option<HashMap<Box<[u8]>, Place>>,
+    index: Option<HashMap<Box<[u8]>, NameSlot>>,
 }
 
 impl Matcher {

@@ -1,27 +1,31 @@
-//! What a scan found, put together: a name that went and a name that came are a rename when they are of one file.
+//! What a scan found, put together: a name that disappeared and a name that appeared are a rename when they are of one
+//! file.
 //!
-//! In: names that came and went, by directory. Out: [`Difference`]s. What moved as a whole is told as a whole; then
-//! what is left is looked into, for a file may have moved out of a directory that is gone, or into one that is new.
+//! In: names that appeared and disappeared, by directory. Out: [`Difference`]s. What moved as a whole is reported as a
+//! whole; then the rest is searched, because a file may have moved out of a directory that disappeared, or into one
+//! that is new.
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
 
 use super::attr::{Attr, Source};
 use super::tree::{NONE, Tree, join};
-use crate::event::FileType;
+use crate::ending;
 use crate::source::difference::{Difference, Kind};
+use hotr_events::FileType;
 
 /// A name that was not there before, or leads to another file.
-pub(super) struct Came {
+pub(super) struct Appeared {
     pub(super) dir: u32,
     pub(super) slot: u32,
     pub(super) name_at: u32,
 }
 
-/// A name that is gone, or led to another file. `child` is its directory, cut off from the tree.
-pub(super) struct Gone {
+/// A name that disappeared, or led to another file. `child` is its directory, cut off from the tree.
+pub(super) struct Disappeared {
     pub(super) parent: u32,
     pub(super) name: Box<[u8]>,
     pub(super) attr: Attr,
@@ -29,7 +33,7 @@ pub(super) struct Gone {
 }
 
 /// A file that is the same one with other content or attributes.
-pub(super) struct Touched {
+pub(super) struct Modified {
     pub(super) dir: u32,
     pub(super) slot: u32,
     pub(super) name_at: u32,
@@ -39,9 +43,9 @@ pub(super) struct Touched {
 /// What a scan, or a thread of one, has found.
 #[derive(Default)]
 pub(super) struct Findings {
-    pub(super) came: Vec<Came>,
-    pub(super) gone: Vec<Gone>,
-    pub(super) touched: Vec<Touched>,
+    pub(super) came: Vec<Appeared>,
+    pub(super) gone: Vec<Disappeared>,
+    pub(super) touched: Vec<Modified>,
     pub(super) unreadable: Vec<(u32, Errno)>,
     pub(super) unreadable_roots: Vec<(Box<[u8]>, Errno)>,
     pub(super) dirs: u64,
@@ -58,8 +62,8 @@ impl Findings {
     }
 }
 
-/// How a file with two states differs. A rename sets the change time: then it says nothing about attributes. Nor
-/// does a directory's when its names changed, which are told by themselves.
+/// How a file with two states differs. A rename sets the change time: then it says nothing about attributes. Nor does a
+/// directory's when its names changed, which are reported separately.
 pub(super) fn difference(before: &Attr, now: &Attr, same_name: bool) -> Option<Kind> {
     if !now.is_dir() && (before.mtime, before.size) != (now.mtime, now.size) {
         return Some(Kind::Content);
@@ -72,8 +76,8 @@ type Identity = (u64, u64, u32);
 
 struct Moves<'a> {
     tree: &'a Tree,
-    old: Vec<Gone>,
-    new: Vec<Came>,
+    old: Vec<Disappeared>,
+    new: Vec<Appeared>,
     old_found: Vec<bool>,
     new_found: Vec<bool>,
     /// Loose entries of cut-off and of new directories, by (directory, slot).
@@ -84,6 +88,13 @@ struct Moves<'a> {
     cut: HashMap<u32, usize>,
     pairs: Vec<(u32, u32)>,
     told: Vec<(Kind, u32, u32, u32)>,
+}
+
+/// The state is the new one, and nobody asks what the differences were.
+pub(super) fn forget(tree: &mut Tree, findings: Findings) {
+    for gone in findings.gone.into_iter().filter(|gone| gone.child != NONE) {
+        tree.remove(gone.child);
+    }
 }
 
 /// All differences, removals first (deepest first), then renames, creations (a directory before what it holds),
@@ -112,7 +123,7 @@ pub(super) fn resolve(tree: &mut Tree, findings: &mut Findings) -> Vec<Differenc
         moves.arrives(came);
     }
     moves.run();
-    let differences = moves.into_differences();
+    let differences = if ending::gives_up() { Vec::new() } else { moves.into_differences() };
     for id in cut {
         tree.remove(id);
     }
@@ -120,7 +131,7 @@ pub(super) fn resolve(tree: &mut Tree, findings: &mut Findings) -> Vec<Differenc
 }
 
 impl Moves<'_> {
-    fn departs(&mut self, gone: Gone, key: Option<(u32, u32)>) {
+    fn departs(&mut self, gone: Disappeared, key: Option<(u32, u32)>) {
         let number = self.old.len();
         if let Some(key) = key {
             if self.old_at.contains_key(&key) {
@@ -137,7 +148,7 @@ impl Moves<'_> {
         self.old_found.push(false);
     }
 
-    fn arrives(&mut self, came: Came) {
+    fn arrives(&mut self, came: Appeared) {
         let key = (came.dir, came.slot);
         if !self.new_at.contains_key(&key) {
             self.new_at.insert(key, self.new.len());
@@ -224,7 +235,7 @@ impl Moves<'_> {
                 self.same(&tree.attr(old, former), child, (new, slot, name_at), true);
                 continue;
             }
-            self.arrives(Came { dir: new, slot, name_at });
+            self.arrives(Appeared { dir: new, slot, name_at });
         }
         for (slot, _, name) in tree.dir(old).body.names() {
             if known.get(name.to_bytes()) == Some(&slot) {
@@ -246,9 +257,9 @@ impl Moves<'_> {
         self.old_at.insert((dir, slot), self.old.len() - 1);
     }
 
-    fn gone_at(&self, dir: u32, slot: u32, name: &[u8]) -> Gone {
+    fn gone_at(&self, dir: u32, slot: u32, name: &[u8]) -> Disappeared {
         let child = self.tree.dir(dir).body.child(slot);
-        Gone { parent: dir, name: name.into(), attr: self.tree.attr(dir, slot), child }
+        Disappeared { parent: dir, name: name.into(), attr: self.tree.attr(dir, slot), child }
     }
 
     fn open_old(&mut self, number: usize) {
@@ -268,7 +279,7 @@ impl Moves<'_> {
             return;
         }
         for (slot, name_at, _) in tree.dir(child).body.names() {
-            self.arrives(Came { dir: child, slot, name_at });
+            self.arrives(Appeared { dir: child, slot, name_at });
         }
     }
 
@@ -297,10 +308,18 @@ impl Moves<'_> {
                 (tree.depth(dir), tree.path_of(dir, name_at), number)
             })
             .collect();
-        created.sort_unstable();
-        // A name that leads to a new file is told as created; that the old file has lost it goes without saying.
-        let taken: HashMap<&PathBuf, bool> = created
-            .iter()
+        // `Path` compares part by part, which takes many times as long.
+        created.sort_unstable_by(|(one, one_path, _), (other, other_path, _)| {
+            one.cmp(other)
+                .then_with(|| one_path.as_os_str().as_bytes().cmp(other_path.as_os_str().as_bytes()))
+        });
+        if ending::gives_up() {
+            return Vec::new();
+        }
+        // A name that leads to a new file is reported as created; that implies that the old file has lost it.
+        let lost = self.old_found.iter().filter(|found| !**found).count();
+        let taken: HashMap<&PathBuf, bool> = (created.iter())
+            .filter(|_| lost > 0)
             .map(|(_, path, number)| {
                 let (dir, slot, _) = self.place(*number);
                 (path, tree.attr(dir, slot).is_dir())
@@ -315,18 +334,18 @@ impl Moves<'_> {
         removed.sort_unstable_by(|a, b| b.cmp(a));
         let mut out: Vec<Difference> = removed
             .into_iter()
-            .map(|(_, path, number)| tell(tree, Kind::Removed, path, &self.old[number].attr))
+            .map(|(_, path, number)| to_difference(tree, Kind::Removed, path, &self.old[number].attr))
             .collect();
         let now = |wanted: u8| {
             let places = self.told.iter().filter(move |(told, ..)| rank(told) == wanted);
             places.map(|(kind, dir, slot, name_at)| {
-                tell(tree, kind.clone(), tree.path_of(*dir, *name_at), &tree.attr(*dir, *slot))
+                to_difference(tree, kind.clone(), tree.path_of(*dir, *name_at), &tree.attr(*dir, *slot))
             })
         };
         out.extend(now(RENAMED));
-        out.extend(created.iter().map(|(_, path, number)| {
-            let (dir, slot, _) = self.place(*number);
-            tell(tree, Kind::Created, path.clone(), &tree.attr(dir, slot))
+        out.extend(created.into_iter().map(|(_, path, number)| {
+            let (dir, slot, _) = self.place(number);
+            to_difference(tree, Kind::Created, path, &tree.attr(dir, slot))
         }));
         out.extend(now(CONTENT));
         out.extend(now(ATTRIB));
@@ -346,7 +365,7 @@ fn rank(kind: &Kind) -> u8 {
     }
 }
 
-fn tell(tree: &Tree, kind: Kind, path: PathBuf, attr: &Attr) -> Difference {
+fn to_difference(tree: &Tree, kind: Kind, path: PathBuf, attr: &Attr) -> Difference {
     let facts = tree.devices.iter().find(|device| device.dev == attr.dev).and_then(|device| device.facts);
     let has_generation = facts.is_some_and(|facts| facts.source == Source::Generation);
     Difference {

@@ -1,17 +1,19 @@
 //! How much a scan may take of the machine: idle priority, and rests that keep it within a share of one core.
 //!
-//! In: a call for each file. Out: whether to go on; time spent asleep in between.
+//! In: a call for each file. Out: whether to continue; time spent asleep in between.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::ending;
+
 /// Files between two looks at the clock.
 const STRIDE: u32 = 64;
 /// Work between two rests.
 const SLICE: Duration = Duration::from_millis(5);
-/// The longest sleep before the cancel flag is looked at again.
+/// The longest sleep before the cancel flag is checked again.
 const NAP: Duration = Duration::from_millis(50);
 
 /// Processor time of a first scan before its threads become idle ones: until a tree is known, what a channel loses there is
@@ -21,7 +23,7 @@ pub(super) const HEAD_START: Duration = Duration::from_millis(20);
 /// How far an audit is; may be read by another thread at any time.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Files and directories looked at in this round.
+    /// Files and directories read in this round.
     pub done: AtomicU64,
     /// Files and directories that the round before knew; 0 in the first.
     pub of: AtomicU64,
@@ -71,16 +73,21 @@ impl<'a> Pace<'a> {
     pub(super) fn look(&mut self) -> bool {
         self.progress.done.fetch_add(u64::from(self.since_look), Ordering::Relaxed);
         self.since_look = 0;
-        self.go_on = !self.cancel.load(Ordering::Relaxed);
+        self.go_on = !self.is_over();
         self.settle_down();
         if let Some(share) = self.share {
             let worked = cpu_time().saturating_sub(self.rested_at);
             if worked >= SLICE {
-                self.rest(worked.mul_f64((1.0 / share - 1.0).max(0.0)));
+                self.rest(rest_after(worked, share));
                 self.rested_at = cpu_time();
             }
         }
         self.go_on
+    }
+
+    /// Cancelled, or a signal asks for the end.
+    fn is_over(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed) || ending::is_asked()
     }
 
     fn rest(&mut self, mut left: Duration) {
@@ -88,9 +95,16 @@ impl<'a> Pace<'a> {
             let nap = left.min(NAP);
             std::thread::sleep(nap);
             left = left.saturating_sub(nap);
-            self.go_on = !self.cancel.load(Ordering::Relaxed);
+            self.go_on = !self.is_over();
         }
     }
+}
+
+/// How long to rest after so much work, to take this share of one core. A share that is not a number, or none at all, is
+/// the smallest: the scan rests for as long as there is.
+fn rest_after(worked: Duration, share: f64) -> Duration {
+    let seconds = worked.as_secs_f64() * (1.0 / share - 1.0).max(0.0);
+    Duration::try_from_secs_f64(seconds).unwrap_or(crate::timer::FAR).min(crate::timer::FAR)
 }
 
 /// Processor time of the calling thread.
@@ -135,6 +149,17 @@ mod tests {
         cancel.store(true, Ordering::Relaxed);
         while pace.step() {}
         assert!(progress.done.load(Ordering::Relaxed) > 0);
+    }
+
+    #[test]
+    fn every_share_has_a_rest() {
+        let worked = Duration::from_millis(5);
+        assert_eq!(rest_after(worked, 1.0), Duration::ZERO);
+        assert_eq!(rest_after(worked, 2.0), Duration::ZERO);
+        assert_eq!(rest_after(worked, 0.1).as_millis(), 45);
+        for share in [f64::MIN_POSITIVE, 1e-300, 0.0] {
+            assert_eq!(rest_after(worked, share), crate::timer::FAR, "{share}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, open, statx};
 use rustix::io::Errno;
 
 use super::attr::{self, Attr, Source, WANTED};
-use super::moves::{Came, Findings, Gone, Touched};
+use super::moves::{Appeared, Disappeared, Findings, Modified};
 use super::scan::{Task, Verdict, judge};
 use super::tree::{Base, NONE, TOP, Tree};
 
@@ -38,17 +38,17 @@ pub(super) fn look(tree: &mut Tree, findings: &mut Findings, only: Option<u32>) 
         };
         let lost = matches!(verdict, None | Some(Verdict::Replaced(_)));
         if was && lost {
-            findings.gone.push(Gone { parent: TOP, name: name.to_bytes().into(), attr: old, child });
+            findings.gone.push(Disappeared { parent: TOP, name: name.to_bytes().into(), attr: old, child });
         }
         let attr = match verdict {
             None => Attr { mode: 0, ..old },
             Some(Verdict::Same(attr)) => attr,
-            Some(Verdict::Touched(attr, kind)) => {
-                findings.touched.push(Touched { dir: TOP, slot, name_at, kind });
+            Some(Verdict::Modified(attr, kind)) => {
+                findings.touched.push(Modified { dir: TOP, slot, name_at, kind });
                 attr
             }
             Some(Verdict::Replaced(attr)) => {
-                findings.came.push(Came { dir: TOP, slot, name_at });
+                findings.came.push(Appeared { dir: TOP, slot, name_at });
                 child = NONE;
                 attr
             }
@@ -64,7 +64,8 @@ pub(super) fn look(tree: &mut Tree, findings: &mut Findings, only: Option<u32>) 
         if attr.is_dir() {
             let changed = old.racy || (attr.mtime, attr.ctime) != (old.mtime, old.ctime);
             tree.dir_mut(child).listed &= !changed;
-            tasks.push(Task { id: child, fresh, deep: true, parent: None });
+            let len = name.count_bytes();
+            tasks.push(Task { id: child, fresh, deep: true, len, parent: None });
         }
     }
     tasks

@@ -21,14 +21,14 @@ use rustix::process::fchdir;
 use super::PollOptions;
 use super::attr::{self, Attr, Source, WANTED};
 use super::bulk::ext4::Tables;
-use super::bulk::{Bulk, Whom};
-use super::moves::{Came, Findings, Gone, Touched};
+use super::bulk::{Bulk, Requester};
+use super::moves::{Appeared, Disappeared, Findings, Modified};
 use super::pace::Pace;
 use super::tree::{Base, Body, Device, Facts, NONE, TOP, Tree};
 use crate::source::ebpf::ChildReader;
 use crate::source::ebpf::children::Lane;
 use crate::source::fsinfo::{Family, Fs};
-use crate::source::walk::{open_dir, stat_at, stat_fd};
+use crate::source::walk::{LONGEST_PATH, open_dir, stat_at, stat_fd};
 pub(super) use verdict::{Verdict, judge};
 
 /// Bytes of directory entries read at a time.
@@ -43,8 +43,10 @@ pub(super) struct Task {
     pub(super) id: u32,
     /// It is new altogether, and so is what is in it.
     pub(super) fresh: bool,
-    /// Go on with the known directories below.
+    /// Continue with the known directories below.
     pub(super) deep: bool,
+    /// Bytes of its path.
+    pub(super) len: usize,
     pub(super) parent: Option<Arc<Held>>,
 }
 
@@ -61,7 +63,7 @@ pub(super) struct Shared<'a> {
     pub(super) options: &'a PollOptions,
     /// One clone a held handle.
     pub(super) held: Arc<()>,
-    /// Inodes may be asked for in bulk: nothing was mounted or unmounted since the round before, and it works.
+    /// Inodes may be read in bulk: nothing was mounted or unmounted since the round before, and it works.
     pub(super) in_bulk: AtomicBool,
     pub(super) tables: Tables<'a>,
     /// No path is relative to the working directory.
@@ -91,7 +93,7 @@ pub(super) struct Scanner<'s, 'a, 'p> {
 }
 
 /// A directory below the one at hand.
-struct Kid {
+struct Subdirectory {
     slot: u32,
     name_at: u32,
     id: u32,
@@ -101,10 +103,10 @@ struct Kid {
 
 /// What became of one directory.
 struct Round {
-    came: Vec<Came>,
-    gone: Vec<Gone>,
-    touched: Vec<Touched>,
-    kids: Vec<Kid>,
+    came: Vec<Appeared>,
+    gone: Vec<Disappeared>,
+    touched: Vec<Modified>,
+    kids: Vec<Subdirectory>,
     is_whole: bool,
 }
 
@@ -133,7 +135,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
         self.pace.look()
     }
 
-    /// It stays as it was, and is listed the next time. One that has gone is told by its parent, the next time.
+    /// It stays as it was, and is listed the next time. One that disappeared is reported by its parent, the next time.
     fn failed(&mut self, task: &Task, error: Errno) {
         self.shared.tree().dir_mut(task.id).listed = false;
         if !matches!(error, Errno::NOENT | Errno::STALE | Errno::CANCELED) {
@@ -182,7 +184,8 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
         let before = body.len() as u64;
         let devices = std::mem::take(&mut self.devices);
         let base = Base { ino, dev, devices: &devices };
-        let mut dir = Here { task, fd: fd.as_fd(), base, source: facts.source, family: facts.family };
+        let mut dir =
+            OpenDirectory { task, fd: fd.as_fd(), base, source: facts.source, family: facts.family };
         let quick = listed && facts.dates_names;
         let round = if quick {
             Ok(self.known(&mut dir, &mut body))
@@ -227,7 +230,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
     }
 
     /// The names are as before: only the files.
-    fn known(&mut self, dir: &mut Here<'_>, body: &mut Body) -> Round {
+    fn known(&mut self, dir: &mut OpenDirectory<'_>, body: &mut Body) -> Round {
         let mut round = Round::new();
         let mut at = 0;
         self.ask_in_bulk(dir, body);
@@ -248,7 +251,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
             let stat = match stat_at(at_dir, name, WANTED) {
                 Ok(stat) => stat,
                 Err(_) => {
-                    // It went after the directory was looked at, or may not be looked at: listed the next time.
+                    // It disappeared after the directory was read, or may not be read: listed the next time.
                     round.is_whole = false;
                     continue;
                 }
@@ -271,13 +274,13 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
 
     /// Directories are left out: they are looked into in any case, and something may be mounted on them. So is what was
     /// last seen in the tick of its change.
-    fn ask_in_bulk(&mut self, dir: &Here<'_>, body: &Body) {
+    fn ask_in_bulk(&mut self, dir: &OpenDirectory<'_>, body: &Body) {
         let of_here = |attr: &Attr| attr.dev == dir.base.dev && !attr.is_dir() && !attr.racy;
         let table = (dir.family == Family::Ext).then(|| self.shared.tables.of(dir.base.dev)).flatten();
         let whom = match dir.family {
-            Family::Xfs => Some(Whom::Xfs(dir.fd)),
-            Family::Ext => table.as_deref().map(Whom::Ext4),
-            Family::Cached => self.lane.as_ref().map(|lane| Whom::Cached(lane, dir.fd)),
+            Family::Xfs => Some(Requester::Xfs(dir.fd)),
+            Family::Ext => table.as_deref().map(Requester::Ext4),
+            Family::Cached => self.lane.as_ref().map(|lane| Requester::Cached(lane, dir.fd)),
             Family::Other => None,
         };
         let whom = whom.filter(|_| dir.source == Source::Generation);
@@ -286,7 +289,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
     }
 
     /// Writes a record whose device may be one that was not met before.
-    fn fit(&self, attr: &Attr, dir: &Here<'_>, write: impl FnOnce(Base<'_>)) {
+    fn fit(&self, attr: &Attr, dir: &OpenDirectory<'_>, write: impl FnOnce(Base<'_>)) {
         if attr.dev == dir.base.dev {
             return write(dir.base);
         }
@@ -299,7 +302,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
     #[expect(clippy::too_many_arguments, reason = "all of one entry; a struct would have one use")]
     fn take(
         &self,
-        dir: &Here<'_>,
+        dir: &OpenDirectory<'_>,
         round: &mut Round,
         old: &Attr,
         child: u32,
@@ -310,20 +313,20 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
         let id = dir.task.id;
         let (attr, child) = match verdict {
             Verdict::Same(attr) => (attr, child),
-            Verdict::Touched(attr, kind) => {
-                round.touched.push(Touched { dir: id, slot, name_at, kind });
+            Verdict::Modified(attr, kind) => {
+                round.touched.push(Modified { dir: id, slot, name_at, kind });
                 (attr, child)
             }
             Verdict::Replaced(attr) => {
                 let name = gone.unwrap_or_default();
-                round.gone.push(Gone { parent: id, name, attr: *old, child });
-                round.came.push(Came { dir: id, slot, name_at });
+                round.gone.push(Disappeared { parent: id, name, attr: *old, child });
+                round.came.push(Appeared { dir: id, slot, name_at });
                 (attr, NONE)
             }
         };
         if attr.is_dir() {
             let changed = old.racy || (attr.mtime, attr.ctime) != (old.mtime, old.ctime);
-            round.kids.push(Kid { slot, name_at, id: child, attr, changed });
+            round.kids.push(Subdirectory { slot, name_at, id: child, attr, changed });
         }
         (attr, child)
     }
@@ -338,9 +341,16 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
             return;
         }
         let room = Arc::strong_count(&self.shared.held) < MAX_HELD;
+        let mut too_deep = false;
         let fd = room.then(|| Arc::new(Held { fd, _count: Arc::clone(&self.shared.held) }));
         for kid in round.kids {
             let known = kid.id != NONE;
+            let len = task.len + 1 + tree.dir(task.id).body.name(kid.name_at).count_bytes();
+            if len > LONGEST_PATH {
+                // What was known of it, before it was moved here, stays as it was.
+                too_deep = true;
+                continue;
+            }
             let id = if known { kid.id } else { tree.add(task.id, kid.name_at, &kid.attr) };
             tree.dir_mut(task.id).body.set_child(kid.slot, id);
             let dir = tree.dir_mut(id);
@@ -352,13 +362,16 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
             if (known && !task.deep) || skip {
                 continue;
             }
-            below.push(Task { id, fresh: !known, deep: true, parent: fd.clone() });
+            below.push(Task { id, fresh: !known, deep: true, len, parent: fd.clone() });
+        }
+        if too_deep {
+            self.findings.unreadable.push((task.id, Errno::NAMETOOLONG));
         }
     }
 }
 
 /// The directory at hand.
-struct Here<'a> {
+struct OpenDirectory<'a> {
     task: &'a Task,
     fd: BorrowedFd<'a>,
     base: Base<'a>,

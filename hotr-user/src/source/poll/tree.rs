@@ -76,7 +76,7 @@ pub(super) struct Facts {
     /// A new or lost name always shows in the directory's times.
     pub(super) dates_names: bool,
     pub(super) is_pseudo: bool,
-    /// Inodes can be asked for in bulk, see `bulk`.
+    /// Inodes can be read in bulk, see `bulk`.
     pub(super) family: Family,
 }
 
@@ -119,7 +119,7 @@ impl Body {
     pub(super) fn says(&self, slot: u32, now: &Attr, base: Base<'_>) -> bool {
         let record = &self.records[slot as usize];
         let mtime = self.mtimes.as_ref().map_or(record.ctime, |mtimes| mtimes[slot as usize]);
-        // The mode alone: no flag, and no device but its directory's.
+        // Only the mode: no flag, and no device but its directory's.
         record.bits == u32::from(now.mode)
             && (record.ctime, mtime) == (now.ctime, now.mtime)
             && u64::from(record.size) == now.size
@@ -207,7 +207,7 @@ impl Body {
     }
 }
 
-/// 0 for the directory's own; the last number stands for what has no room, and then device 0 is told.
+/// 0 for the directory's own; the last number stands for what has no room, and then device 0 is reported.
 fn device_number(dev: u64, base: Base<'_>) -> u32 {
     if dev == base.dev {
         return 0;

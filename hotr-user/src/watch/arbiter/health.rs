@@ -1,7 +1,7 @@
-//! Health of one event channel, from what it was expected to hear and what it heard.
+//! Health of one event channel, from what it should have received and what it received.
 //!
-//! In: expectations (heartbeats, and changes that only an audit found), each heard or not; gaps in what the channel
-//! can hear at all. Out: [`Turn`]s.
+//! In: expectations (heartbeats, and changes that only an audit found), each received or not; gaps in what the channel
+//! can receive at all. Out: [`HealthChange`]s.
 
 use std::collections::VecDeque;
 
@@ -13,14 +13,14 @@ pub(super) const ENOUGH: usize = 20;
 const BAD_PERCENT: usize = 95;
 /// At this share, in percent, it may be healthy again.
 const GOOD_PERCENT: usize = 98;
-/// Unheard heartbeats in a row that degrade.
+/// Missed heartbeats in a row that degrade a channel.
 pub(super) const MISSED_IN_A_ROW: u32 = 3;
-/// Heard expectations in a row before a channel is healthy again.
+/// Expected changes received in a row before a channel is healthy again.
 pub(super) const GOOD_IN_A_ROW: u32 = 10;
 
 /// A change of health, and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum HealthChange {
     /// It cannot be relied on any more.
     Degraded(String),
     /// It can again.
@@ -32,7 +32,7 @@ pub(super) enum Turn {
 pub(super) enum Expected {
     /// A change that hotr made.
     Heartbeat,
-    /// A change by somebody else, of which an audit knows.
+    /// A change by somebody else, found by an audit.
     Change,
 }
 
@@ -45,14 +45,14 @@ pub(super) struct Health {
     good_in_a_row: u32,
     /// Did not keep its expectations.
     is_failing: bool,
-    /// It failed by its heartbeats: what audits find meanwhile says nothing new.
+    /// It failed by its heartbeats: what audits find in the meantime says nothing new.
     is_silent: bool,
-    /// Part of what it should hear it cannot hear.
+    /// It cannot receive part of what it should receive.
     gap: Option<String>,
 }
 
 impl Health {
-    /// With what it cannot hear from the start.
+    /// With what it cannot receive from the start.
     pub(super) fn new(gap: Option<String>) -> Self {
         Self { gap, ..Self::default() }
     }
@@ -67,19 +67,19 @@ impl Health {
         self.is_failing
     }
 
-    /// It was started anew: what the former one missed does not count.
+    /// It was restarted: what the former one missed does not count.
     pub(super) fn restart(&mut self) {
         self.window.clear();
         self.good_in_a_row = 0;
     }
 
-    /// Whether its last heartbeat was not heard.
+    /// Whether it missed its last heartbeat.
     pub(super) fn is_suspect(&self) -> bool {
         self.missed_in_a_row > 0
     }
 
-    /// An expectation was heard, or not.
-    pub(super) fn expect(&mut self, what: Expected, heard: bool) -> Option<Turn> {
+    /// It received an expected change, or missed it.
+    pub(super) fn expect(&mut self, what: Expected, heard: bool) -> Option<HealthChange> {
         if what == Expected::Change && self.is_silent {
             return None;
         }
@@ -94,11 +94,15 @@ impl Health {
         if self.is_failing { self.recover() } else { self.fail() }
     }
 
-    fn fail(&mut self) -> Option<Turn> {
+    fn fail(&mut self) -> Option<HealthChange> {
         let why = if self.missed_in_a_row >= MISSED_IN_A_ROW {
-            format!("{MISSED_IN_A_ROW} heartbeats in a row were not heard")
+            format!("{MISSED_IN_A_ROW} heartbeats in a row were missed")
         } else if self.window.len() >= ENOUGH && self.is_below(BAD_PERCENT) {
-            format!("heard {} of the last {} changes it had to hear", self.heard(), self.window.len())
+            format!(
+                "received {} of the last {} changes that it should have received",
+                self.received(),
+                self.window.len()
+            )
         } else {
             return None;
         };
@@ -107,36 +111,36 @@ impl Health {
         self.is_silent = self.missed_in_a_row >= MISSED_IN_A_ROW;
         // Recovery is judged by what comes from now on.
         self.window.clear();
-        (!was).then_some(Turn::Degraded(why))
+        (!was).then_some(HealthChange::Degraded(why))
     }
 
-    fn recover(&mut self) -> Option<Turn> {
+    fn recover(&mut self) -> Option<HealthChange> {
         if self.good_in_a_row < GOOD_IN_A_ROW || self.is_below(GOOD_PERCENT) {
             return None;
         }
         self.is_failing = false;
         self.is_silent = false;
         (!self.is_degraded())
-            .then(|| Turn::Recovered(format!("heard {} heartbeats in a row", self.good_in_a_row)))
+            .then(|| HealthChange::Recovered(format!("received {} heartbeats in a row", self.good_in_a_row)))
     }
 
-    /// What it cannot hear by now, or that there is no such thing.
-    pub(super) fn set_gap(&mut self, gap: Option<String>) -> Option<Turn> {
+    /// What it cannot receive now, or that there is no such thing.
+    pub(super) fn set_gap(&mut self, gap: Option<String>) -> Option<HealthChange> {
         let was = self.is_degraded();
         let why = gap.clone();
         self.gap = gap;
         match (was, self.is_degraded(), why) {
-            (false, true, Some(why)) => Some(Turn::Degraded(why)),
-            (true, false, _) => Some(Turn::Recovered("it covers everything again".to_owned())),
+            (false, true, Some(why)) => Some(HealthChange::Degraded(why)),
+            (true, false, _) => Some(HealthChange::Recovered("it covers everything again".to_owned())),
             _ => None,
         }
     }
 
-    fn heard(&self) -> usize {
+    fn received(&self) -> usize {
         self.window.iter().filter(|heard| **heard).count()
     }
 
     fn is_below(&self, percent: usize) -> bool {
-        self.heard() * 100 < self.window.len() * percent
+        self.received() * 100 < self.window.len() * percent
     }
 }

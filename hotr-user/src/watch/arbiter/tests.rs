@@ -1,7 +1,7 @@
 //! The arbiter by tables, with a clock that stands where the table puts it.
 
 use super::*;
-use crate::event::Channel::{Ebpf, Inotify, Poll};
+use hotr_events::Channel::{Ebpf, Inotify, Poll};
 
 fn at(ms: u64) -> Moment {
     Moment {
@@ -15,7 +15,7 @@ fn both() -> Arbiter {
 }
 
 /// `name state: why` of each report.
-fn told(reports: &[Report]) -> Vec<String> {
+fn texts(reports: &[Report]) -> Vec<String> {
     let line = |report: &Report| match report {
         Report::Channel { channel, state, why } => format!("{} {}: {why}", channel.as_str(), state.as_str()),
         other => format!("{other:?}"),
@@ -28,13 +28,13 @@ fn audit(arbiter: &mut Arbiter, ms: u64, found: usize) -> Vec<String> {
     arbiter.audit_begins();
     let reports = arbiter.audit_ends(at(ms), Duration::from_millis(1));
     arbiter.audit_judged(found);
-    told(&reports)
+    texts(&reports)
 }
 
 #[test]
 fn health_follows_the_share_and_the_row() {
     let dots = ".".repeat(38);
-    // (heartbeats, `.` heard, `x` not; degraded after, transitions)
+    // (heartbeats, `.` received, `x` not; degraded after, transitions)
     let table: [(&str, bool, i32); 13] = [
         ("", false, 0),
         ("xx", false, 0),
@@ -86,7 +86,7 @@ fn a_new_start_is_judged_by_itself() {
     assert!(arbiter.is_deaf(Ebpf));
     arbiter.restarted(Ebpf);
     // Found by an audit, and made before the new start.
-    assert!(arbiter.unheard(at(9), Ebpf).is_empty());
+    assert!(arbiter.not_received(at(9), Ebpf).is_empty());
     let good = (1..99).find(|_| !arbiter.beat(at(9), Ebpf, true).is_empty());
     assert_eq!(good, Some(health::GOOD_IN_A_ROW.try_into().unwrap()));
 }
@@ -97,29 +97,31 @@ fn what_only_audits_find_degrades_by_its_share_and_never_by_its_row() {
     for _ in 0..u32::try_from(health::ENOUGH).unwrap() - 1 {
         assert_eq!(health.expect(Expected::Change, false), None);
     }
-    let Some(Turn::Degraded(why)) = health.expect(Expected::Change, false) else { panic!("degraded") };
-    assert_eq!(why, "heard 0 of the last 20 changes it had to hear");
+    let Some(HealthChange::Degraded(why)) = health.expect(Expected::Change, false) else {
+        panic!("degraded")
+    };
+    assert_eq!(why, "received 0 of the last 20 changes that it should have received");
 }
 
 #[test]
 fn one_healthy_channel_keeps_the_level_and_a_degraded_one_asks_for_an_audit() {
     let mut arbiter = both();
     for ms in [2_000, 2_250] {
-        assert_eq!(told(&arbiter.beat(at(ms), Ebpf, false)), [""; 0]);
+        assert_eq!(texts(&arbiter.beat(at(ms), Ebpf, false)), [""; 0]);
         assert!(arbiter.beat(at(ms), Inotify, true).is_empty());
         assert_eq!(arbiter.beat_period(false), SUSPECT);
     }
     assert_eq!(
-        told(&arbiter.beat(at(2_500), Ebpf, false)),
+        texts(&arbiter.beat(at(2_500), Ebpf, false)),
         [
-            "ebpf degraded: 3 heartbeats in a row were not heard",
-            "poll active: ebpf is degraded: all files are looked at now",
+            "ebpf degraded: 3 heartbeats in a row were missed",
+            "poll active: ebpf is degraded: all files are checked now",
         ]
     );
     assert_eq!(arbiter.next_audit(), Some(Duration::ZERO));
     assert_eq!(
         audit(&mut arbiter, 2_600, 0),
-        ["poll idle: all files were looked at; the next audit is in 30s"]
+        ["poll idle: all files were checked; the next audit is in 30s"]
     );
     assert_eq!(arbiter.level(), Level::Event);
     assert_eq!(arbiter.beat_period(false), BUSY, "while it recovers");
@@ -135,20 +137,20 @@ fn without_a_healthy_channel_every_file_is_looked_at_every_five_seconds() {
     assert_eq!(arbiter.level(), Level::Emergency);
     assert_eq!(
         audit(&mut arbiter, 1_100, 9),
-        ["poll active: every event channel is degraded: all files are looked at every 5s"]
+        ["poll active: every event channel is degraded: all files are checked every 5s"]
     );
     assert_eq!((arbiter.level(), arbiter.next_audit()), (Level::Polling, Some(Duration::from_millis(6_100))));
     assert_eq!(audit(&mut arbiter, 6_200, 0), [""; 0]);
     assert_eq!(arbiter.next_audit(), Some(Duration::from_millis(11_200)), "quiet or not");
     let mut lines = Vec::new();
     for ms in 0..10 {
-        lines.extend(told(&arbiter.beat(at(12_000 + ms), Inotify, true)));
+        lines.extend(texts(&arbiter.beat(at(12_000 + ms), Inotify, true)));
     }
     assert_eq!(
         lines,
         [
-            "inotify active: heard 10 heartbeats in a row",
-            "poll idle: an event channel is healthy: all files are looked at once more, then in 30s"
+            "inotify active: received 10 heartbeats in a row",
+            "poll idle: an event channel is healthy: all files are checked once more, then in 30s"
         ]
     );
     assert_eq!(arbiter.next_audit(), Some(Duration::from_millis(12_009)), "for the time since the last look");
@@ -175,10 +177,10 @@ fn a_start_without_a_healthy_channel_polls_and_says_nothing_more() {
 #[test]
 fn skipped_programs_ask_for_an_audit_when_nobody_else_heard() {
     let mut arbiter = both();
-    assert!(arbiter.lost(at(1), Ebpf, "program-skipped").is_empty());
+    assert!(arbiter.lost(at(1), Ebpf, LossReason::ProgramSkipped).is_empty());
     assert_eq!(arbiter.level(), Level::Event);
     let mut alone = Arbiter::new(vec![(Ebpf, None)], true, None, at(0));
-    assert_eq!(alone.lost(at(1), Ebpf, "program-skipped").len(), 1);
+    assert_eq!(alone.lost(at(1), Ebpf, LossReason::ProgramSkipped).len(), 1);
     assert_eq!(alone.level(), Level::Emergency);
 }
 
@@ -201,13 +203,13 @@ fn audits_adapt_beside_healthy_channels_unless_the_user_set_their_interval() {
 #[test]
 fn a_loss_asks_at_once_and_a_storm_of_losses_once_a_second() {
     let mut arbiter = both();
-    let first = told(&arbiter.lost(at(500), Inotify, "queue-overflow"));
-    assert_eq!(first, ["poll active: inotify lost changes (queue-overflow): all files are looked at now"]);
-    assert!(arbiter.lost(at(501), Ebpf, "ring-full").is_empty(), "no transition");
+    let first = texts(&arbiter.lost(at(500), Inotify, LossReason::QueueOverflow));
+    assert_eq!(first, ["poll active: inotify lost changes (queue-overflow): all files are checked now"]);
+    assert!(arbiter.lost(at(501), Ebpf, LossReason::RingFull).is_empty(), "no transition");
     assert_eq!(arbiter.next_audit(), Some(Duration::ZERO));
     assert!(arbiter.audit_begins(), "at full speed");
     // Lost during the audit: one more, and the level stays.
-    assert!(arbiter.lost(at(600), Ebpf, "ring-full").is_empty());
+    assert!(arbiter.lost(at(600), Ebpf, LossReason::RingFull).is_empty());
     assert_eq!(arbiter.next_audit(), None, "one at a time");
     assert!(arbiter.audit_ends(at(700), Duration::ZERO).is_empty());
     assert_eq!(arbiter.next_audit(), None, "not before its findings are judged");
@@ -223,13 +225,13 @@ fn a_gap_degrades_at_once_and_ends_at_once() {
     let mut arbiter = Arbiter::new(vec![(Inotify, None)], true, None, at(0));
     let gap = Some("2 directories have no watch".to_owned());
     assert_eq!(
-        told(&arbiter.gap(at(1), Inotify, gap.clone()))[0],
+        texts(&arbiter.gap(at(1), Inotify, gap.clone()))[0],
         "inotify degraded: 2 directories have no watch"
     );
     assert!(arbiter.gap(at(2), Inotify, gap).is_empty(), "told once");
     audit(&mut arbiter, 3, 0);
     assert_eq!(arbiter.level(), Level::Polling);
-    assert_eq!(told(&arbiter.gap(at(9), Inotify, None))[0], "inotify active: it covers everything again");
+    assert_eq!(texts(&arbiter.gap(at(9), Inotify, None))[0], "inotify active: it covers everything again");
     assert_eq!(arbiter.level(), Level::Event);
 }
 
@@ -247,7 +249,7 @@ fn a_gap_hides_no_failing_heartbeats() {
 #[test]
 fn clock_steps_and_stalls_are_told_and_audited() {
     let second = 1_000_000_000;
-    // (step of the time of day in ns, late in ms, told)
+    // (step of the time of day in ns, late in ms, reported)
     let table = [
         (0, 0, None),
         (50_000_000, 0, None),
@@ -261,8 +263,8 @@ fn clock_steps_and_stalls_are_told_and_audited() {
         arbiter.tick(at(0), Duration::ZERO);
         let now = Moment { real_ns: at(1_000).real_ns + step, ..at(1_000) };
         assert_eq!(arbiter.is_stepped(now), step.abs() > second, "{step}");
-        let lines = told(&arbiter.tick(now, Duration::from_millis(late)));
-        let wanted = reason.map(|why| format!("poll active: {why}: all files are looked at now"));
+        let lines = texts(&arbiter.tick(now, Duration::from_millis(late)));
+        let wanted = reason.map(|why| format!("poll active: {why}: all files are checked now"));
         assert_eq!(lines, wanted.into_iter().collect::<Vec<_>>());
         // Heartbeats and audits go by the other clock.
         let due = if reason.is_some() { Duration::ZERO } else { AUDIT_START };
@@ -281,10 +283,10 @@ fn without_audits_the_channels_are_told_all_the_same() {
     arbiter.beat(at(1), Ebpf, false);
     arbiter.beat(at(2), Ebpf, false);
     assert_eq!(
-        told(&arbiter.beat(at(3), Ebpf, false)),
-        ["ebpf degraded: 3 heartbeats in a row were not heard"]
+        texts(&arbiter.beat(at(3), Ebpf, false)),
+        ["ebpf degraded: 3 heartbeats in a row were missed"]
     );
-    assert!(arbiter.lost(at(4), Ebpf, "ring-full").is_empty());
+    assert!(arbiter.lost(at(4), Ebpf, LossReason::RingFull).is_empty());
     assert_eq!((arbiter.next_audit(), arbiter.interval()), (None, None));
     assert!(arbiter.beat(at(5), Poll, true).is_empty(), "not an event channel");
 }

@@ -2,7 +2,10 @@
 //!
 //! In: [`Job`]s, and the baseline's states. Out: [`Answer`]s.
 
-use std::collections::{HashMap, HashSet};
+mod expand;
+pub(in crate::watch) mod verify;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,35 +15,42 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
 use super::{Answer, FIRST_LOOK, HOLD_LOOK, Job, PATIENCE, When};
-use crate::event::Channel;
 use crate::pipeline::confirm::baseline::{Baseline, Message};
 use crate::pipeline::confirm::{Confirmed, Confirmer, Evidence, Kind, State};
 use crate::watch::WatchOptions;
-use crate::watch::early::Judged;
+use crate::watch::batch_blocker::BatchBlocker;
+use crate::watch::early_look::Judged;
 use crate::watch::filter::PathFilter;
-use crate::watch::hold::Hold;
-use crate::watch::pending::Pending;
+use crate::watch::link_targets::{Found, LinkPoints, LinkTargets, Look};
+use crate::watch::pending::{Pending, Touched};
 use crate::watch::rollback::Rollback;
+use hotr_events::Channel;
+use verify::Verify;
 
 pub(super) struct Work {
     options: WatchOptions,
     filter: PathFilter,
     confirmer: Confirmer,
     rollback: Rollback,
+    behind: LinkTargets,
+    since_ns: i64,
     baseline: Option<Baseline>,
     /// Until the next look at what holds a batch.
     again: Duration,
     /// States of a batch that was not decided about: their content need not be read again.
     looked: HashMap<PathBuf, State>,
-    /// What was known of the paths of a batch that was looked at early.
+    /// Paths that could not be read the last time, which was reported.
+    blind: HashSet<PathBuf>,
+    /// What was known of the paths of a batch before the early look.
     early: Vec<(PathBuf, Option<State>)>,
+    verify: Verify,
     answers: UnboundedSender<Answer>,
     stop: Arc<AtomicBool>,
     gone: oneshot::Receiver<()>,
 }
 
 impl Work {
-    /// Knows nothing yet. It ends when `stop` is set, and does not wait for a baseline once `gone` is told.
+    /// Knows nothing yet. It ends when `stop` is set, and does not wait for a baseline once `gone` is set.
     pub(super) fn new(
         options: WatchOptions,
         filter: PathFilter,
@@ -50,14 +60,18 @@ impl Work {
         gone: oneshot::Receiver<()>,
     ) -> Self {
         Self {
-            confirmer: Confirmer::new(options.confirm),
-            options,
+            confirmer: Confirmer::new(options.confirm, options.trace.paths.clone().into()),
             filter,
             rollback,
+            behind: LinkTargets::default(),
+            since_ns: 0,
             baseline: None,
             again: FIRST_LOOK,
             looked: HashMap::new(),
+            blind: HashSet::new(),
             early: Vec::new(),
+            verify: Verify::new(options.polling.enabled),
+            options,
             answers,
             stop,
             gone,
@@ -74,12 +88,14 @@ impl Work {
                     None => return,
                 },
                 message = next_of(&mut self.baseline) => self.learn(message),
+                // Between the jobs, and not before the states to compare with are known.
+                () = std::future::ready(()), if self.baseline.is_none() && self.verify.is_due() => self.verify_some(),
             }
         }
     }
 
     fn answer(&self, answer: Answer) {
-        // Nobody listens only at the very end.
+        // Only at the very end nobody receives it.
         let _ = self.answers.send(answer);
     }
 
@@ -95,35 +111,57 @@ impl Work {
                 for (path, state) in self.early.drain(..).filter(|_| undo) {
                     self.confirmer.take_back(&path, state);
                 }
-                if when == When::Early {
+                if when == When::EarlyLook {
                     let found = self.look_early(&pending, read_ns, &say);
-                    self.answer(Answer::Early(found));
+                    self.answer(Answer::EarlyLook(found));
                 } else {
                     self.look(pending, when == When::Overdue, read_ns, &say);
                 }
             }
-            Job::Good(changes) => self.rollback.good(changes),
-            Job::Bad { changes, roll_back } => {
+            Job::Good(mut changes) => {
+                changes.retain(|change| !self.behind.has(&change.path));
+                self.rollback.good(changes);
+            }
+            Job::Bad { mut changes, roll_back } => {
+                changes.retain(|change| {
+                    let is_behind = self.behind.has(&change.path);
+                    if is_behind && roll_back {
+                        say(&format!(
+                            "roll back {}: it is behind a symbolic link; left alone",
+                            change.path.display()
+                        ));
+                    }
+                    !is_behind
+                });
                 self.rollback.bad(changes);
                 if roll_back {
                     let restored = self.rollback.restore(&mut self.confirmer, &say);
+                    restored.iter().for_each(|change| self.verify.decided(&change.path));
                     self.answer(Answer::Restored(restored));
                 }
             }
+            Job::Verify(heard) => self.audited(heard),
         }
     }
 
     async fn begin(&mut self, since_ns: i64) {
         self.confirmer.clear();
         self.looked.clear();
+        self.blind.clear();
         self.early.clear();
+        self.verify.clear();
+        self.behind.clear();
+        self.since_ns = since_ns;
         self.filter.forget_rules();
         self.rollback.begin();
         let mut filter = self.filter.clone();
         let recursive = self.options.trace.recursive;
         let wanted = move |path: &Path, is_dir: bool| (recursive || !is_dir) && filter.wants(path, is_dir);
         let roots = self.options.trace.paths.clone();
-        self.baseline = Some(Baseline::start(roots, since_ns, self.options.confirm, wanted));
+        match Baseline::start(roots, since_ns, self.options.confirm, wanted) {
+            Ok(baseline) => self.baseline = Some(baseline),
+            Err(error) => return self.answer(Answer::NoThread(error)),
+        }
         let patience = if self.options.whole_baseline { Duration::MAX } else { PATIENCE };
         let over = tokio::time::sleep(patience);
         let mut over = std::pin::pin!(over);
@@ -145,6 +183,7 @@ impl Work {
         match message {
             Message::States(states) => {
                 for (path, state) in states {
+                    self.behind.note_hard(&path, &state);
                     let kept = self.rollback.is_on().then(|| state.clone());
                     if self.confirmer.learn(&path, state)
                         && let Some(state) = kept
@@ -157,7 +196,11 @@ impl Work {
                     }
                 }
             }
-            Message::End { complete } => {
+            Message::End { complete, links } => {
+                links.into_iter().for_each(|link| self.behind.add_link(link));
+                let found = self.look_behind();
+                let ways = self.behind.learn(found, self.since_ns);
+                self.tell_ways(Some(ways));
                 if complete {
                     self.confirmer.baseline_complete();
                 }
@@ -165,28 +208,65 @@ impl Work {
                 if let Some(rest) = self.rollback.learned() {
                     self.answer(Answer::Say(rest));
                 }
-                // Paths and content went through the hands of two threads.
+                // Paths and content passed through two threads.
                 crate::memory::give_back();
                 self.answer(Answer::Known(self.confirmer.len()));
             }
         }
     }
 
-    /// What a batch is if no more is told of it. None while the states before are not known, or must be kept.
+    fn look_behind(&mut self) -> Found {
+        let mut look = Look {
+            roots: &self.options.trace.paths,
+            filter: &mut self.filter,
+            options: self.options.confirm,
+            stop: &self.stop,
+        };
+        self.behind.look(&mut look)
+    }
+
+    fn tell_ways(&mut self, ways: Option<LinkPoints>) {
+        for text in self.behind.take_news() {
+            self.answer(Answer::Say(text));
+        }
+        if let Some(ways) = ways {
+            self.answer(Answer::LinkPoints(ways));
+        }
+    }
+
+    /// What is behind links, if that must be checked; none while it is written.
+    fn found_behind(&mut self, pending: &mut Pending, overdue: bool) -> Result<Option<Found>, PathBuf> {
+        for link in std::mem::take(&mut pending.links) {
+            self.behind.add_link(link);
+        }
+        if !pending.behind || self.baseline.is_some() {
+            return Ok(None);
+        }
+        let found = self.look_behind();
+        match self.behind.unfinished(&found) {
+            Some(path) if !overdue => Err(path),
+            _ => Ok(Some(found)),
+        }
+    }
+
+    /// What a batch is if no more is reported of it. None while the states before are not known, or must be kept.
     fn look_early(&mut self, pending: &Pending, read_ns: i64, say: &dyn Fn(&str)) -> Option<Judged> {
         let paths = || pending.touched.keys();
         if self.baseline.is_some()
+            || pending.behind
+            || !pending.left_out.is_empty()
             || self.rollback.is_on()
-            || Hold::of(paths().map(PathBuf::as_path), read_ns).is_some()
+            || pending.perhaps.iter().any(|path| self.is_or_was_dir(path))
+            || BatchBlocker::of(&self.options.trace.paths, paths().map(PathBuf::as_path), read_ns).is_some()
         {
             return None;
         }
         let (states, is_torn) = self.states(pending)?;
-        if is_torn.is_some() {
+        if is_torn.is_some() || states.iter().any(|state| matches!(state, State::Unknown(_))) {
             return None;
         }
         self.early = paths().map(|path| (path.clone(), self.confirmer.state(path).cloned())).collect();
-        Some(self.judge(pending.clone(), states, say))
+        Some(self.judge(pending.clone(), states, None, say))
     }
 
     fn look(&mut self, mut pending: Pending, overdue: bool, read_ns: i64, say: &dyn Fn(&str)) {
@@ -194,8 +274,11 @@ impl Work {
             self.learn(message);
         }
         self.expand_dirs(&mut pending);
+        self.expand_links(&mut pending);
         let limit = humantime::format_duration(self.options.settle_max).to_string();
-        if let Some(hold) = Hold::of(pending.touched.keys().map(PathBuf::as_path), read_ns) {
+        if let Some(hold) =
+            BatchBlocker::of(&self.options.trace.paths, pending.touched.keys().map(PathBuf::as_path), read_ns)
+        {
             if !overdue {
                 let again = self.again;
                 self.again = (again * 2).min(HOLD_LOOK);
@@ -211,7 +294,16 @@ impl Work {
             }
             say(&format!("{} still changes after {limit}: taken as it is", path.display()));
         }
-        let judged = self.judge(pending, states, say);
+        let found = match self.found_behind(&mut pending, overdue) {
+            Ok(found) => found,
+            Err(_) => {
+                self.looked = pending.touched.keys().cloned().zip(states).collect();
+                let again = self.again;
+                self.again = (again * 2).min(HOLD_LOOK);
+                return self.answer(Answer::Held { pending, again });
+            }
+        };
+        let judged = self.judge(pending, states, found, say);
         self.answer(Answer::Judged(judged));
     }
 
@@ -233,15 +325,64 @@ impl Work {
         Some((states, torn))
     }
 
-    fn judge(&mut self, pending: Pending, states: Vec<State>, say: &dyn Fn(&str)) -> Judged {
+    /// Says which paths cannot be read, once for as long as that is so, and has them checked again later.
+    fn tell_unknown(&mut self, touched: &BTreeMap<PathBuf, Touched>, states: &[State], say: &dyn Fn(&str)) {
+        let mut unknown = BTreeMap::new();
+        let mut first = None;
+        let mut new = 0_usize;
+        for ((path, told), state) in touched.iter().zip(states) {
+            let State::Unknown(error) = state else {
+                self.blind.remove(path);
+                continue;
+            };
+            unknown.insert(path.clone(), told.clone());
+            if self.blind.insert(path.clone()) {
+                first.get_or_insert((path, *error));
+                new += 1;
+            }
+        }
+        if let Some((path, error)) = first {
+            let more = if new > 1 { format!(" and {} more", new - 1) } else { String::new() };
+            let (path, error) = (path.display(), std::io::Error::from(error));
+            say(&format!("look at {path}{more}: {error}; whether it changed is unknown, trying again"));
+        }
+        if !unknown.is_empty() {
+            self.answer(Answer::Unknown(unknown));
+        }
+    }
+
+    fn judge(
+        &mut self,
+        pending: Pending,
+        states: Vec<State>,
+        found: Option<Found>,
+        say: &dyn Fn(&str),
+    ) -> Judged {
         self.again = FIRST_LOOK;
         self.looked.clear();
-        let Pending { touched, relinked, .. } = pending;
-        let mut batch: Vec<Confirmed> = relinked.into_iter().map(to_relinked).collect();
+        let Pending { touched, relinked, behind_by, .. } = &pending;
+        self.rollback.relinked(relinked);
+        let links = relinked.len();
+        let mut batch: Vec<Confirmed> = relinked.iter().cloned().map(to_relinked).collect();
         let mut nothing = Vec::new();
+        self.tell_unknown(touched, &states, say);
         for ((path, told), state) in touched.iter().zip(states) {
+            if matches!(state, State::Unknown(_)) {
+                continue;
+            }
+            self.behind.note_hard(path, &state);
+            self.verify.decided(path);
+            if self.changes_hands(path, &state, found.as_ref()) {
+                continue;
+            }
             match self.confirmer.decide(path, state, told.born, &told.seen_by) {
-                Some(change) => batch.push(change),
+                // A directory is nothing but its files, and was none that was not known.
+                Some(change)
+                    if told.is_dir && (change.kind, change.by) == (Kind::Removed, Evidence::Unknown) => {}
+                Some(mut change) => {
+                    change.actors.clone_from(&told.actors);
+                    batch.push(change);
+                }
                 None => nothing.push(path.clone()),
             }
         }
@@ -252,41 +393,30 @@ impl Work {
             .collect();
         // A new name is a rename when its old name has gone in the same batch.
         for change in batch.iter_mut().filter(|change| change.kind == Kind::Created) {
-            let old = touched.get(&change.path).and_then(|touched| touched.old.as_ref());
-            if old.is_some_and(|old| gone.contains(old)) {
-                change.kind = Kind::Renamed;
+            let old = pending.former(&change.path);
+            if old.is_some_and(|old| gone.contains(&old)) {
+                change.change.kind = Kind::Renamed;
             }
         }
         // Content may be gone by the time it is known to be good.
-        self.rollback.stage(&batch, say);
+        self.rollback.stage(&batch[links..], say);
+        // What a link brought or took is reported by the link.
+        let is_by_link = |path: &Path| relinked.iter().any(|link| path.starts_with(link));
+        batch = batch
+            .into_iter()
+            .enumerate()
+            .filter(|(at, change)| *at < links || !is_by_link(&change.path))
+            .map(|(_, change)| change)
+            .collect();
+        let mut ways = self.behind.new_hard();
+        if let Some(found) = found {
+            let paths = batch.iter().map(|change| change.path.clone()).collect();
+            let (changes, new_ways) = self.behind.take(found, &paths, behind_by);
+            batch.extend(changes);
+            ways = new_ways.or(ways);
+        }
+        self.tell_ways(ways);
         Judged { batch, nothing }
-    }
-
-    /// A directory that came or went brought or took its files, of which nobody told.
-    fn expand_dirs(&mut self, pending: &mut Pending) {
-        let mut dirs = std::mem::take(&mut pending.dirs);
-        dirs.sort_unstable();
-        dirs.dedup_by(|below, above| below.starts_with(above));
-        if dirs.is_empty() {
-            return;
-        }
-        for path in self.confirmer.below(&dirs) {
-            pending.touched.entry(path).or_default();
-        }
-        while let Some(dir) = dirs.pop() {
-            let Ok(entries) = std::fs::read_dir(&dir) else { continue };
-            for entry in entries.flatten() {
-                let (path, is_dir) = (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir()));
-                if !self.filter.wants(&path, is_dir) {
-                    continue;
-                }
-                if is_dir {
-                    dirs.push(path);
-                } else {
-                    pending.touched.entry(path).or_default();
-                }
-            }
-        }
     }
 }
 
@@ -299,12 +429,5 @@ async fn next_of(baseline: &mut Option<Baseline>) -> Message {
 
 fn to_relinked(path: PathBuf) -> Confirmed {
     let target = path.canonicalize().unwrap_or_default();
-    Confirmed {
-        kind: Kind::Link,
-        path,
-        by: Evidence::Target,
-        size: None,
-        seen_by: vec![Channel::Inotify],
-        state: State::Link(target),
-    }
+    Confirmed::new(Kind::Link, path, Evidence::Target, vec![Channel::Inotify], State::Link(target))
 }

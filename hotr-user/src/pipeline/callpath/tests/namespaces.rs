@@ -14,9 +14,9 @@ use rustix::process::chroot;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use super::{Base, CallPath, Resolved, RootRef, ask, call, furnish, resolver, tid};
-use crate::event::Layer;
 use crate::mounts::mount_id;
 use crate::mounts::tests::{bind, in_private_namespace, unshare_mounts};
+use hotr_events::Layer;
 
 /// Runs `before` in another thread, keeps that thread alive while `test` asks with its tid, and then once more.
 fn with_other_process(before: impl FnOnce() + Send + 'static, mut test: impl FnMut(u32, bool)) {

@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{major, minor};
 
-use super::Told;
+use super::InodeStat;
 
 /// Inodes read at a time.
 const CHUNK: u64 = 128;
-/// The superblock, from the begin of the device.
+/// The superblock, from the start of the device.
 const SUPERBLOCK: u64 = 1024;
 const MAGIC: u16 = 0xef53;
 /// Descriptors of the groups lie elsewhere.
@@ -27,7 +27,7 @@ const WIDE: u32 = 0x80;
 /// An inode that ends before this has no fractions of seconds.
 const LEAST_INODE: usize = 160;
 
-/// Inode tables that were asked for in a round, by device.
+/// Inode tables that were read in a round, by device.
 pub(in crate::source::poll) struct Tables<'a> {
     mounts: Option<&'a [u8]>,
     known: Mutex<Vec<(u64, Option<Arc<Table>>)>>,
@@ -94,8 +94,8 @@ impl Table {
         Some(Self { device, inode_size, per_group, begins })
     }
 
-    /// Reads what is on record of `first` and of those after it. The number of inodes that the answer is about, of which
-    /// fewer may have been read.
+    /// Reads what is on record of `first` and of those after it. The number of inodes that the answer is about; fewer
+    /// may have been read.
     pub(super) fn read(&self, first: u64, buffer: &mut Vec<u8>) -> Option<u64> {
         let index = first.checked_sub(1)?;
         let (group, index) = (index / self.per_group, index % self.per_group);
@@ -113,7 +113,7 @@ impl Table {
     }
 
     /// One of the inodes that were read, by its distance from the first.
-    pub(super) fn told(&self, buffer: &[u8], index: u64) -> Option<Told> {
+    pub(super) fn inode_stat(&self, buffer: &[u8], index: u64) -> Option<InodeStat> {
         let at = usize::try_from(index).ok()?.checked_mul(self.inode_size)?;
         let inode = buffer.get(at..at + self.inode_size)?;
         // The part that has room for fractions of both times.
@@ -124,7 +124,7 @@ impl Table {
             let (seconds, extra) = (long(inode, seconds)?.cast_signed(), long(inode, extra)?);
             Some((i64::from(seconds) + (i64::from(extra & 3) << 32), extra >> 2))
         };
-        Some(Told {
+        Some(InodeStat {
             generation: long(inode, 0x64)?,
             mode: short(inode, 0)?,
             mtime: time(0x10, 0x88)?,
@@ -191,10 +191,10 @@ mod tests {
         inode[0x84..0x88].copy_from_slice(&(999_999_999_u32 << 2).to_le_bytes());
         inode[0x10..0x14].copy_from_slice(&705_032_704_u32.to_le_bytes());
         inode[0x88..0x8c].copy_from_slice(&(7_u32 << 2 | 1).to_le_bytes());
-        let told = table.told(&inode, 0).unwrap();
+        let told = table.inode_stat(&inode, 0).unwrap();
         assert_eq!((told.ctime, told.mtime), ((-1, 999_999_999), (5_000_000_000, 7)));
         inode[0x80] = 8;
-        assert!(table.told(&inode, 0).is_none(), "no room for fractions");
+        assert!(table.inode_stat(&inode, 0).is_none(), "no room for fractions");
     }
 
     #[test]
@@ -215,12 +215,12 @@ mod tests {
         let mut buffer = Vec::new();
         // The first inode for files is 11, of lost+found.
         assert_eq!(table.read(11, &mut buffer), Some(CHUNK));
-        let file = table.told(&buffer, 1).expect("it was read");
+        let file = table.inode_stat(&buffer, 1).expect("it was read");
         assert_eq!((file.mode & 0o170_000, file.mtime.0), (0o100_000, 1_000_000_000));
         let last = table.per_group * table.begins.len() as u64;
         assert_eq!(table.read(last, &mut buffer), Some(1), "not beyond the group");
         assert_eq!(table.read(last + 1, &mut buffer), None);
-        assert!(table.told(&buffer, 7).is_none());
+        assert!(table.inode_stat(&buffer, 7).is_none());
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -7,10 +7,10 @@ use std::ffi::CStr;
 use rustix::fs::RawDir;
 use rustix::io::Errno;
 
-use super::{Here, Round, Scanner, Verdict};
+use super::{OpenDirectory, Round, Scanner, Verdict};
 use crate::source::poll::attr::{self, Attr, WANTED};
 use crate::source::poll::matcher::Matcher;
-use crate::source::poll::moves::{Came, Gone};
+use crate::source::poll::moves::{Appeared, Disappeared};
 use crate::source::poll::tree::{self, Base, Body, NONE};
 use crate::source::walk::stat_at;
 
@@ -18,7 +18,7 @@ impl Scanner<'_, '_, '_> {
     /// Reads the names; what is known under a name is compared, in whatever order they come.
     pub(super) fn list(
         &mut self,
-        dir: &mut Here<'_>,
+        dir: &mut OpenDirectory<'_>,
         body: &mut Body,
         relative: Option<&std::path::Path>,
     ) -> rustix::io::Result<Round> {
@@ -65,7 +65,12 @@ impl Scanner<'_, '_, '_> {
         for (slot, _, name) in body.names() {
             if !match_.met[slot as usize] {
                 let (attr, child) = (body.attr(slot, dir.base), body.child(slot));
-                round.gone.push(Gone { parent: dir.task.id, name: name.to_bytes().into(), attr, child });
+                round.gone.push(Disappeared {
+                    parent: dir.task.id,
+                    name: name.to_bytes().into(),
+                    attr,
+                    child,
+                });
             }
         }
         for (attr, _) in &self.entries {
@@ -79,7 +84,7 @@ impl Scanner<'_, '_, '_> {
     #[expect(clippy::too_many_arguments, reason = "all of one entry; a struct would have one use")]
     fn entry(
         &mut self,
-        dir: &Here<'_>,
+        dir: &OpenDirectory<'_>,
         round: &mut Round,
         body: &Body,
         match_: &mut Matcher,
@@ -100,10 +105,10 @@ impl Scanner<'_, '_, '_> {
                 attr.ident = attr::ident(dir.source, dir.fd, name, stat);
                 let (slot, name_at) = place;
                 if !dir.task.fresh {
-                    round.came.push(Came { dir: dir.task.id, slot, name_at });
+                    round.came.push(Appeared { dir: dir.task.id, slot, name_at });
                 }
                 if attr.is_dir() {
-                    round.kids.push(super::Kid { slot, name_at, id: NONE, attr, changed: true });
+                    round.kids.push(super::Subdirectory { slot, name_at, id: NONE, attr, changed: true });
                 }
                 (attr, NONE)
             }

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use rustix::fs::Statx;
 
-use super::Here;
+use super::OpenDirectory;
 use crate::source::difference::Kind;
 use crate::source::poll::attr::{self, Attr};
 use crate::source::poll::moves::difference;
@@ -12,11 +12,11 @@ use crate::source::poll::moves::difference;
 /// How a known name is now.
 pub(in crate::source::poll) enum Verdict {
     Same(Attr),
-    Touched(Attr, Kind),
+    Modified(Attr, Kind),
     Replaced(Attr),
 }
 
-impl Here<'_> {
+impl OpenDirectory<'_> {
     /// See [`judge`]; `now` is of `stat`.
     pub(super) fn judge(&self, old: &Attr, now: Attr, stat: &Statx, name: &CStr) -> Verdict {
         judge(old, now, || attr::ident(self.source, self.fd, name, stat))
@@ -36,7 +36,7 @@ pub(in crate::source::poll) fn judge(old: &Attr, now: Attr, ident: impl FnOnce()
         return Verdict::Replaced(attr);
     }
     match difference(old, &attr, true) {
-        Some(kind) => Verdict::Touched(attr, kind),
+        Some(kind) => Verdict::Modified(attr, kind),
         None => Verdict::Same(attr),
     }
 }

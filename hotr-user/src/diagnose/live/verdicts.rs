@@ -1,0 +1,401 @@
+//! Joins changes with the deliveries that were made for them.
+//!
+//! In: deliveries, in the order of the ring buffer, and changes, each after all deliveries that were made before its end.
+//! Out: [`Verdict`]s, each once it is known.
+
+mod stand_in;
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use hotr_common::delivery::{ADDED, CLOSED, OFFERED, Offer, TAKEN, Usage};
+use rustix::io::Errno;
+
+use super::application::Applications;
+use super::explain::{self, Why};
+use super::instance::Instance;
+use super::offers::{Offered, Offers};
+use super::queue::{Known, Queues};
+use super::rewatch::Rewatches;
+use super::summary::Summary;
+use super::target::Targets;
+use super::uses::Uses;
+use super::verdict::{ReportedChange, Sent, State, Verdict};
+use crate::diagnose::finding::{Finding, Proof, Target};
+use crate::diagnose::view::bits;
+use crate::source::mono_ns;
+use hotr_events::Cause;
+use hotr_events::{Change, FileId, Op};
+use stand_in::StandIns;
+
+/// `IN_IGNORED`: the watch is gone, which is no change.
+const IGNORED: u32 = 0x8000;
+
+/// A verdict that waits for a later event of its file.
+struct Pending {
+    made_ns: u64,
+    /// Kinds of event that settle it.
+    by: u32,
+    /// What it is at the end otherwise; nothing when that cannot be known.
+    verdict: Verdict,
+    otherwise: bool,
+}
+
+/// See the module.
+pub(super) struct VerdictJoiner {
+    trees: Vec<PathBuf>,
+    offers: Offers,
+    queues: Queues,
+    /// By instance and inode.
+    pending: HashMap<(u32, u64), Vec<Pending>>,
+    /// Where no program sees what is queued.
+    stand_ins: Option<StandIns>,
+    applications: Applications,
+    rewatches: Rewatches,
+    /// Files whose use is waited for.
+    pub(super) uses: Uses,
+    out: Vec<Verdict>,
+    summary: Summary,
+}
+
+impl VerdictJoiner {
+    pub(super) fn new(trees: Vec<PathBuf>, are_doubled: bool) -> Self {
+        Self {
+            trees,
+            offers: Offers::default(),
+            queues: Queues::default(),
+            pending: HashMap::new(),
+            stand_ins: are_doubled.then(StandIns::default),
+            applications: Applications::default(),
+            rewatches: Rewatches::default(),
+            uses: Uses::default(),
+            out: Vec::new(),
+            summary: Summary::default(),
+        }
+    }
+
+    /// Takes a record of the kernel programs.
+    pub(super) fn take(&mut self, record: &Offer, targets: &mut Targets) {
+        match record.kind {
+            OFFERED => {
+                if record.mask & IGNORED != 0 {
+                    targets.ignored(record.slot, record.wd, record.time);
+                }
+                self.offered(record.slot, Offered::of(record));
+            }
+            TAKEN => {
+                let Some((queued, waiting)) = self.queues.taken(record.slot, record.event, record.time)
+                else {
+                    return;
+                };
+                for verdict in waiting {
+                    self.read(verdict, queued, record.time);
+                }
+            }
+            ADDED => targets.added(record.slot, record.wd, record.time),
+            CLOSED => targets.closed(record.slot, record.time),
+            _ => {}
+        }
+    }
+
+    fn offered(&mut self, slot: u32, offered: Offered) {
+        if offered.result == 0 {
+            self.queues.queued(slot, offered.event, offered.time);
+        }
+        if offered.mask & IGNORED != 0 {
+            return;
+        }
+        let at = (slot, offered.ino);
+        let mut is_taken = false;
+        if let Some(pending) = self.pending.get_mut(&at) {
+            let is_settled = |one: &mut Pending| one.by & offered.mask != 0 && one.made_ns <= offered.time;
+            let settled: Vec<_> = pending.extract_if(.., is_settled).collect();
+            if pending.is_empty() {
+                self.pending.remove(&at);
+            }
+            for one in settled {
+                is_taken |= offered.mask & bits::MODIFY != 0;
+                self.by_offer(slot, &offered, one.verdict);
+            }
+        }
+        if !is_taken {
+            self.offers.add(slot, offered);
+        }
+    }
+
+    fn read(&mut self, mut verdict: Verdict, queued: u64, taken: u64) {
+        let micros = taken.saturating_sub(queued) / 1000;
+        (verdict.state, verdict.read_us) = (State::Delivered, Some(micros));
+        self.applications.read(&verdict, taken);
+        self.uses.add(&verdict);
+        self.summary.read_us.add(micros);
+        self.close(verdict);
+    }
+
+    fn close(&mut self, mut verdict: Verdict) {
+        if verdict.state == State::NeverSent {
+            let what = match (&self.stand_ins, verdict.target.fd) {
+                (None, Some(_)) => "inotify_handle_inode_event was not called for this instance",
+                (None, None) => "inotify_handle_inode_event was not called for this process",
+                (Some(_), Some(_)) => {
+                    "a stand-in with the same watches got no event, and the program read none"
+                }
+                (Some(_), None) => "the program read no event of it",
+            };
+            verdict.evidence.insert(0, what.into());
+        }
+        if self.stand_ins.is_some() {
+            verdict.proof = Proof::Inferred;
+        }
+        *self.summary.counts.entry(verdict.state).or_default() += 1;
+        if !matches!(verdict.state, State::Delivered | State::Merged) {
+            self.summary.count(verdict.state, verdict.cause, &verdict.path);
+        }
+        self.out.push(verdict);
+    }
+
+    /// The verdict on a change for which this was offered.
+    fn by_offer(&mut self, slot: u32, offered: &Offered, mut verdict: Verdict) {
+        verdict.events = offered.mask & 0xfff;
+        verdict.queue = (offered.queue.1 != 0).then_some(offered.queue);
+        verdict.target.wd = Some(offered.wd);
+        let late = i128::from(offered.time) - i128::from(verdict.sent.made_ns);
+        verdict.queued_us = i64::try_from(late / 1000).ok();
+        verdict.proof = Proof::Proved;
+        (verdict.cause, verdict.watched_ino, verdict.mask) = (None, None, None);
+        verdict.evidence.clear();
+        if offered.mask & bits::ISDIR == 0 && verdict.path_ino == Some(offered.ino) {
+            verdict.sent.file = Some((offered.dev, offered.ino));
+        }
+        let (unread, limit) = offered.queue;
+        match offered.result {
+            _ if offered.status == -Errno::NOMEM.raw_os_error() => {
+                verdict.evidence.push("inotify_handle_inode_event returned -ENOMEM".into());
+                (verdict.state, verdict.cause) = (State::Dropped, Some(Cause::NoMemory));
+            }
+            0 => {
+                match self.queues.known(slot, offered.event, offered.time) {
+                    Known::Read(taken) => self.read(verdict, offered.time, taken),
+                    Known::Unread => self.queues.wait(slot, offered.event, offered.time, verdict),
+                    Known::Nothing => self.summary.undecided += 1,
+                }
+                return;
+            }
+            1 => {
+                verdict
+                    .evidence
+                    .push("fsnotify_insert_event returned 1: the last unread event is equal".into());
+                (verdict.state, verdict.cause) = (State::Merged, Some(Cause::Merged));
+                self.applications.read(&verdict, 0);
+            }
+            2 if limit != 0 && unread >= limit => {
+                let text = format!("fsnotify_insert_event returned 2 with {unread} of {limit} events unread");
+                verdict.evidence.push(text);
+                (verdict.state, verdict.cause) = (State::Dropped, Some(Cause::QueueOverflow));
+            }
+            // The instance is being closed, or a program was skipped.
+            _ => {
+                self.summary.undecided += 1;
+                return;
+            }
+        }
+        self.close(verdict);
+    }
+
+    /// Whether something is to be explained, for which the watches are looked at as they are now.
+    pub(super) fn lacks(&self, made: &[ReportedChange], targets: &Targets) -> bool {
+        made.iter().any(|one| {
+            let mut is_served = false;
+            let lacking = targets.instances().filter(|instance| concerns(instance, one)).any(|instance| {
+                let has = match &self.stand_ins {
+                    Some(stand_ins) => stand_ins.has(instance, one),
+                    None => self.offers.has(instance, one),
+                };
+                is_served |= has;
+                !has && !matches!(explain::why(one, instance), Why::NotConcerned | Why::Unasked)
+            });
+            lacking || !is_served && self.is_in_tree(&one.change)
+        })
+    }
+
+    /// Whether a change is one of those that matter although no watch has to do with it.
+    fn is_in_tree(&self, change: &Change) -> bool {
+        matches!(change.op, Op::Create | Op::Write | Op::Rename)
+            && self.trees.iter().any(|tree| change.path.starts_with(tree))
+    }
+
+    /// Judges a change for every instance; whether it concerns one. With `gaps`, records were lost: what is not there
+    /// may have been.
+    pub(super) fn judge(&mut self, made: &ReportedChange, targets: &Targets, gaps: bool) -> bool {
+        let number = self.summary.changes + 1;
+        let (mut concerned, mut served) = (false, HashSet::new());
+        for instance in targets.instances().filter(|instance| concerns(instance, made)) {
+            let draft = draft(number, made, instance.target(None));
+            if self.stand_ins.is_some()
+                && let Some(is_concerned) = self.by_stand_in(instance, made, &draft, gaps)
+            {
+                concerned |= is_concerned;
+                served.insert(instance.pid);
+                continue;
+            }
+            let offers = self.offers.take(instance, made);
+            // Of several events of one change the one that came furthest.
+            let rank = |offered: &&Offered| if offered.result < 0 { 3 } else { offered.result };
+            if let Some(best) = offers.iter().min_by_key(rank) {
+                (concerned, _) = (true, served.insert(instance.pid));
+                self.by_offer(instance.slot, best, draft);
+                continue;
+            }
+            let why = explain::why(made, instance);
+            match why {
+                Why::NotConcerned => continue,
+                Why::Unasked => self.summary.unasked += 1,
+                _ if gaps => self.summary.undecided += 1,
+                Why::Later { by, ino, reason } => {
+                    concerned = true;
+                    let otherwise = reason.is_some();
+                    let verdict = reason.map_or(draft.clone(), |reason| explain::filled(draft, *reason));
+                    self.later(instance.slot, ino, made.made_ns, by, verdict, otherwise);
+                }
+                Why::Replaced(file, reason) => {
+                    concerned = true;
+                    self.rewatches.hold(instance.slot, file, explain::filled(draft, *reason));
+                }
+                Why::Never(reason) => {
+                    concerned = true;
+                    self.close(explain::filled(draft, *reason));
+                }
+            }
+            served.insert(instance.pid);
+        }
+        concerned |= self.judge_trees(made, targets, gaps, &served, number);
+        self.summary.changes += u64::from(concerned);
+        concerned
+    }
+
+    /// Of the trees that the user named, every change matters: also one that no instance of a process has a watch for.
+    fn judge_trees(
+        &mut self,
+        made: &ReportedChange,
+        targets: &Targets,
+        gaps: bool,
+        served: &HashSet<u32>,
+        number: u64,
+    ) -> bool {
+        if !self.is_in_tree(&made.change) {
+            return false;
+        }
+        let (mut concerned, mut told) = (false, served.clone());
+        for instance in targets.instances().filter(|instance| concerns(instance, made)) {
+            if !told.insert(instance.pid) {
+                continue;
+            }
+            // A watch of an instance that was not followed yet may have got it.
+            if gaps || targets.of_process(instance.pid).any(|one| explain::has_to_do(&made.change, one)) {
+                self.summary.undecided += 1;
+                continue;
+            }
+            let target = Target { fd: None, ..instance.target(None) };
+            let reason = explain::unwatched(made);
+            self.close(explain::filled(draft(number, made, target), reason));
+            concerned = true;
+        }
+        concerned
+    }
+
+    fn later(&mut self, slot: u32, ino: u64, made_ns: u64, by: u32, verdict: Verdict, otherwise: bool) {
+        match self.offers.afterwards(slot, ino, by, made_ns) {
+            Some(offered) => self.by_offer(slot, &offered, verdict),
+            None => {
+                if let Some(stand_ins) = &mut self.stand_ins {
+                    stand_ins.look_from(made_ns);
+                }
+                let one = Pending { made_ns, by, verdict, otherwise };
+                self.pending.entry((slot, ino)).or_default().push(one);
+            }
+        }
+    }
+
+    /// Verdicts since the last call.
+    pub(super) fn verdicts(&mut self) -> Vec<Verdict> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Forgets deliveries that no change came for.
+    pub(super) fn forget_before(&mut self, time: u64) {
+        if let Some(stand_ins) = &mut self.stand_ins {
+            stand_ins.forget_before(time);
+        }
+        self.offers.forget_before(time);
+        self.queues.forget_before(time);
+    }
+
+    /// The end: what was not read is unread, and what did not come later never came.
+    pub(super) fn finish(&mut self, targets: &Targets) {
+        let mut pending: Vec<_> = std::mem::take(&mut self.pending).into_iter().collect();
+        pending.sort_by_key(|(_, waiting)| waiting.first().map(|one| one.verdict.change));
+        for ((slot, _), waiting) in pending {
+            let is_open = targets.of_slot(slot).is_some_and(|instance| instance.closed.is_none());
+            for one in waiting {
+                if one.otherwise && is_open {
+                    self.close(one.verdict);
+                } else {
+                    self.summary.undecided += 1;
+                }
+            }
+        }
+        self.finish_stand_ins(targets);
+        for mut verdict in self.queues.unread() {
+            (verdict.state, verdict.cause) = (State::Unread, Some(Cause::Unread));
+            verdict.evidence.push("the event never left the queue".into());
+            self.close(verdict);
+        }
+    }
+
+    /// Whether verdicts have waited long enough for the program to set its watch again.
+    pub(super) fn is_due(&self) -> bool {
+        self.rewatches.is_due(mono_ns())
+    }
+
+    /// Settles them; the watches were looked at before.
+    pub(super) fn settle(
+        &mut self,
+        is_end: bool,
+        targets: &Targets,
+        usage: impl Fn(u32, u64) -> Option<Usage>,
+    ) {
+        let usage = |file: FileId| usage(u32::try_from(file.dev).ok()?, file.ino);
+        let settled = self.rewatches.settle(mono_ns(), is_end, targets, usage);
+        self.summary.reread += settled.reread;
+        self.summary.undecided += settled.undecided;
+        settled.verdicts.into_iter().for_each(|verdict| self.close(verdict));
+    }
+
+    /// What the programs did not do with what they read; call it after [`Self::finish`].
+    pub(super) fn findings(&mut self, usage: impl Fn(u32, u64) -> Option<Usage>) -> Vec<Finding> {
+        let findings = self.applications.findings(mono_ns(), usage);
+        for finding in &findings {
+            let path = finding.path.as_deref().unwrap_or(Path::new(""));
+            self.summary.count(State::Delivered, Some(finding.cause), path);
+        }
+        findings
+    }
+
+    pub(super) fn summary(&mut self) -> Summary {
+        self.summary.rows.sort_by_key(|row| std::cmp::Reverse(row.count));
+        self.summary.clone()
+    }
+}
+
+/// Whether the deliveries to an instance were seen when the change was made.
+fn concerns(instance: &Instance, made: &ReportedChange) -> bool {
+    instance.closed.is_none_or(|closed| closed > made.made_ns) && instance.since < made.made_ns
+}
+
+fn draft(change: u64, made: &ReportedChange, target: Target) -> Verdict {
+    let Change { time, op, path, id, actor, .. } = &made.change;
+    let mut draft = Verdict::new(change, *time, *op, path.clone(), target, State::NeverSent);
+    draft.path_ino = id.map(|id| id.ino);
+    draft.sent = Sent { file: None, made_ns: made.made_ns, by: actor.as_ref().map(|by| by.pid) };
+    draft
+}

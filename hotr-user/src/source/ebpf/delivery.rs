@@ -1,0 +1,253 @@
+//! What the inotify instances of other processes are offered, and take: the programs of a diagnosis, in an object of
+//! their own, so that a trace beside it is as it always is.
+//!
+//! In: descriptors of instances. Out: [`Offer`]s.
+
+use std::mem::size_of;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use aya::maps::{Array, HashMap, MapData};
+use hotr_common::delivery::{Chunk, MAX_GROUPS, Offer, Usage, Used, calls};
+use hotr_common::offsets::ABSENT;
+
+use super::{EbpfOptions, EbpfSource, RECORDS, Skipped, take};
+use crate::kernel::load::{self, LoadError, Tier};
+use crate::kernel::tracepoints::{self, Manner};
+use crate::kernel::types::KernelTypes;
+use crate::options::TierChoice;
+
+/// Room for some 12,000 records.
+const RING_BYTES: u32 = 4 << 20;
+/// Instances; threads that are notified of at a time; processes; files that they use.
+const SIZES: &[(&str, u32)] =
+    &[("FOLLOWED", MAX_GROUPS), ("OFFERS", 1024), ("USERS", MAX_USERS), ("USAGES", USED_FILES)];
+/// Processes that can be followed at a time.
+const MAX_USERS: u32 = 1024;
+/// Files whose last use is known.
+const USED_FILES: u32 = 1 << 14;
+
+/// The running programs.
+pub struct DeliverySource {
+    source: EbpfSource,
+    groups: HashMap<MapData, u64, u32>,
+    tier: Tier,
+    /// What the followed processes use; or why that cannot be seen.
+    usage: Result<Usages, String>,
+}
+
+struct Usages {
+    users: HashMap<MapData, u32, u32>,
+    files: HashMap<MapData, UsedPod, UsagePod>,
+    /// Files that were used.
+    count: Array<MapData, u64>,
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct UsedPod(Used);
+// SAFETY: `repr(C)` of integers without padding.
+unsafe impl aya::Pod for UsedPod {}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct UsagePod(Usage);
+// SAFETY: `repr(C)` of integers without padding.
+unsafe impl aya::Pod for UsagePod {}
+
+/// A record of the kernel programs.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    /// An event was offered or taken, a watch was set, an instance closed.
+    Offer(&'a Offer),
+    /// Where only system calls are seen: a part of what was read from an instance.
+    Chunk(&'a Chunk),
+}
+
+/// What is looked at where only system calls are seen.
+const CALLS: &[(i64, u32)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, calls::OPENS),
+    (libc::SYS_openat, calls::OPENS),
+    (libc::SYS_openat2, calls::OPENS),
+    (libc::SYS_open_by_handle_at, calls::OPENS),
+    (libc::SYS_read, calls::READS),
+    (libc::SYS_readv, calls::USES),
+    (libc::SYS_pread64, calls::USES),
+    (libc::SYS_preadv, calls::USES),
+    (libc::SYS_preadv2, calls::USES),
+    (libc::SYS_copy_file_range, calls::USES),
+    (libc::SYS_splice, calls::USES),
+    (libc::SYS_sendfile, calls::SENDS),
+    (libc::SYS_inotify_add_watch, calls::WATCHES),
+];
+
+/// Sees the calls of followed processes. The programs hold the map from when they are loaded.
+fn follow_calls(
+    source: &mut EbpfSource,
+    kernel: &KernelTypes,
+    manner: Manner,
+) -> Result<load::Attached, String> {
+    let EbpfSource { registry, ebpf, .. } = source;
+    // Where the registers are, among others.
+    registry.publish(ebpf).map_err(|error| error.to_string())?;
+    let events = tracepoints::attach_follow(ebpf, kernel, manner)?;
+    let mut map: Array<MapData, u32> = take(ebpf, CALLS_MAP).map_err(|error| error.to_string())?;
+    for &(number, what) in CALLS {
+        let number = u32::try_from(number).map_err(|error| error.to_string())?;
+        map.set(number, what, 0).map_err(|error| error.to_string())?;
+    }
+    let mut attached = load::Attached::default();
+    attached.events.extend(events);
+    Ok(attached)
+}
+
+/// Name of the map with [`CALLS`].
+const CALLS_MAP: &str = "FOLLOWED_CALLS";
+
+fn join(one: &str, other: &str) -> String {
+    if one.is_empty() { other.to_owned() } else { format!("{one}; tracepoint: {other}") }
+}
+
+impl DeliverySource {
+    /// Attaches the programs; nothing is followed yet.
+    ///
+    /// # Errors
+    /// A sentence: why this kernel does not tell what other instances are offered.
+    pub fn start(choice: TierChoice) -> Result<Self, String> {
+        let options = EbpfOptions { tier: choice, ring_bytes: RING_BYTES, window_ns: 0, sizes: SIZES };
+        let (mut source, kernel) = EbpfSource::load(options).map_err(|error| error.to_string())?;
+        let needed =
+            [kernel.offsets.inotify_mark_wd, kernel.offsets.group_q_len, kernel.offsets.group_max_events];
+        if needed.contains(&ABSENT) {
+            return Err("its BTF does not have the fields of an inotify watch".to_owned());
+        }
+        // A program on a function may be preempted where tasks of the kernel may be, and is then skipped for others;
+        // probes are not.
+        let manner = source.manner();
+        let auto = if crate::sched::kernel_preempts() || manner.preemptible {
+            [Tier::Kprobe, Tier::Fentry]
+        } else {
+            [Tier::Fentry, Tier::Kprobe]
+        };
+        let tiers: &[Tier] = match choice {
+            TierChoice::Auto => &auto,
+            TierChoice::Fentry => &[Tier::Fentry],
+            TierChoice::Kprobe => &[Tier::Kprobe],
+            TierChoice::Tracepoint => &[],
+        };
+        source.registry.programs_come();
+        let refused = std::mem::take(&mut source.refused);
+        let by_functions = load::attach_delivery(&mut source.ebpf, &kernel, tiers, refused);
+        let (attached, tier, usage) = match by_functions {
+            Err(why) if matches!(choice, TierChoice::Auto | TierChoice::Tracepoint) => {
+                let attached =
+                    follow_calls(&mut source, &kernel, manner).map_err(|error| join(&why, &error))?;
+                (attached, Tier::Tracepoint, Ok(()))
+            }
+            other => other?,
+        };
+        source.attached = attached;
+        source.skipped = Skipped::of(&source.ebpf);
+        let failed = |error: LoadError| error.to_string();
+        source.ring = Some(take(&mut source.ebpf, RECORDS).map_err(failed)?);
+        let groups = take(&mut source.ebpf, "FOLLOWED").map_err(failed)?;
+        let usage = match usage {
+            Ok(()) => Ok(Usages {
+                users: take(&mut source.ebpf, "USERS").map_err(failed)?,
+                files: take(&mut source.ebpf, "USAGES").map_err(failed)?,
+                count: take(&mut source.ebpf, "USED_FILES").map_err(failed)?,
+            }),
+            Err(error) => Err(error),
+        };
+        Ok(Self { source, groups, tier, usage })
+    }
+
+    /// Why it is not seen what files the processes use.
+    pub fn blind(&self) -> Option<&str> {
+        self.usage.as_ref().err().map(String::as_str)
+    }
+
+    /// From now on it is seen what files a process uses.
+    pub fn observe(&mut self, process: u32) {
+        if let Ok(usage) = &mut self.usage {
+            // When there are too many, nothing is known of this one: a file of it is `None`.
+            let _ = usage.users.insert(process, 1, 0);
+        }
+    }
+
+    /// When a process used a file last; `None` when that is not known.
+    pub fn usage(&self, used: Used) -> Option<Usage> {
+        let usage = self.usage.as_ref().ok()?;
+        usage.users.get(&used.process, 0).ok()?;
+        // Once there were more than the map holds, some may be forgotten.
+        if usage.count.get(&0, 0).ok()? > u64::from(USED_FILES / 2) {
+            return None;
+        }
+        Some(usage.files.get(&UsedPod(used), 0).map_or_else(|_| Usage::default(), |found| found.0))
+    }
+
+    /// Kind of the programs.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// Address of the group of an instance, by a descriptor of this process.
+    ///
+    /// # Errors
+    /// When the kernel program could not resolve it.
+    pub fn group_of(&mut self, instance: BorrowedFd<'_>) -> Result<u64, LoadError> {
+        let found = self.source.register(&[instance])?;
+        Ok(found.first().map_or(0, |found| found.private_data))
+    }
+
+    /// Follows an instance: its records have this slot.
+    ///
+    /// # Errors
+    /// When there are more than the programs can hold.
+    pub fn follow(&mut self, group: u64, slot: u32) -> Result<(), LoadError> {
+        let EbpfSource { registry, ebpf, .. } = &mut self.source;
+        registry.follow(ebpf, &mut self.groups, group, Some(slot))
+    }
+
+    /// Follows it no longer.
+    ///
+    /// # Errors
+    /// When the kernel refuses the change.
+    pub fn leave(&mut self, group: u64) -> Result<(), LoadError> {
+        let EbpfSource { registry, ebpf, .. } = &mut self.source;
+        registry.follow(ebpf, &mut self.groups, group, None)
+    }
+
+    /// Hands over all that is there.
+    pub fn drain(&mut self, mut each: impl FnMut(Seen<'_>)) {
+        let Some(ring) = &mut self.source.ring else { return };
+        while let Some(item) = ring.next() {
+            let bytes: &[u8] = &item;
+            if bytes.len() >= size_of::<Chunk>()
+                && let Some(first) = bytes.first_chunk::<{ size_of::<Chunk>() }>()
+            {
+                // SAFETY: `Chunk` is plain integers, any bytes are a value of it; the read is unaligned.
+                let chunk = unsafe { first.as_ptr().cast::<Chunk>().read_unaligned() };
+                each(Seen::Chunk(&chunk));
+                continue;
+            }
+            let Some(header) = bytes.first_chunk::<{ size_of::<Offer>() }>() else { continue };
+            // SAFETY: `Offer` is plain integers, any bytes are a value of it; the read is unaligned.
+            let offer = unsafe { header.as_ptr().cast::<Offer>().read_unaligned() };
+            each(Seen::Offer(&offer));
+        }
+    }
+
+    /// Records that are missing for certain or perhaps: the ring was full, or a program was skipped.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.source.counters().ring_full + self.source.skipped()
+    }
+}
+
+impl AsFd for DeliverySource {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
+    }
+}

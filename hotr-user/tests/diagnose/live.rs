@@ -1,0 +1,147 @@
+//! `hotr diagnose --live` on this machine, by its best tier and by tracepoints.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use serde_json::Value;
+
+use super::run::{HOTR, Program, Scratch, inotifywait, root};
+
+struct Live {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+    said: Vec<Value>,
+}
+
+impl Live {
+    fn start(tier: &str, pid: u32) -> Self {
+        let mut command = Command::new(HOTR);
+        command.args(["diagnose", "--live", "--json", "--tier", tier, "--duration", "60s", "--pid"]);
+        let mut child = command
+            .arg(pid.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let mut live = Self { child, lines, said: Vec::new() };
+        live.until("ready", |line| line["type"] == "ready");
+        live
+    }
+
+    /// Reads until such a line comes.
+    fn until(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let mut line = String::new();
+            let read = self.lines.read_line(&mut line).unwrap();
+            assert!(read > 0, "no {what} in {:#?}", self.said);
+            let line: Value = serde_json::from_str(&line).unwrap();
+            self.said.push(line.clone());
+            if is_it(&line) {
+                return line;
+            }
+        }
+    }
+
+    fn end(mut self) -> (Option<i32>, String) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        self.until("summary", |line| line["type"] == "summary");
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut self.child.stderr.take().unwrap(), &mut said).unwrap();
+        (self.child.wait().unwrap().code(), said)
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The same for each tier that works everywhere.
+const TIERS: [&str; 2] = ["auto", "tracepoint"];
+
+#[test]
+fn a_program_reads_what_it_is_sent_and_loses_a_replaced_file() {
+    if !root() {
+        return;
+    }
+    for tier in TIERS {
+        let scratch = Scratch::new("live");
+        let file = scratch.file("app.conf");
+        let watcher = inotifywait(&[&file], 1);
+        let mut live = Live::start(tier, watcher.pid());
+        let write = || fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(b"2\n").unwrap();
+        write();
+        let of_write = |line: &Value| line["type"] == "delivery" && line["op"] == "write";
+        let line = live.until("delivery", of_write);
+        assert_eq!(
+            (&line["state"], &line["events"][0]),
+            (&"delivered".into(), &"IN_MODIFY".into()),
+            "{line}"
+        );
+        fs::write(scratch.0.join("new"), "3\n").unwrap();
+        fs::rename(scratch.0.join("new"), &file).unwrap();
+        write();
+        let lost = |line: &Value| of_write(line) && line["state"] == "never-sent";
+        let line = live.until("lost write", lost);
+        assert_eq!(line["cause"], "replaced-file", "{line}");
+        let inferred = live.said[0]["tier"] == "tracepoint";
+        assert_eq!(line["proof"], if inferred { "inferred" } else { "proved" }, "{line}");
+        assert!(!inferred || !line.to_string().contains("was not called"), "it was not seen: {line}");
+        assert_eq!(live.end().0, Some(3), "{tier}");
+    }
+}
+
+#[test]
+fn the_target_gets_no_watch_and_loses_no_event() {
+    if !root() {
+        return;
+    }
+    let scratch = Scratch::new("undisturbed");
+    let file = scratch.file("app.conf");
+    let watcher = inotifywait(&[&file], 1);
+    let before = watcher.watches();
+    // It does not read: what is queued for it stays there.
+    watcher.send(rustix::process::Signal::STOP);
+    let mut live = Live::start("tracepoint", watcher.pid());
+    fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(b"2\n").unwrap();
+    assert_eq!(watcher.watches(), before);
+    // It is known at the end that nobody read it.
+    let pid = rustix::process::Pid::from_child(&live.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let line = live.until("delivery", |line| line["type"] == "delivery");
+    assert_eq!((&line["state"], &line["proof"]), (&"unread".into(), &"inferred".into()), "{line}");
+    assert_eq!(live.end().0, Some(0));
+    // The file goes when its last name does: no watch of hotr's holds it.
+    fs::remove_file(&file).unwrap();
+    watcher.send(rustix::process::Signal::CONT);
+    super::run::until("the watch goes with its file", || watcher.watches() == 0);
+}
+
+#[test]
+fn it_ends_with_the_process() {
+    if !root() {
+        return;
+    }
+    for tier in TIERS {
+        let scratch = Scratch::new("exits");
+        let watcher: Program = inotifywait(&[&scratch.0], 1);
+        let pid = watcher.pid();
+        let mut live = Live::start(tier, pid);
+        drop(watcher);
+        live.until("summary", |line| line["type"] == "summary");
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut live.child.stderr.take().unwrap(), &mut said).unwrap();
+        assert_eq!(
+            said,
+            format!("hotr: note: process {pid} has exited: it is followed no longer\n"),
+            "{tier}"
+        );
+        assert_eq!(live.child.wait().unwrap().code(), Some(0));
+    }
+}
