@@ -49,10 +49,10 @@ impl Context {
         Ok(Self(id))
     }
 
-    /// Submits writes at the begin of files in one call, and waits for their completion.
+    /// Submits writes at the start of files in one call, and waits for their completion.
     ///
     /// # Errors
-    /// A request was not accepted, failed, or wrote less than was asked for.
+    /// A request was not accepted, failed, or wrote less than was requested.
     pub fn write_all(&self, writes: &[(&File, &[u8])]) -> Result<()> {
         const IOCB_CMD_PWRITE: u16 = 1;
         let mut requests = Vec::with_capacity(writes.len());
@@ -70,11 +70,11 @@ impl Context {
         let mut list: Vec<*mut Request> = requests.iter_mut().map(std::ptr::from_mut).collect();
         let mut events = vec![Event::default(); list.len()];
         let no_timeout = std::ptr::null_mut::<libc::timespec>();
-        // SAFETY: the list holds as many requests as are told, which refer to `writes`; all live until the completion
+        // SAFETY: the list holds as many requests as are given, which refer to `writes`; all live until the completion
         // of each below.
         let accepted =
             checked(unsafe { libc::syscall(libc::SYS_io_submit, self.0, list.len(), list.as_mut_ptr()) })?;
-        // SAFETY: there is room for the events that are asked for, and no more than those come.
+        // SAFETY: there is room for the events that are requested, and no more than those come.
         let done = checked(unsafe {
             libc::syscall(libc::SYS_io_getevents, self.0, accepted, accepted, events.as_mut_ptr(), no_timeout)
         })?;

@@ -107,7 +107,7 @@ fn crowd_write(session: &mut Session, dir: &Path, limit: Duration) -> Result<()>
     result
 }
 
-/// Requests in flight that their submitter tells apart by nothing: each file is told, and be it by looking for it.
+/// Requests in flight that their submitter does not distinguish: each file is reported, if only after a search.
 fn crowd_uring(session: &mut Session, dir: &Path, _limit: Duration) -> Result<()> {
     let paths: Vec<PathBuf> = (0..REQUESTS).map(|number| dir.join(format!("requested-{number}"))).collect();
     let files: Vec<File> = paths.iter().map(File::create).collect::<Result<_, _>>()?;
@@ -127,7 +127,7 @@ fn crowd_uring(session: &mut Session, dir: &Path, _limit: Duration) -> Result<()
     for path in paths {
         session
             .read_until(|session| session.seen[before..].iter().any(|change| change.path == path))
-            .with_context(|| format!("the write of {} was not told", path.display()))?;
+            .with_context(|| format!("the write of {} was not reported", path.display()))?;
     }
     Ok(())
 }
@@ -143,7 +143,7 @@ const PIPE_SIZE: usize = 4096;
 fn heard(session: &mut Session, path: &Path, op: &str) -> Result<()> {
     fs::write(path, "x")?;
     let tells = |session: &Session| session.seen.iter().any(|change| change.op == op && change.path == path);
-    session.read_until(tells).with_context(|| format!("the {op} of {} was not told", path.display()))
+    session.read_until(tells).with_context(|| format!("the {op} of {} was not reported", path.display()))
 }
 
 /// A thread in one system call that waits.
@@ -163,7 +163,7 @@ impl Waiting {
         Ok(Self { thread, id: told.recv().context("the thread has ended")? })
     }
 
-    /// Waits until the thread sleeps: that is in its call, for it does nothing else.
+    /// Waits until the thread sleeps: that is in its call, because it does nothing else.
     fn until_asleep(&self, limit: Duration) -> Result<()> {
         let path = format!("/proc/self/task/{}/stat", self.id);
         let deadline = Instant::now() + limit;

@@ -15,7 +15,7 @@ const TABLE: &str = include_str!("../../docs/coverage.toml");
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(untagged)]
 pub enum Instead {
-    /// `absent` or `unsupported`.
+    /// `absent`, `unseen` or `unsupported`.
     Word(Word),
     /// The lines differ in these fields.
     Fields(Fields),
@@ -27,10 +27,12 @@ pub enum Instead {
 pub enum Word {
     /// No line is printed.
     Absent,
+    /// The programs do not see it. What only inotify receives is reported a moment later, if the run is not over then.
+    Unseen,
     /// The system call itself is refused by this filesystem or kernel.
     Unsupported,
-    /// The kernel may skip programs at any time. Cells that failed in a session in which hotr told so are run again in
-    /// another one, twice at the most; nothing is excused. Stands beside the other entries.
+    /// The kernel may skip programs at any time. Cells that failed in a session in which hotr reported that are run
+    /// again in another one, twice at the most; nothing is excused. Stands beside the other entries.
     Again,
 }
 
@@ -40,6 +42,8 @@ pub enum Word {
 pub struct Fields {
     /// Only in the line of this number, from 0.
     pub line: Option<usize>,
+    /// Only in lines of this `op`.
+    pub of: Option<Box<str>>,
     /// Another `op`.
     pub op: Option<String>,
     /// Another `detail`.
@@ -143,7 +147,9 @@ impl Fields {
     pub fn apply(&self, lines: &[Expect]) -> Result<Vec<Expect>> {
         let mut lines = lines.to_vec();
         for (number, line) in lines.iter_mut().enumerate() {
-            if self.line.is_none_or(|only| only == number) {
+            if self.line.is_none_or(|only| only == number)
+                && self.of.as_ref().is_none_or(|only| **only == *line.op)
+            {
                 self.apply_to(line)?;
             }
         }

@@ -1,4 +1,4 @@
-//! What an operation has to be reported as, and the comparison with what was reported.
+//! What an operation must be reported as, and the comparison with what was reported.
 //!
 //! In: the expected lines of one cell and the `change` lines that hotr printed for it. Out: a list of
 //! differences in words, empty when every line is there, in order, with every field, and nothing else is.
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::observed::Observed;
 
-/// The width of hotr's coalescing window: a storm may be told in one line a window, plus the first and the last.
+/// The width of hotr's coalescing window: a storm may be reported in one line per window, plus the first and the last.
 const WINDOW: Duration = Duration::from_millis(100);
 
 /// One expected `change` line. `None` in an optional check means that the value is not deterministic.
@@ -47,7 +47,7 @@ pub struct Expect {
 }
 
 impl Expect {
-    /// A change by this very thread, heard by both channels, of a regular file.
+    /// A change by this very thread, received by both channels, of a regular file.
     pub fn new(op: &str, detail: &[&str], path: impl Into<PathBuf>) -> Self {
         let pid = std::process::id();
         Self {
@@ -92,7 +92,7 @@ impl Expect {
         Self { layer: Some(layer.to_owned()), ..self }
     }
 
-    /// Not heard by inotify, for this cause.
+    /// Missed by inotify, for this cause.
     #[must_use]
     pub fn unheard(self, cause: &str) -> Self {
         Self { seen_by: vec!["ebpf".to_owned()], missed_by: vec![format!("inotify:{cause}")], ..self }
@@ -133,11 +133,16 @@ impl Expect {
         };
         number("writes", self.writes, seen.writes);
         number("bytes", self.bytes, seen.bytes);
-        number("actor.pid", self.pid.map(u64::from), seen.actor.pid.map(u64::from));
-        number("actor.tid", self.tid.map(u64::from), seen.actor.tid.map(u64::from));
-        number("actor.uid", self.uid.map(u64::from), seen.actor.uid.map(u64::from));
+        let actor = seen.actor.as_ref();
+        number("actor.pid", self.pid.map(u64::from), actor.map(|actor| actor.pid.into()));
+        number("actor.tid", self.tid.map(u64::from), actor.map(|actor| actor.tid.into()));
+        number("actor.uid", self.uid.map(u64::from), actor.map(|actor| actor.uid.into()));
         if let Some(comm) = &self.comm {
-            check("actor.comm", comm.clone(), seen.actor.comm.clone().unwrap_or_else(absent));
+            check(
+                "actor.comm",
+                comm.clone(),
+                actor.map_or_else(absent, |actor| String::from_utf8_lossy(&actor.comm).into_owned()),
+            );
         }
         if let Some(problem) = &seen.encoding_problem {
             out.push(problem.clone());
@@ -181,6 +186,12 @@ pub fn compare(expected: &[Expect], seen: &[&Observed], phase: usize, elapsed: D
         };
         let mut total = (*first).clone();
         for line in more {
+            if line.layer != expect.layer
+                || line.missed_by.iter().any(|missed| !expect.missed_by.contains(missed))
+            {
+                let (layer, missed_by) = (&line.layer, &line.missed_by);
+                out.push(format!("line {number}: a repeat has layer {layer:?}, missed_by {missed_by:?}"));
+            }
             total.writes = total.writes.zip(line.writes).map(|(a, b)| a + b);
             total.bytes = total.bytes.zip(line.bytes).map(|(a, b)| a + b);
         }
@@ -197,8 +208,8 @@ pub fn compare(expected: &[Expect], seen: &[&Observed], phase: usize, elapsed: D
     out
 }
 
-/// Checks `ino` and `size` of the reported lines with what the filesystem says now. Only the last line of a path
-/// tells its present size.
+/// Checks `ino` and `size` of the reported lines with what the filesystem says now. Only the last line of a path has
+/// its present size.
 pub fn compare_with_disk(seen: &[&Observed]) -> Vec<String> {
     let mut out = Vec::new();
     for (number, line) in seen.iter().enumerate().filter(|(_, line)| line.op != "remove") {
@@ -225,7 +236,7 @@ mod tests {
     use super::*;
 
     fn line(phase: usize, json: &str) -> Observed {
-        Observed::parse(json, phase).expect("a valid sample").expect("a change line")
+        crate::observed::sample(json, phase).expect("a change line")
     }
 
     fn sample(extra: &str) -> String {

@@ -76,14 +76,15 @@ impl Watch {
         let stderr = child.stderr.take().context("take hotr's messages")?;
         forward_messages(stderr, move |line| send.send(serde_json::json!({"said": line})).is_ok());
         let mut watch = Self { child, lines, heard: Vec::new(), file, content: 0 };
-        let known = |line: &Value| line["said"].as_str().is_some_and(|text| text.contains(" files is known"));
+        let known =
+            |line: &Value| line["said"].as_str().is_some_and(|text| text.contains("initial state recorded"));
         watch.until("the start", 0, deadlines.ready, |heard| {
             heard.iter().any(|line| line["type"] == "ready") && heard.iter().any(known)
         })?;
         Ok(watch)
     }
 
-    /// Reads on until the lines after the first `since` are as they have to be.
+    /// Reads on until the lines after the first `since` are as they must be.
     fn until(
         &mut self,
         what: &str,
@@ -154,7 +155,7 @@ fn is_channel(line: &Value, name: &str, state: &str, why: &str) -> bool {
         && line["why"].as_str().is_some_and(|text| text.contains(why))
 }
 
-/// The step is told with its direction, all files are looked at, changes go on to be heard, and nothing is called
+/// The step is reported with its direction, all files are checked, changes are still received, and nothing is called
 /// missed: times of before the step prove nothing.
 fn clock_set(watch: &mut Watch, way: &str, by: i64) -> Result<()> {
     watch.reloads("a change before the clock is set")?;
@@ -166,7 +167,7 @@ fn clock_set(watch: &mut Watch, way: &str, by: i64) -> Result<()> {
     let told = format!("the clock was set {way} by");
     watch.until(&told, since, DEADLINE, |heard| {
         heard.iter().any(|line| is_channel(line, "poll", "active", &told))
-            && heard.iter().any(|line| is_channel(line, "poll", "idle", "all files were looked at"))
+            && heard.iter().any(|line| is_channel(line, "poll", "idle", "all files were checked"))
     })?;
     watch.reloads("a change after the audit")?;
     let bad = |line: &&Value| {

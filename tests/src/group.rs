@@ -11,17 +11,6 @@ use anyhow::Result;
 use crate::run::Outcome;
 use crate::session::Deadlines;
 use crate::verdict::Verdict;
-use crate::{crowd, faults, lockdown, poller, roots};
-
-/// In this order: what is done to a machine for good comes last.
-pub const GROUPS: [Group; 6] = [
-    roots::GROUP,
-    crowd::GROUP,
-    faults::GROUP,
-    poller::GROUP,
-    lockdown::INTEGRITY,
-    lockdown::CONFIDENTIALITY,
-];
 
 /// What the cases are made with.
 #[derive(Clone, Copy)]
@@ -38,7 +27,7 @@ pub struct Setting<'a> {
 
 /// The cases of one subject.
 pub struct Group {
-    /// What stands in the place of the filesystem.
+    /// What takes the place of the filesystem.
     pub place: &'static str,
     /// Names of all its cases.
     pub names: fn() -> Vec<&'static str>,

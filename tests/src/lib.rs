@@ -6,15 +6,18 @@
 //! cases that are no cells of the matrix: `roots` are what may become of a traced directory, `crowd` tasks that wait where
 //! the programs are, `faults` what `hotr watch` has to bear: clocks that are set, `poller` how it looks at a tmpfs, `lockdown` a
 //! kernel that forbids.
-//! `outside` cuts programs off by id, `aio` submits requests.
+//! `fuzz` compares the tree that the lines of random operations describe with the real one. `outside` cuts programs off by id, `aio` submits requests.
 
 pub mod aio;
 pub mod asleep;
 pub mod crowd;
+pub mod diagnose;
 pub mod exceptions;
 pub mod expect;
 pub mod faults;
+pub mod fuzz;
 pub mod group;
+pub mod groups;
 pub mod lockdown;
 pub mod native;
 pub mod observed;

@@ -1,4 +1,4 @@
-//! A kernel that is locked down: hotr goes on where it may, and says in one line why not where it may not.
+//! A kernel that is locked down: hotr continues where it may, and says in one line why not where it may not.
 //!
 //! Nothing but a boot takes a lockdown back (security/lockdown/lockdown.c `lock_kernel_down`), so these are the last
 //! cases of a guest.
@@ -91,14 +91,14 @@ impl<'a> Locked<'a> {
         Session::start(hotr, channels, tier, &[&self.dir], deadlines, false)
     }
 
-    /// Makes a file, and waits until hotr has told of it; then hotr ends well.
+    /// Makes a file, and waits until hotr has reported it; then hotr exits normally.
     fn heard(&self, mut session: Session) -> Result<()> {
         let path = self.dir.join("file");
         fs::write(&path, "x")?;
         for op in ["create", "write"] {
             session
                 .read_until(|session| session.seen.iter().any(|seen| seen.op == op && seen.path == path))
-                .with_context(|| format!("the {op} was not told; messages: {}", session.messages()))?;
+                .with_context(|| format!("the {op} was not reported; messages: {}", session.messages()))?;
         }
         fs::remove_file(&path)?;
         let end = session.finish()?;
@@ -160,7 +160,7 @@ fn examined(locked: &Locked<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Without securityfs nothing tells the mode; the kernel's refusal does.
+/// Without securityfs nothing shows the mode; the kernel's refusal does.
 fn untold(locked: &Locked<'_>) -> Result<()> {
     unmount(SECURITYFS, UnmountFlags::empty()).with_context(|| format!("unmount {SECURITYFS}"))?;
     demanded(locked)?;

@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
+use hotr_tests::diagnose;
 use hotr_tests::exceptions::Exceptions;
-use hotr_tests::group::{GROUPS, Setting};
+use hotr_tests::fuzz::{self, run::FuzzArgs, writer::WriterArgs};
+use hotr_tests::group::Setting;
+use hotr_tests::groups::GROUPS;
 use hotr_tests::native::{FILESYSTEMS, Native};
 use hotr_tests::ops::{self, Operation};
-use hotr_tests::place::Place;
+use hotr_tests::place::{LowerFiles, Place};
 use hotr_tests::run::{Outcome, Run};
 use hotr_tests::session::Deadlines;
 use hotr_tests::verdict::Verdict;
@@ -53,7 +56,7 @@ enum Task {
         #[command(flatten)]
         what: What,
     },
-    /// Perform every operation without hotr, and compare what the filesystems refuse and what inotify hears.
+    /// Perform every operation without hotr, and compare what the filesystems refuse and what inotify receives.
     Selftest {
         /// As for `run`; without it, the filesystems are made as for `native`.
         #[arg(long = "dir", value_name = "FS=PATH", value_parser = parse_dir)]
@@ -62,6 +65,23 @@ enum Task {
         #[arg(long)]
         filter: Option<String>,
     },
+    /// Random operations by several processes; the tree that hotr's lines describe must be the real one.
+    Fuzz(FuzzArgs),
+    /// Changes by three writers, followed by a live diagnosis; none may be called lost
+    Deliveries {
+        /// The program under test.
+        #[arg(long)]
+        hotr: PathBuf,
+        /// Tier: fentry, kprobe or tracepoint.
+        #[arg(long)]
+        tier: String,
+        /// At least so many.
+        #[arg(long, default_value_t = 100_000)]
+        changes: u64,
+    },
+    /// One of the processes of `fuzz`
+    #[command(hide = true)]
+    FuzzWriter(WriterArgs),
     /// Print the names of all operations and faults.
     List,
     /// Print the generated section of docs/coverage.md.
@@ -92,7 +112,7 @@ struct What {
     /// Seconds that hotr may take to be ready.
     #[arg(long, default_value_t = 60)]
     ready_deadline: u64,
-    /// Seconds that a change may take to be reported; longer than hotr waits before it tells again of skipped programs.
+    /// Seconds that a change may take to be reported; longer than hotr waits before it reports skipped programs again.
     #[arg(long, default_value_t = 30)]
     line_deadline: u64,
     /// Print every line of hotr.
@@ -109,6 +129,13 @@ fn main() -> Result<ExitCode> {
                 if dirs.is_empty() { Some(Native::new(&FILESYSTEMS.map(String::from))?) } else { None };
             run_selftest(native.as_ref().map_or(&dirs, |native| &native.dirs), filter.as_deref())
         }
+        Task::Fuzz(args) => run_fuzz(&args),
+        Task::Deliveries { hotr, tier, changes } => {
+            let deadlines = Deadlines { ready: Duration::from_secs(600), line: Duration::from_secs(60) };
+            let setting = Setting { hotr: &hotr, kernel: &running_kernel(), tier: &tier, deadlines };
+            diagnose::deliveries(&setting, changes).map(|()| ExitCode::SUCCESS)
+        }
+        Task::FuzzWriter(args) => fuzz::writer::run(args).map(|()| ExitCode::SUCCESS),
         Task::List => {
             ops::all().for_each(|op| println!("{}", op.id));
             fault_names(None).for_each(|name| println!("{name}"));
@@ -126,8 +153,15 @@ fn parse_dir(text: &str) -> Result<(String, PathBuf), String> {
     Ok((fs.to_owned(), PathBuf::from(path)))
 }
 
+/// What they need in the lower layer of an overlay.
+fn lower_files(operations: &[&Operation]) -> Vec<LowerFiles> {
+    operations.iter().map(|operation| operation.lower_files()).collect()
+}
+
 fn selected(filter: Option<&str>) -> Result<Vec<&'static Operation>> {
-    let chosen: Vec<_> = ops::all().filter(|op| filter.is_none_or(|part| op.id.contains(part))).collect();
+    let chosen: Vec<_> = ops::all()
+        .filter(|op| filter.is_none_or(|parts| parts.split(',').any(|part| op.id.contains(part))))
+        .collect();
     ensure!(!chosen.is_empty(), "no operation has {filter:?} in its name; see hotr-matrix list");
     Ok(chosen)
 }
@@ -165,7 +199,7 @@ fn run(dirs: &[(String, PathBuf)], tiers: &[String], what: &What, faulty: bool) 
                 verbose: what.verbose,
                 exceptions: &exceptions,
             };
-            for outcome in run.all(&chosen, || Place::new(fs, path, tier, &chosen))? {
+            for outcome in run.all(&chosen, || Place::new(fs, path, tier, &lower_files(&chosen)))? {
                 report(&outcome);
                 writeln!(file, "{}", serde_json::to_string(&outcome)?)?;
                 outcomes.push(outcome);
@@ -198,13 +232,52 @@ fn report(outcome: &Outcome) {
     }
 }
 
+fn run_fuzz(args: &FuzzArgs) -> Result<ExitCode> {
+    let native = Native::new(&args.fs)?;
+    let kernel = running_kernel();
+    let share = args.ops.div_ceil(args.fs.len() as u64);
+    let mut outcomes = Vec::new();
+    for (fs, base) in &native.dirs {
+        let started = std::time::Instant::now();
+        let result = fuzz::run::Place::new(fs, base)
+            .and_then(|place| fuzz::run::run(args, &place, share))
+            .and_then(|outcome| {
+                println!(
+                    "fuzz {fs} seed {}: {} comparisons, {} operations that succeeded, {} lines, {} of them say that eBPF missed something, {} rounds with a loss, {} s",
+                    args.seed,
+                    outcome.rounds,
+                    outcome.done,
+                    outcome.lines,
+                    outcome.alone,
+                    outcome.lossy,
+                    started.elapsed().as_secs()
+                );
+                ensure!(outcome.failures.is_empty(), "{}", outcome.failures.join("\n"));
+                Ok(())
+            });
+        let outcome = Outcome::of(&kernel, fs, &args.tier, "fuzz", result);
+        report(&outcome);
+        outcomes.push(outcome);
+    }
+    if let Some(out) = &args.out {
+        let mut file = File::create(out).with_context(|| format!("make {}", out.display()))?;
+        for outcome in &outcomes {
+            writeln!(file, "{}", serde_json::to_string(outcome)?)?;
+        }
+        writeln!(file, "{}", serde_json::json!({"end": true, "cells": outcomes.len()}))?;
+        file.flush().context("write results")?;
+    }
+    let failed = outcomes.iter().any(|outcome| outcome.result == Verdict::Fail);
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
 fn run_selftest(dirs: &[(String, PathBuf)], filter: Option<&str>) -> Result<ExitCode> {
     let exceptions = Exceptions::built_in()?;
     let mut wrong = 0;
     for (fs, path) in dirs {
         let operations = selected(filter)?;
-        let place = Place::new(fs, path, "selftest", &operations)?;
-        let operations: Vec<_> = operations.into_iter().filter(|op| place.runs(op)).collect();
+        let place = Place::new(fs, path, "selftest", &lower_files(&operations))?;
+        let operations: Vec<_> = operations.into_iter().filter(|op| op.runs_at(&place)).collect();
         wrong += selftest::selftest(&running_kernel(), &place, &operations, &exceptions)?;
     }
     Ok(ExitCode::from(u8::from(wrong > 0)))

@@ -1,30 +1,19 @@
-//! A `change` line as hotr printed it, parsed: the only place that knows the JSON names.
+//! A `change` line as hotr printed it, in words that can be compared.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
-use serde::Deserialize;
-
-/// Who made the change, as far as the line says.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct Actor {
-    /// Process id.
-    pub pid: Option<u32>,
-    /// Thread id.
-    pub tid: Option<u32>,
-    /// User id.
-    pub uid: Option<u32>,
-    /// Command name.
-    pub comm: Option<String>,
-}
+use anyhow::{Context, Result};
+use hotr_events::{Actor, Channel, Line, json};
 
 /// One `change` line.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// How many barriers had been seen before it.
     pub phase: usize,
+    /// `seq`.
+    pub number: u64,
+    /// `time`; as a text in the order of time.
+    pub time: String,
     /// `op`.
     pub op: String,
     /// `detail`.
@@ -50,40 +39,11 @@ pub struct Observed {
     /// `missed_by` as `channel:cause`.
     pub missed_by: Vec<String>,
     /// `actor`.
-    pub actor: Actor,
-    /// `path` and `path_b64` do not agree, or the second is there without need.
+    pub actor: Option<Actor>,
+    /// It is not written as hotr writes what it says.
     pub encoding_problem: Option<String>,
     /// The line itself.
     pub text: String,
-}
-
-#[derive(Deserialize)]
-struct Missed {
-    channel: String,
-    cause: String,
-}
-
-#[derive(Deserialize)]
-struct Wire {
-    op: String,
-    #[serde(default)]
-    detail: Vec<String>,
-    path: String,
-    path_b64: Option<String>,
-    old_path: Option<String>,
-    old_path_b64: Option<String>,
-    file_type: Option<String>,
-    ino: Option<u64>,
-    size: Option<u64>,
-    writes: Option<u64>,
-    bytes: Option<u64>,
-    layer: Option<String>,
-    #[serde(default)]
-    seen_by: Vec<String>,
-    #[serde(default)]
-    missed_by: Vec<Missed>,
-    #[serde(default)]
-    actor: Actor,
 }
 
 impl Observed {
@@ -97,103 +57,71 @@ impl Observed {
         if value.get("type").and_then(|word| word.as_str()) != Some("change") {
             return Ok(None);
         }
-        let wire: Wire = serde_json::from_value(value).with_context(|| format!("parse change {text}"))?;
-        let (path, mut encoding_problem) = exact(wire.path, wire.path_b64.as_deref())?;
-        let old_path = match wire.old_path {
-            Some(old) => {
-                let (old, problem) = exact(old, wire.old_path_b64.as_deref())?;
-                encoding_problem = encoding_problem.or(problem);
-                Some(old)
-            }
-            None => None,
-        };
+        let line: Line<'_> = serde_json::from_str(text).with_context(|| format!("parse line {text}"))?;
+        let mut again = Vec::new();
+        json::append(&mut again, &line)?;
+        let encoding_problem = (again != text.as_bytes())
+            .then(|| format!("what it says is written as {}", String::from_utf8_lossy(&again)));
+        let Line::Change { seq, change } = line else { return Ok(None) };
+        let change = change.into_owned();
+        let counts = Some(change.written).filter(|written| written.writes > 0);
+        let words = |all: &[Channel]| all.iter().map(ToString::to_string).collect();
         Ok(Some(Self {
             phase,
-            op: wire.op,
-            detail: wire.detail,
-            path,
-            old_path,
-            file_type: wire.file_type,
-            ino: wire.ino,
-            size: wire.size,
-            writes: wire.writes,
-            bytes: wire.bytes,
-            layer: wire.layer,
-            seen_by: wire.seen_by,
-            missed_by: wire.missed_by.iter().map(|m| format!("{}:{}", m.channel, m.cause)).collect(),
-            actor: wire.actor,
+            number: seq,
+            time: json::Rfc3339(change.time).to_string(),
+            op: change.op.to_string(),
+            detail: change.detail.into_iter().map(Into::into).collect(),
+            path: change.path,
+            old_path: change.old_path,
+            file_type: change.file_type.map(|word| word.to_string()),
+            ino: change.id.map(|id| id.ino),
+            size: change.size,
+            writes: counts.map(|written| written.writes),
+            bytes: counts.map(|written| written.bytes),
+            layer: change.layer.map(|word| word.to_string()),
+            seen_by: words(&change.seen_by),
+            missed_by: change.missed_by.iter().map(|one| format!("{}:{}", one.channel, one.cause)).collect(),
+            actor: change.actor,
             encoding_problem,
             text: text.to_owned(),
         }))
     }
 }
 
-/// The exact path, and what is wrong with the pair of encodings.
-fn exact(lossy: String, base64: Option<&str>) -> Result<(PathBuf, Option<String>)> {
-    let Some(base64) = base64 else { return Ok((PathBuf::from(lossy), None)) };
-    let path = PathBuf::from(OsString::from_vec(decode_base64(base64)?));
-    let printed = String::from_utf8_lossy(path.as_os_str().as_bytes());
-    let problem = if path.to_str().is_some() {
-        Some("path_b64 stands beside a path that is UTF-8".to_owned())
-    } else if printed != lossy {
-        Some(format!("path is {lossy:?}, and the lossy form of path_b64 is {printed:?}"))
-    } else {
-        None
-    };
-    Ok((path, problem))
-}
-
-/// Standard base64 with padding.
-fn decode_base64(text: &str) -> Result<Vec<u8>> {
-    if !text.len().is_multiple_of(4) {
-        bail!("base64 {text:?} is not a multiple of four characters");
-    }
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
-    for quad in text.as_bytes().chunks(4) {
-        let padding = quad.iter().rev().take_while(|&&byte| byte == b'=').count();
-        let mut bits = 0_u32;
-        for &byte in quad {
-            let value = match byte {
-                b'A'..=b'Z' => byte - b'A',
-                b'a'..=b'z' => byte - b'a' + 26,
-                b'0'..=b'9' => byte - b'0' + 52,
-                b'+' => 62,
-                b'/' => 63,
-                b'=' => 0,
-                _ => bail!("base64 {text:?} holds a character of another alphabet"),
-            };
-            bits = bits << 6 | u32::from(value);
-        }
-        out.extend_from_slice(&bits.to_be_bytes()[1..4 - padding.min(2)]);
-    }
-    Ok(out)
+/// A line of which a test says only what matters to it.
+#[cfg(test)]
+pub(crate) fn sample(text: &str, phase: usize) -> Option<Observed> {
+    let mut line = serde_json::json!({
+        "seq": 1, "time": "2026-01-01T00:00:00.000000000Z", "detail": [], "seen_by": [], "missed_by": []
+    });
+    let given: serde_json::Map<_, _> = serde_json::from_str(text).expect("a JSON object");
+    line.as_object_mut().expect("an object").extend(given);
+    let line: Line<'_> = serde_json::from_value(line).expect("a line of the contract");
+    let mut whole = Vec::new();
+    json::append(&mut whole, &line).expect("a line is JSON");
+    Observed::parse(std::str::from_utf8(&whole).expect("UTF-8"), phase).expect("a line of the contract")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     #[test]
-    fn base64_in_all_lengths() {
-        for (text, bytes) in
-            [("", &b""[..]), ("YQ==", b"a"), ("YWI=", b"ab"), ("YWJj", b"abc"), ("/w==", b"\xff")]
-        {
-            assert_eq!(decode_base64(text).expect("valid"), bytes);
-        }
-        assert!(decode_base64("abc").is_err());
-        assert!(decode_base64("ab!d").is_err());
-    }
-
-    #[test]
     fn a_line_of_the_contract_is_read_whole() {
-        let text = r#"{"type":"change","seq":1,"time":"2026-01-01T00:00:00.000000000Z","op":"rename",
-            "detail":["rename","moved-in"],"path":"/t/\ufffd","path_b64":"L3Qv/w==","old_path":"/o/a",
-            "file_type":"file","ino":7,"size":5,"layer":"bind","missed_by":[{"channel":"inotify","cause":"mmap",
-            "why":"…"}],"seen_by":["ebpf"],"actor":{"pid":4,"tid":5,"uid":6,"comm":"vim","exe":"/x"}}"#;
+        let text = concat!(
+            r#"{"type":"change","seq":1,"time":"2026-01-01T00:00:00.000000000Z","op":"rename","#,
+            r#""detail":["rename","moved-in"],"path":"/t/�","path_b64":"L3Qv/w==","old_path":"/o/a","#,
+            r#""file_type":"file","ino":7,"size":5,"layer":"bind","#,
+            r#""actor":{"pid":4,"tid":5,"uid":6,"comm":"vim","exe":"/x"},"seen_by":["ebpf"],"#,
+            r#""missed_by":[{"channel":"inotify","cause":"mmap","why":"x"}]}"#
+        );
         let seen = Observed::parse(text, 3).expect("valid").expect("change");
         assert_eq!(seen.path.as_os_str().as_bytes(), b"/t/\xff");
         assert_eq!(seen.old_path, Some(PathBuf::from("/o/a")));
-        assert_eq!((seen.phase, seen.ino, seen.actor.tid), (3, Some(7), Some(5)));
+        assert_eq!((seen.phase, seen.ino, seen.actor.map(|actor| actor.tid)), (3, Some(7), Some(5)));
         assert_eq!(seen.missed_by, ["inotify:mmap"]);
         assert!(seen.encoding_problem.is_none());
     }
@@ -208,7 +136,13 @@ mod tests {
     #[test]
     fn a_needless_or_wrong_base64_path_is_noticed() {
         let with = |path: &str, base64: &str| {
-            let text = format!(r#"{{"type":"change","op":"write","path":"{path}","path_b64":"{base64}"}}"#);
+            let text = format!(
+                concat!(
+                    r#"{{"type":"change","seq":1,"time":"2026-01-01T00:00:00.000000000Z","op":"write","#,
+                    r#""detail":[],"path":"{}","path_b64":"{}","seen_by":[],"missed_by":[]}}"#
+                ),
+                path, base64
+            );
             Observed::parse(&text, 0).expect("valid").expect("change").encoding_problem.is_some()
         };
         assert!(with("a", "YQ=="));

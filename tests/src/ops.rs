@@ -1,4 +1,4 @@
-//! The operations of the matrix: for each its fixtures, its system calls and the lines it has to be reported as.
+//! The operations of the matrix: for each its fixtures, its system calls and the lines that must report it.
 //!
 //! Fixtures are made before hotr starts, so that a cell costs one operation and one barrier. Every operation has
 //! a directory of its own, by which late lines still find the cell they belong to.
@@ -7,6 +7,7 @@ mod absent;
 mod aio;
 mod alias;
 mod attrs;
+mod by_kernel;
 mod compat;
 mod content;
 mod mapping;
@@ -14,7 +15,9 @@ mod names;
 mod odd_names;
 mod renames;
 mod space;
+mod subvolumes;
 mod uring;
+mod uring_names;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -22,7 +25,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::expect::Expect;
-use crate::place::Place;
+use crate::place::{LowerFiles, Place};
 
 /// What most operations write.
 pub(crate) const DATA: &[u8] = b"hello";
@@ -74,9 +77,9 @@ pub(crate) fn checked(result: libc::c_long) -> Result<usize, OpError> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error().into())
 }
 
-/// Fixtures are there: what to do, and what it has to be reported as.
+/// Fixtures are there: what to do, and what it must be reported as.
 pub(crate) struct Prepared {
-    /// Changes that belong to the preparation and have to be made while hotr runs; not compared.
+    /// Changes that belong to the preparation and must be made while hotr runs; not compared.
     pub(crate) before: Option<Act>,
     /// The operation.
     pub(crate) act: Act,
@@ -110,6 +113,18 @@ pub struct Operation {
     pub(crate) prepare: fn(&Cell<'_>) -> Step,
 }
 
+impl Operation {
+    /// Whether it is run at a place.
+    pub fn runs_at(&self, place: &Place) -> bool {
+        self.on == On::All || place.is_overlay()
+    }
+
+    /// The files that it needs in the lower layer.
+    pub const fn lower_files(&self) -> LowerFiles {
+        (self.id, self.lower)
+    }
+}
+
 const fn all_fs(id: &'static str, prepare: fn(&Cell<'_>) -> Step) -> Operation {
     Operation { id, on: On::All, lower: &[], prepare }
 }
@@ -129,9 +144,12 @@ pub fn all() -> impl Iterator<Item = &'static Operation> {
         space::OPS,
         mapping::OPS,
         uring::OPS,
+        uring_names::OPS,
         aio::OPS,
+        by_kernel::OPS,
         names::OPS,
         renames::OPS,
+        subvolumes::OPS,
         attrs::OPS,
         alias::OPS,
         odd_names::OPS,
@@ -213,7 +231,7 @@ fn exactly(count: usize, expected: usize) -> Result<(), OpError> {
     Err(OpError::other(format!("the call moved {count} bytes instead of {expected}")))
 }
 
-/// A call that has to fail in this way.
+/// A call that must fail in this way.
 fn fails<T>(result: rustix::io::Result<T>, expected: rustix::io::Errno) -> Result<(), OpError> {
     match result {
         Err(error) if error == expected => Ok(()),

@@ -3,9 +3,9 @@
 //!
 //! In: a process. Out: its programs are detached, or know no root any more. `BPF_LINK_DETACH` is what detaches by id;
 //! it exists for links to cgroups, devices and namespaces. For tracepoints, trampolines and perf events the kernel
-//! answers EOPNOTSUPP (kernel/bpf/syscall.c, `link_detach`: their `bpf_link_ops` have no `detach`), so on all kernels of
-//! the matrix the maps are what can be reached: emptied, the programs run and reject every change. Which filesystems
-//! they ask further about stands in the map of `.bss`.
+//! answers EOPNOTSUPP (kernel/bpf/syscall.c, `link_detach`: their `bpf_link_ops` have no `detach`), so on all kernels
+//! of the matrix the maps are what can be reached: emptied, the programs run and reject every change. The map of `.bss`
+//! says which filesystems they check further.
 
 use std::fs;
 use std::io;
@@ -52,8 +52,8 @@ impl Attr {
 }
 
 fn bpf(command: libc::c_long, attr: &Attr) -> io::Result<libc::c_int> {
-    // SAFETY: the attribute has the size that is told; pointers in it are of buffers that live over the call and have
-    // the size of the map's keys, or the size that is told.
+    // SAFETY: the attribute has the size that is given; pointers in it are of buffers that live over the call and have
+    // the size of the map's keys, or the size that is given.
     let answer =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<Attr>()) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(libc::c_int::try_from(answer).unwrap_or(0)) }

@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
-use crate::ops::{On, Operation};
-
 /// Where one run works. Its mounts end with it; its files stay for a look at a failure.
 pub struct Place {
     fs: String,
@@ -27,13 +25,16 @@ struct Layers {
     lower: PathBuf,
 }
 
+/// A directory of the lower layer, and names of files in it.
+pub type LowerFiles = (&'static str, &'static [&'static str]);
+
 impl Place {
-    /// Makes directories under `base` that no former run has used, the lower files of `operations`, and the alias
-    /// mounts. `name` is part of the directories' names.
+    /// Makes directories under `base` that no former run has used, files in the lower layer of an overlay (`lower`: directories
+    /// with the files in them), and the alias mounts. `name` is part of the directories' names.
     ///
     /// # Errors
     /// A directory, file or mount cannot be made.
-    pub fn new(fs: &str, base: &Path, name: &str, operations: &[&Operation]) -> Result<Self> {
+    pub fn new(fs: &str, base: &Path, name: &str, lower: &[LowerFiles]) -> Result<Self> {
         let base = base.canonicalize().with_context(|| format!("find {} for {fs}", base.display()))?;
         let overlay = fs.starts_with("ovl");
         let top = if overlay { base.join("merged") } else { base.clone() };
@@ -56,17 +57,17 @@ impl Place {
             layers,
             mounts: Vec::new(),
         };
-        place.make_directories(operations)?;
+        place.make_directories(lower)?;
         place.mount_aliases(&top)?;
         place.other_mount.push(inside);
         Ok(place)
     }
 
-    fn make_directories(&self, operations: &[&Operation]) -> Result<()> {
+    fn make_directories(&self, lower: &[LowerFiles]) -> Result<()> {
         if let Some(layers) = &self.layers {
-            for operation in operations {
-                for file in operation.lower {
-                    let dir = layers.lower.join(operation.id);
+            for (dir, files) in lower {
+                for file in *files {
+                    let dir = layers.lower.join(dir);
                     std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
                     std::fs::write(dir.join(file), [b'.'; 64])
                         .with_context(|| format!("fill {}", dir.display()))?;
@@ -89,11 +90,6 @@ impl Place {
             self.mounts.push(target);
         }
         Ok(())
-    }
-
-    /// Whether an operation is run here.
-    pub fn runs(&self, operation: &Operation) -> bool {
-        operation.on == On::All || self.layers.is_some()
     }
 
     /// Name of the filesystem in results.

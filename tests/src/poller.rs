@@ -20,7 +20,7 @@ use crate::group::{Group, Report};
 pub const GROUP: Group = Group { place: "poller", names: || vec![NAME], make };
 const NAME: &str = "poll-tmpfs";
 
-/// Files of one directory; more than are told at a time.
+/// Files of one directory; more than are returned at a time.
 const FILES: u64 = 300;
 
 fn make(report: &mut Report<'_>) {
@@ -35,12 +35,12 @@ fn start() -> Result<(Arc<ChildReader>, PathBuf)> {
     let dir = std::env::temp_dir().join("hotr-poller");
     fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
     mount(c"hotr-poller", &dir, c"tmpfs", MountFlags::empty(), c"size=8m").context("mount a tmpfs")?;
-    let options = EbpfOptions { tier: TierChoice::Tracepoint, ring_bytes: 1 << 12, window_ns: 0 };
+    let options = EbpfOptions { tier: TierChoice::Tracepoint, ring_bytes: 1 << 12, window_ns: 0, sizes: &[] };
     let (mut source, _) = EbpfSource::load(options)?;
     Ok((source.child_reader().context("the kernel refuses the program that reads directories")?, dir))
 }
 
-/// An unchanged directory is told whole and found unchanged; changes of each kind are found, and nothing else.
+/// An unchanged directory is returned whole and found unchanged; changes of each kind are found, and nothing else.
 fn look(children: &Arc<ChildReader>, dir: &Path, limit: Duration) -> Result<()> {
     let file = |number: u64| dir.join(format!("file-{number:03}"));
     for number in 0..FILES {
@@ -58,16 +58,16 @@ fn look(children: &Arc<ChildReader>, dir: &Path, limit: Duration) -> Result<()> 
         let told = audit.differences.into_iter().filter(|difference| difference.path != dir);
         Ok(told.map(|difference| (difference.kind, difference.path)).collect())
     };
-    // What was written in the tick of a look is asked for by name in the next one.
+    // What was written in the tick of a look is queried by name in the next one.
     let deadline = Instant::now() + limit;
     loop {
-        let before = children.told();
+        let before = children.files_returned();
         let differences = found(&mut poller)?;
         ensure!(differences.is_empty(), "changes were found where there are none: {differences:?}");
-        match children.told() - before {
-            0 => ensure!(Instant::now() < deadline, "no file was told"),
+        match children.files_returned() - before {
+            0 => ensure!(Instant::now() < deadline, "no file was returned"),
             told => {
-                ensure!(told == FILES, "{told} of {FILES} files were told");
+                ensure!(told == FILES, "{told} of {FILES} files were returned");
                 break;
             }
         }

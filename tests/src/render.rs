@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use crate::exceptions::{Exceptions, Instead, Word};
-use crate::group::GROUPS;
+use crate::groups::GROUPS;
 use crate::run::Outcome;
 use crate::verdict::Verdict;
 
@@ -59,7 +59,8 @@ pub fn section(outcomes: &[Outcome], table: &Exceptions) -> Result<String> {
     for entry in &table.entries {
         let instead = match &entry.expect {
             Instead::Word(Word::Absent) => "no line".to_owned(),
-            Instead::Word(Word::Again) => "run again where hotr tells of skipped programs".to_owned(),
+            Instead::Word(Word::Unseen) => "no line of the ebpf channel".to_owned(),
+            Instead::Word(Word::Again) => "run again where hotr reports skipped programs".to_owned(),
             Instead::Word(Word::Unsupported) => "refused by the filesystem".to_owned(),
             Instead::Fields(fields) => changed_fields(fields),
         };
@@ -97,7 +98,7 @@ fn operations(out: &mut String, outcomes: &[Outcome]) -> Result<()> {
     }
     writeln!(
         out,
-        "`✓` all runs as specified, `≠` as an exception says, `✗` not, a number: in how many runs.\n"
+        "`✓` all runs as specified, `≠` as an exception says, `✗` otherwise; a number: in how many runs.\n"
     )?;
     let names: Vec<&str> = filesystems.iter().copied().collect();
     writeln!(out, "| operation | {} |\n| --- |{}", names.join(" | "), " :---: |".repeat(names.len()))?;

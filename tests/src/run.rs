@@ -18,12 +18,12 @@ use crate::verdict::{Facts, Verdict, decide};
 const PATIENCE: usize = 3;
 
 /// Sessions in which a cell may be tried, where the table says that cells are run again.
-const SESSIONS: usize = 3;
+const SESSIONS: usize = 8;
 
 /// How a session ended.
 struct Ended {
     outcomes: Vec<Outcome>,
-    /// hotr told that the kernel had skipped programs.
+    /// hotr reported that the kernel had skipped programs.
     skipped: bool,
 }
 
@@ -86,7 +86,7 @@ struct Done<'a> {
 }
 
 impl Run<'_> {
-    /// Runs the operations. Cells that failed in a session in which hotr told of skipped programs are run again in
+    /// Runs the operations. Cells that failed in a session in which hotr reported skipped programs are run again in
     /// another one, where the table says so: what is judged is a session without that loss. `fresh` makes the
     /// directories of a session.
     ///
@@ -99,7 +99,7 @@ impl Run<'_> {
     ) -> Result<Vec<Outcome>> {
         let place = fresh()?;
         let mut operations: Vec<&Operation> =
-            operations.iter().copied().filter(|op| place.runs(op)).collect();
+            operations.iter().copied().filter(|op| op.runs_at(&place)).collect();
         let mut ended = self.session(&place, &operations);
         let mut outcomes = std::mem::take(&mut ended.outcomes);
         let may_run_again = self.exceptions.may_run_again(self.kernel, place.fs(), self.tier);
@@ -109,7 +109,7 @@ impl Run<'_> {
                 break;
             }
             operations.retain(|op| failed(op.id));
-            println!("again, for hotr told of skipped programs: {} cells", operations.len());
+            println!("again, because hotr reported skipped programs: {} cells", operations.len());
             ended = self.session(&fresh()?, &operations);
             for cell in std::mem::take(&mut ended.outcomes) {
                 match outcomes.iter_mut().find(|known| known.op == cell.op) {
@@ -308,7 +308,7 @@ fn lines_of<'a>(place: &Place, number: usize, done: &[Done<'_>], seen: &'a [Obse
         .collect()
 }
 
-/// Whether a line tells that the kernel did not run programs.
+/// Whether a line reports that the kernel did not run programs.
 fn is_skipped(line: &serde_json::Value) -> bool {
     line["type"] == "loss" && line["reason"] == "program-skipped"
 }

@@ -1,5 +1,5 @@
-//! Every operation without hotr: do its system calls work here, does inotify hear what the operation says it
-//! hears, and does the table of exceptions know where either is not so?
+//! Every operation without hotr: do its system calls work here, does inotify receive what the operation says it
+//! receives, and does the table of exceptions know where either is not so?
 
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use crate::ops::{OpError, Operation};
 use crate::place::Place;
 use crate::run::prepare;
 
-/// What inotify tells of changes; opening and closing are none.
+/// What inotify reports of changes; opening and closing are none.
 const CHANGES: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::CREATE)

@@ -130,7 +130,7 @@ impl Session {
         }
     }
 
-    /// Reads on until `done` says so about what was told so far.
+    /// Reads on until `done` says so about what was reported so far.
     ///
     /// # Errors
     /// As [`Self::barrier`].
@@ -141,6 +141,22 @@ impl Session {
             self.take(&text, self.phase, None);
         }
         Ok(())
+    }
+
+    /// Reads on for at most so long; returns whether `done` became true.
+    ///
+    /// # Errors
+    /// hotr has ended.
+    pub fn read_for(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> Result<bool> {
+        let deadline = Instant::now() + limit;
+        while !done(self) {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(text) => drop(self.take(&text, self.phase, None)),
+                Err(RecvTimeoutError::Timeout) => return Ok(false),
+                Err(RecvTimeoutError::Disconnected) => bail!("hotr has ended: {}", self.messages()),
+            }
+        }
+        Ok(true)
     }
 
     /// Ends hotr with SIGINT and reads what it still has to say.
@@ -195,7 +211,7 @@ impl Session {
         change.op == "create" && name.is_some_and(|name| name.starts_with(".barrier-"))
     }
 
-    /// Files a line; tells whether it was the awaited barrier.
+    /// Files a line; returns whether it was the awaited barrier.
     fn take(&mut self, text: &str, phase: usize, barrier: Option<&Path>) -> Option<()> {
         if self.verbose {
             eprintln!("  {phase}: {text}");

@@ -75,6 +75,12 @@ pub(crate) fn decide(facts: &Facts<'_>) -> (Verdict, String) {
 
 fn differences_from(facts: &Facts<'_>, instead: &Instead) -> Vec<String> {
     match instead {
+        Instead::Word(Word::Unseen) => {
+            let is_alone =
+                |line: &&&Observed| line.seen_by != ["inotify"] || line.missed_by != ["ebpf:no-record"];
+            let others: Vec<&Observed> = facts.lines.iter().filter(is_alone).copied().collect();
+            compare(&[], &others, facts.phase, facts.elapsed)
+        }
         Instead::Word(_) => differences(facts, &[]),
         Instead::Fields(fields) => match fields.apply(facts.expect) {
             Ok(expect) => differences(facts, &expect),
@@ -103,7 +109,7 @@ fn wanted(expect: &[Expect]) -> String {
     expect.iter().map(one).collect()
 }
 
-/// What came; a storm is told by its beginning.
+/// What came; a storm is shown by its beginning.
 fn came(lines: &[&Observed]) -> String {
     const SHOWN: usize = 8;
     let one = |line: &&Observed| format!("\n    came in interval {}: {}", line.phase, line.text);
@@ -127,7 +133,7 @@ mod tests {
         };
         let table = Exceptions::parse(&table).expect("a valid table");
         let lines: Vec<Observed> =
-            line.into_iter().filter_map(|text| Observed::parse(text, 1).expect("a valid line")).collect();
+            line.into_iter().filter_map(|text| crate::observed::sample(text, 1)).collect();
         let lines: Vec<&Observed> = lines.iter().collect();
         let expect = Expect { pid: None, ..Expect::data("/a", "aio", 5).by_worker() };
         let facts = Facts {
@@ -144,10 +150,10 @@ mod tests {
     }
 
     const BOTH: &str = r#"{"type":"change","op":"write","detail":["aio"],"path":"/a","file_type":"file",
-        "writes":1,"bytes":5,"seen_by":["ebpf","inotify"],"actor":{"uid":0}}"#;
+        "writes":1,"bytes":5,"seen_by":["ebpf","inotify"],"actor":{"pid":1,"tid":1,"uid":0,"comm":"w"}}"#;
     const ONE: &str = r#"{"type":"change","op":"write","detail":["aio"],"path":"/a","file_type":"file",
-        "writes":1,"bytes":5,"seen_by":["ebpf"],"missed_by":[{"channel":"inotify","cause":"aio"}],
-        "actor":{"uid":0}}"#;
+        "writes":1,"bytes":5,"seen_by":["ebpf"],"missed_by":[{"channel":"inotify","cause":"aio","why":"x"}],
+        "actor":{"pid":1,"tid":1,"uid":0,"comm":"w"}}"#;
     const MISSED: &str = "{ seen_by = ['ebpf'], missed_by = ['inotify:aio'] }";
 
     #[test]

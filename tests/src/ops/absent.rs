@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, renameat_with};
 use rustix::io::Errno;
 
 use super::names::tmpfile;
@@ -41,8 +41,40 @@ pub(super) const OPS: &[Operation] = &[
     }),
     all_fs("absent-rename-eexist", |c| {
         let (from, to) = (c.file("from")?, c.file("to")?);
+        step(vec![], move || fails(renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE), Errno::EXIST))
+    }),
+    all_fs("absent-rename-same-name", |c| {
+        let path = c.file("f")?;
+        step(vec![], move || Ok(rustix::fs::rename(&path, &path)?))
+    }),
+    all_fs("absent-rename-same-directory", |c| {
+        let path = c.inside("d");
+        std::fs::create_dir(&path)?;
+        step(vec![], move || Ok(rustix::fs::rename(&path, &path)?))
+    }),
+    all_fs("absent-rename-same-file", |c| {
+        let (one, two) = (c.file("f")?, c.inside("g"));
+        rustix::fs::link(&one, &two)?;
         step(vec![], move || {
-            fails(rustix::fs::renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE), Errno::EXIST)
+            rustix::fs::rename(&one, &two)?;
+            Ok(renameat_with(CWD, &one, CWD, &two, RenameFlags::EXCHANGE)?)
+        })
+    }),
+    all_fs("absent-rename-same-file-outside", |c| {
+        let (inside, outside) = (c.file("f")?, c.outside("g"));
+        rustix::fs::link(&inside, &outside)?;
+        step(vec![], move || {
+            rustix::fs::rename(&inside, &outside)?;
+            Ok(rustix::fs::rename(&outside, &inside)?)
+        })
+    }),
+    all_fs("absent-utimes-omitted", |c| {
+        const OMITTED: Timespec = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT as _ };
+        let (path, file) = c.open("f")?;
+        step(vec![], move || {
+            let none = Timestamps { last_access: OMITTED, last_modification: OMITTED };
+            rustix::fs::utimensat(CWD, &path, &none, AtFlags::empty())?;
+            Ok(rustix::fs::futimens(&file, &none)?)
         })
     }),
     all_fs("absent-unlink-enoent", |c| {

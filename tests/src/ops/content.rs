@@ -25,6 +25,7 @@ pub(super) const OPS: &[Operation] = &[
     all_fs("write-append", write_append),
     all_fs("write-1m", write_large),
     all_fs("write-storm", write_storm),
+    all_fs("write-inode-again", write_inode_again),
     all_fs("write-other-user", write_other_user),
     all_fs("pwrite", |c| call(c, "pwrite64", |f| Ok(rustix::io::pwrite(f, DATA, 1)?))),
     all_fs("writev", |c| call(c, "writev", |f| Ok(rustix::io::writev(f, &halves())?))),
@@ -108,6 +109,26 @@ fn write_storm(c: &Cell<'_>) -> Step {
     step(vec![line], move || {
         for offset in 0..STORM {
             exactly(rustix::io::pwrite(&file, b"s", offset)?, 1)?;
+        }
+        Ok(())
+    })
+}
+
+/// Files that come and go one after the other, so that most have the inode and the memory of one before.
+fn write_inode_again(c: &Cell<'_>) -> Step {
+    const FILES: usize = 30;
+    let paths: Vec<_> = (0..FILES).map(|number| c.inside(format!("f{number}"))).collect();
+    let lines = paths.iter().flat_map(|path| {
+        [
+            Expect::new("create", &["open"], path),
+            Expect::data(path, "write", DATA.len() as u64),
+            Expect::new("remove", &["unlink"], path),
+        ]
+    });
+    step(lines.collect(), move || {
+        for path in &paths {
+            exactly(rustix::io::write(&File::create_new(path)?, DATA)?, DATA.len())?;
+            std::fs::remove_file(path)?;
         }
         Ok(())
     })

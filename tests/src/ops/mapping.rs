@@ -1,4 +1,4 @@
-//! Stores through a shared mapping: no system call, and nobody is notified.
+//! Stores through a shared mapping: no system call, and no notification.
 
 use std::rc::Rc;
 
@@ -44,8 +44,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the address and length are those of the mapping made in `map`, unmapped only here.
-        // A failure leaves a page mapped until the program ends, and there is nobody to tell.
+        // SAFETY: the address and length are those of the mapping made in `map`, unmapped only here. A failure leaves a
+        // page mapped until the program ends, and nothing to do about it.
         let _ = unsafe { munmap(self.0.cast(), BLOCK as usize) };
     }
 }

@@ -1,13 +1,17 @@
 //! Names that appear and disappear.
 
+use std::ffi::CString;
 use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 
-use super::{Cell, DATA, OpError, Operation, Step, all_fs, done, exactly, step};
+use super::{Cell, DATA, OpError, Operation, Step, all_fs, checked, done, exactly, step};
 use crate::expect::Expect;
 
 pub(super) const OPS: &[Operation] = &[
@@ -27,6 +31,11 @@ pub(super) const OPS: &[Operation] = &[
         })
     }),
     all_fs("mkdir", |c| create(c, &["mkdir"], "dir", |path| Ok(rustix::fs::mkdir(path, Mode::RWXU)?))),
+    all_fs("mkdir-before-chroot", |c| {
+        let (root, path) = (c.inside(""), c.inside("d"));
+        let line = Expect::new("create", &["mkdir"], &path).kind("dir");
+        step(vec![Expect { pid: None, tid: None, ..line }], move || before_chroot(&path, &root))
+    }),
     all_fs("mknod-regular", |c| create(c, &["mknod"], "file", |path| mknod(path, FileType::RegularFile))),
     all_fs("mkfifo", |c| create(c, &["mknod"], "fifo", |path| mknod(path, FileType::Fifo))),
     all_fs("mknod-char", |c| create(c, &["mknod"], "char", |path| mknod(path, FileType::CharacterDevice))),
@@ -67,6 +76,32 @@ pub(super) const OPS: &[Operation] = &[
         })
     }),
 ];
+
+/// A process that makes a directory, has another root directory from then on, and stays until this one ends.
+fn before_chroot(path: &Path, root: &Path) -> Result<(), OpError> {
+    let name = |path: &Path| {
+        CString::new(path.as_os_str().as_bytes()).map_err(|_| OpError::other("the path holds a NUL"))
+    };
+    let (path, root) = (name(path)?, name(root)?);
+    let (read, write) = rustix::pipe::pipe()?;
+    // SAFETY: the child makes a few system calls on memory that is there already.
+    let child = checked(libc::c_long::from(unsafe { libc::fork() }))?;
+    if child == 0 {
+        // SAFETY: as above; the strings are NUL-terminated, and the child never returns from here.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            let made = libc::mkdir(path.as_ptr(), 0o700) == 0 && libc::chroot(root.as_ptr()) == 0;
+            libc::write(write.as_raw_fd(), [u8::from(made)].as_ptr().cast(), 1);
+            loop {
+                libc::pause();
+            }
+        }
+    }
+    drop(write);
+    let mut answer = [0];
+    File::from(read).read_exact(&mut answer)?;
+    if answer == [1] { Ok(()) } else { Err(OpError::other("the child could not make the directory")) }
+}
 
 /// A file without a name in this directory, open for writing.
 pub(super) fn tmpfile(dir: &Path) -> Result<File, OpError> {

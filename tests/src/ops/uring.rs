@@ -75,13 +75,13 @@ fn submit(mut ring: IoUring, entry: squeue::Entry, expected: usize) -> Result<()
 }
 
 /// A polled ring may come back early, with nothing: then it is asked again.
-fn wait(ring: &mut IoUring) -> Result<i32, OpError> {
+pub(super) fn wait(ring: &mut IoUring) -> Result<i32, OpError> {
     let start = Instant::now();
     while start.elapsed() < DEADLINE {
-        ring.submit_and_wait(1)?;
         if let Some(entry) = ring.completion().next() {
             return Ok(entry.result());
         }
+        ring.submit_and_wait(1)?;
     }
     Err(OpError::other(format!("no completion came in {DEADLINE:?}")))
 }

@@ -28,7 +28,7 @@ const WARM: u64 = 2000;
 const REPEATS: usize = 3;
 /// How often the writer's end is looked for.
 const TURN: Duration = Duration::from_millis(20);
-/// A watcher that says nothing for this long after the last write has told everything.
+/// A watcher that says nothing for this long after the last write has reported everything.
 const QUIET: Duration = Duration::from_millis(200);
 /// Loops before a machine is given up that does not become quiet.
 const SETTLE: usize = 500;
@@ -113,7 +113,7 @@ pub(crate) fn run(args: &CostArgs, out: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a machine that has just booted is done with its own affairs: nobody but the writer runs.
+/// Waits until a machine that has just booted is idle: only the writer runs.
 fn settle(places: &Places, count: u64) -> Result<()> {
     for _ in 0..SETTLE {
         let took = pwrite_loop(&places.files[0].1, count)?;

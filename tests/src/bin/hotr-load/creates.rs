@@ -1,4 +1,4 @@
-//! Creates in many directories as fast as two processes can: every file is reported, or the loss is told and the
+//! Creates in many directories as fast as two processes can: every file is reported, or the loss is reported and the
 //! rescan finds the rest.
 
 use std::{

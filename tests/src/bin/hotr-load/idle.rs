@@ -1,4 +1,4 @@
-//! Memory of a trace with nothing to tell.
+//! Memory of a trace with nothing to report.
 
 use std::fs;
 

@@ -34,7 +34,7 @@ struct Subject {
     microseconds: Vec<f64>,
 }
 
-/// The percentiles that are told.
+/// The percentiles that are reported.
 const PERCENTS: [usize; 3] = [50, 90, 99];
 const NAMES: [&str; 3] = ["hotr", "inotifywait", "hotr-ebpf"];
 /// The one that the others are measured by, in [`NAMES`].
@@ -79,7 +79,7 @@ fn round(args: &LatencyArgs) -> Result<[[f64; PERCENTS.len()]; NAMES.len()]> {
         for subject in &mut subjects {
             let took = one(subject, sample)?;
             subject.microseconds.push(took);
-            // As between the saves of a person: nobody still works on the one before.
+            // As between the saves of a user: nobody still works on the one before.
             for pid in pids {
                 watcher::until_asleep(pid)?;
             }

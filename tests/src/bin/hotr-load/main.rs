@@ -5,6 +5,7 @@
 
 mod cost;
 mod creates;
+mod diagnose;
 mod empty;
 mod figures;
 mod idle;
@@ -18,6 +19,7 @@ mod storm;
 mod verifier;
 mod watch_idle;
 mod watcher;
+mod wide;
 
 use std::path::PathBuf;
 
@@ -62,6 +64,8 @@ enum Load {
     Ready(ready::ReadyArgs),
     /// Directories that are made and filled at once
     Race(race::RaceArgs),
+    /// A storm of new directories: its memory, and the end by a signal in its midst
+    Wide(wide::WideArgs),
     /// Creates in many directories, as fast as two processes can
     Creates(creates::CreatesArgs),
     /// One of the processes of `creates`
@@ -79,6 +83,8 @@ enum Load {
     ReloadNote(reload::NoteArgs),
     /// Processor time and memory of an idle watch
     WatchIdle(watch_idle::WatchIdleArgs),
+    /// A diagnosis of many watches, and of many watching processes
+    Diagnose(diagnose::DiagnoseArgs),
     /// Memory of an idle trace
     Idle(Common),
     /// Instructions that the kernel's verifier processed for each program that a command loads
@@ -120,6 +126,7 @@ fn main() -> Result<()> {
         Load::Latency(args) => latency::run(&args, out),
         Load::Ready(args) => ready::run(&args, out),
         Load::Race(args) => race::run(&args, out),
+        Load::Wide(args) => wide::run(&args, out),
         Load::Creates(args) => creates::run(&args, out),
         Load::CreatesWorker(args) => creates::work(&args),
         Load::Poll(args) => poll::run(&args, out),
@@ -127,6 +134,7 @@ fn main() -> Result<()> {
         Load::Reload(args) => reload::run(&args, out),
         Load::ReloadNote(args) => reload::note(&args, began_ns),
         Load::WatchIdle(args) => watch_idle::run(&args, out),
+        Load::Diagnose(args) => diagnose::run(&args, out),
         Load::Idle(common) => idle::run(&common, out),
         Load::Verifier(args) => verifier::run(&args, out),
     }

@@ -134,7 +134,8 @@ fn find(tree: &Path) -> Result<(f64, f64)> {
     Ok((begin.elapsed().as_secs_f64(), (cpu(libc::RUSAGE_CHILDREN) - before).as_secs_f64()))
 }
 
-fn cpu(who: libc::c_int) -> Duration {
+/// Processor time so far.
+pub(crate) fn cpu(who: libc::c_int) -> Duration {
     // SAFETY: plain numbers, for which all zeros are a value; the call takes a pointer to one that lives on.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
@@ -219,7 +220,7 @@ fn timed(work: impl FnOnce() -> Result<()>) -> Result<Timed> {
 }
 
 fn hotr(tree: &Path) -> Result<Box<dyn FnMut() -> Result<Timed>>> {
-    let ebpf = EbpfOptions { tier: TierChoice::Auto, ring_bytes: 1 << 12, window_ns: 0 };
+    let ebpf = EbpfOptions { tier: TierChoice::Auto, ring_bytes: 1 << 12, window_ns: 0, sizes: &[] };
     let (mut source, _) = EbpfSource::load(ebpf).context("load the kernel programs")?;
     let children = source.child_reader();
     let options = PollOptions { budget: None, idle: false, children, ..PollOptions::default() };
@@ -233,7 +234,7 @@ fn hotr(tree: &Path) -> Result<Box<dyn FnMut() -> Result<Timed>>> {
     }))
 }
 
-/// PollWatcher tells removals after it has walked the whole tree: that is how the end of its round is seen.
+/// PollWatcher reports removals after it has walked the whole tree: that is how the end of its round is seen.
 fn notify(tree: &Path) -> Result<Box<dyn FnMut() -> Result<Timed>>> {
     let (send, events) = mpsc::channel();
     let handler = move |event: notify::Result<notify::Event>| {
@@ -264,7 +265,8 @@ fn notify(tree: &Path) -> Result<Box<dyn FnMut() -> Result<Timed>>> {
         // Not timed: it has to be known before it can be missed again.
         File::create(&sentinel)?;
         walk(&watcher, |kind| matches!(kind, EventKind::Create(_)))?;
-        // That was told in the midst of a walk, which must not go on beside the next subject: this waits for its end.
+        // That was reported in the midst of a walk, which must not continue beside the next subject: this waits for its
+        // end.
         let _unknown = watcher.unwatch(Path::new("/"));
         Ok(took)
     }))

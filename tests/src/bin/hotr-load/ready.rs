@@ -1,4 +1,5 @@
-//! From the start of a watcher to the moment it hears everything, on a tree of many directories, and its memory then.
+//! From the start of a watcher to the moment it receives everything, on a tree of many directories, and its memory
+//! then.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! A storm: many one-byte writes to one watched file, and what hotr tells of it, settled and raw.
+//! A storm: many one-byte writes to one watched file, and what hotr reports of it, settled and raw.
 
 use std::{fs::File, io::Write as _, time::Instant};
 

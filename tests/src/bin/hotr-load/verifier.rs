@@ -1,9 +1,9 @@
-//! How much work the kernel's verifier has with each program: asked for at the load itself.
+//! How much work the kernel's verifier has with each program: requested at the load itself.
 //!
-//! In: a command that loads programs. Out: `verifier/LABEL/PROGRAM`, the instructions that were processed. Kernels before
-//! 5.16 tell this only in the verifier's log, which nobody keeps of a program that loads well. So the command is traced
-//! (ptrace(2)), and each `bpf(BPF_PROG_LOAD)` without a log gets one: level `BPF_LOG_STATS`, into the free part of the
-//! thread's stack. The programs are those that a user of the command gets, on every kernel.
+//! In: a command that loads programs. Out: `verifier/LABEL/PROGRAM`, the instructions that were processed. Kernels
+//! before 5.16 report this only in the verifier's log, which is not kept for a program that loads. So the command is
+//! traced (ptrace(2)), and each `bpf(BPF_PROG_LOAD)` without a log gets one: level `BPF_LOG_STATS`, into the free part
+//! of the thread's stack. The programs are those that a user of the command gets, on every kernel.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -30,7 +30,7 @@ pub(crate) struct WatchIdleArgs {
     /// Files of the tree, in 1,000 directories
     #[arg(long, default_value_t = 1_000_000)]
     files: usize,
-    /// How long the idle watch is looked at
+    /// How long the idle watch is observed
     #[arg(long, default_value_t = 300)]
     seconds: u64,
 }
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &WatchIdleArgs, out: &mut Figures) -> Result<()> {
     command.args(["watch", "--json", "--verbose"]).arg(&tree);
     let mut watcher = Watcher::start(command, true)?;
     // The first states are read, or as many as are remembered.
-    watcher.expect_all(&["\"type\":\"ready\"", "files is known"], Instant::now() + READING)?;
+    watcher.expect_all(&["\"type\":\"ready\"", "initial state recorded"], Instant::now() + READING)?;
     until_at_rest(&mut watcher)?;
     out.count("watch-idle/files", args.files as u64)?;
     let (begin, before) = (Instant::now(), used(watcher.pid())?);

@@ -1,4 +1,4 @@
-//! A watcher under measurement: started, heard line by line with deadlines, stopped.
+//! A watcher under measurement: started, read line by line with deadlines, stopped.
 //!
 //! In: a command line. Out: its lines as they come, without a thread in between: the reader of the pipe is the one who
 //! looks at the clock.
@@ -28,7 +28,7 @@ pub(crate) struct Watcher {
     child: Child,
     pipe: PipeReader,
     buffer: Vec<u8>,
-    /// Bytes of `buffer` that were handed out.
+    /// Bytes of `buffer` that were returned.
     taken: usize,
     /// What it said on stderr, when that is not in the pipe.
     said: File,
@@ -281,7 +281,7 @@ pub(crate) fn inotifywait(arguments: &[&str], dir: &Path) -> Result<Watcher> {
     Ok(watcher)
 }
 
-/// Waits until every thread of a process sleeps: it is done with what it was told.
+/// Waits until every thread of a process sleeps: it is done with what it received.
 pub(crate) fn until_asleep(pid: u32) -> Result<()> {
     let end = Instant::now() + PATIENCE;
     while !are_asleep(pid)? {
