@@ -25,6 +25,9 @@ while read -r module; do
 done </etc/modules
 stty -F /dev/ttyS0 -onlcr
 stty -F /dev/ttyS1 115200 raw -echo
+# Held open until the end: opening a terminal whose last descriptor is being closed fails with EAGAIN when a signal (here
+# SIGCHLD) is pending, and the exit status would be lost.
+exec 3>/dev/ttyS1
 ip link set lo up
 disks=
 for disk in /sys/block/vd*; do
@@ -32,14 +35,14 @@ for disk in /sys/block/vd*; do
 done
 cd /root
 # shellcheck disable=SC2086 # one word for each disk
-if sh /etc/fixtures.sh /t $disks; then
-    sh /etc/task
+if sh /etc/fixtures.sh /t $disks 3>&-; then
+    sh /etc/task 3>&-
     status=$?
 else
     echo "guest: a filesystem of the tests could not be mounted"
     status=125
 fi
 # One write, so that the line is whole.
-echo "{\"exit\":$status}" >/dev/ttyS1
+echo "{\"exit\":$status}" >&3
 # QEMU runs with -no-reboot: this ends it on machines without a power switch, too.
 reboot -f

@@ -47,7 +47,7 @@ fn candidate<'a>(policy: &'a str, package: &str) -> Option<&'a str> {
     (version != "(none)").then_some(version)
 }
 
-/// Installs `packages`, reading the package lists anew only when they do not know one of them or are stale.
+/// Installs `packages`, reading the package lists again only when they do not know one of them or are stale.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let by_hand = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));
     if !available() {
@@ -79,7 +79,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     .with_context(|| format!("run it yourself to see more: {by_hand}"))
 }
 
-/// Reads the machine's package lists anew.
+/// Reads the machine's package lists again.
 pub(crate) fn update() -> Result<()> {
     say("setup: apt-get update: the package lists are missing or old");
     cmd::must_quietly(apt_get().arg("update"), "read the package lists")

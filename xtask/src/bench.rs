@@ -58,6 +58,8 @@ enum Bench {
     Race,
     /// A million creates
     Creates,
+    /// A storm of new directories: memory, and the end by a signal
+    Wide,
     /// The verifier's work
     Verifier,
     /// An audit of a million files, beside find and notify's PollWatcher
@@ -155,6 +157,7 @@ fn judge(bench: Bench, figures: &Figures, report: &mut Report) {
             report.tables.push(tables::race(figures));
         }
         Bench::Creates => report.rows.push(bars::creates(figures)),
+        Bench::Wide => report.rows.extend(bars::wide(figures)),
         Bench::Idle => report.tables.push(tables::idle(figures)),
         Bench::Pwrite | Bench::Verifier | Bench::Poll | Bench::Reload | Bench::WatchIdle => {}
     }
@@ -168,6 +171,7 @@ fn load_options(bench: Bench, quick: bool) -> &'static [&'static str] {
         Bench::Ready if quick => &["--directories", "10000", "--rounds", "2"],
         Bench::Race if quick => &["--rounds", "2"],
         Bench::Creates if quick => &["--count", "50000"],
+        Bench::Wide if quick => &["--directories", "10000"],
         _ => &[],
     }
 }

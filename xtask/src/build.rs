@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::{cmd, paths, setup, toolchain::EbpfRust};
 
-/// Tells hotr-user's build script which object to carry.
+/// Gives hotr-user's build script the object to carry.
 pub(crate) const OBJECT: &str = "HOTR_EBPF_OBJECT";
 
 /// How to build.
@@ -29,6 +29,10 @@ pub(crate) struct BuildArgs {
     /// Without shared libraries, to target/vm: runs on a machine or guest that has none
     #[arg(long = "static")]
     without_libraries: bool,
+    /// With the messages of the kernel programs, for debugging a hook: `hotr trace --log-ebpf`. Unoptimised and without shared
+    /// libraries, to target/vm
+    #[arg(long, conflicts_with_all = ["release", "debug", "without_libraries"])]
+    log_ebpf: bool,
 }
 
 /// One flavour of the userspace programs.
@@ -40,14 +44,17 @@ pub(crate) enum Flavour {
     Debug,
     /// Optimised and without shared libraries, for guests.
     Static,
+    /// With messages of the kernel programs, unoptimised and without shared libraries: for this machine and for guests.
+    Log,
 }
 
 /// Entry point of the command.
 pub(crate) fn run(args: &BuildArgs) -> Result<()> {
-    let flavour = match (args.without_libraries, args.debug && !args.release) {
-        (true, _) => Flavour::Static,
-        (false, true) => Flavour::Debug,
-        (false, false) => Flavour::Release,
+    let flavour = match args {
+        BuildArgs { log_ebpf: true, .. } => Flavour::Log,
+        BuildArgs { without_libraries: true, .. } => Flavour::Static,
+        BuildArgs { debug: true, release: false, .. } => Flavour::Debug,
+        _ => Flavour::Release,
     };
     let built = hotr(flavour)?;
     println!("{}", built.display());
@@ -56,20 +63,25 @@ pub(crate) fn run(args: &BuildArgs) -> Result<()> {
 
 /// Sets up, builds both sides, and returns the program's place.
 pub(crate) fn hotr(flavour: Flavour) -> Result<PathBuf> {
-    let object = object(&setup::build()?)?;
+    let rust = setup::build()?;
+    let object = if flavour == Flavour::Log { log_object(&rust)? } else { object(&rust)? };
     program(flavour, &object, "hotr-user", "hotr")
 }
 
 /// Builds the kernel side and returns the object's place.
 pub(crate) fn object(rust: &EbpfRust) -> Result<PathBuf> {
-    let folder = paths::ebpf_crate();
+    object_in(rust, &paths::ebpf_crate())
+}
+
+/// The same from a copy of its sources.
+pub(crate) fn object_in(rust: &EbpfRust, folder: &Path) -> Result<PathBuf> {
     if !folder.join("Cargo.toml").is_file() {
         bail!("build the kernel side: {} is not there", folder.display());
     }
     let mut command = rust.cargo("build", &[])?;
     let target = folder.join("target");
     say_if_first(&target, "build the kernel side");
-    command.arg("--release").arg("--target-dir").arg(target).current_dir(&folder);
+    command.arg("--release").arg("--target-dir").arg(target).current_dir(folder);
     executable(&mut command, None, "build the kernel side")
 }
 
@@ -79,6 +91,14 @@ pub(crate) fn bench_object(rust: &EbpfRust) -> Result<PathBuf> {
     let mut command = rust.cargo("build", &[])?;
     command.args(["--release", "--features", "bench", "--target-dir"]).arg(folder.join("target/bench"));
     executable(command.current_dir(&folder), None, "build the empty program")
+}
+
+/// Builds the kernel side with its messages, apart from the object that hotr usually carries.
+pub(crate) fn log_object(rust: &EbpfRust) -> Result<PathBuf> {
+    let folder = paths::ebpf_crate();
+    let mut command = rust.cargo("build", &[])?;
+    command.args(["--release", "--features", "log", "--target-dir"]).arg(folder.join("target/log"));
+    executable(command.current_dir(&folder), None, "build the kernel side with messages")
 }
 
 /// Builds the binary `binary` of `package` with `object` inside and returns its place.
@@ -91,13 +111,13 @@ pub(crate) fn program(flavour: Flavour, object: &Path, package: &str, binary: &s
     let built = paths::target().join(match flavour {
         Flavour::Release => "release",
         Flavour::Debug => "debug",
-        Flavour::Static => "vm",
+        Flavour::Static | Flavour::Log => "vm",
     });
     say_if_first(&built, &format!("build {binary}"));
-    if flavour != Flavour::Debug {
+    if !matches!(flavour, Flavour::Debug | Flavour::Log) {
         command.arg("--release");
     }
-    if flavour == Flavour::Static {
+    if matches!(flavour, Flavour::Static | Flavour::Log) {
         // The target is named so that the flags reach the program only: procedural macros cannot be static.
         let triple = host_triple();
         let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
@@ -107,7 +127,7 @@ pub(crate) fn program(flavour: Flavour, object: &Path, package: &str, binary: &s
     executable(&mut command, Some(binary), &format!("build {binary}"))
 }
 
-/// Cargo is told to be quiet, and a first build takes minutes: that is said.
+/// Cargo runs quietly, and a first build takes minutes: xtask says so.
 fn say_if_first(target: &Path, what: &str) {
     if !target.exists() {
         cmd::say(format!("{what}: for the first time, which takes some minutes"));

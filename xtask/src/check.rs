@@ -1,11 +1,16 @@
-//! `cargo xtask check`: what a reviewer would otherwise have to look at.
+//! `cargo xtask check`: what a reviewer would otherwise have to check.
 //!
 //! Format, lints of both sides, licences, and the shape of the repository: the folders that ARCHITECTURE.md names
-//! exist, and a long file says why it is long.
+//! exist, and modules import only what its table allows.
+
+mod api;
+mod imports;
+mod library;
+mod messages;
+mod source;
 
 use std::{
     fs,
-    path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
@@ -18,18 +23,21 @@ use crate::{
     paths, setup,
 };
 
-/// Files longer than this carry a line `// size: reason`.
-const LONG: usize = 400;
+/// What ARCHITECTURE.md may have: it is a map.
+const MAP_WORDS: usize = 1500;
 
 /// Which checks to make.
 #[derive(Args)]
 pub(crate) struct CheckArgs {
-    /// Only what needs no compiler: format, folders, file sizes
+    /// Only what needs no compiler: format and folders
     #[arg(long)]
     fast: bool,
     /// Also known faults of the crates used, by a list that cargo-deny fetches with git
     #[arg(long, conflicts_with = "fast")]
     advisories: bool,
+    /// Update the public interface of the libraries (`api.txt`)
+    #[arg(long)]
+    update_api: bool,
 }
 
 /// Entry point of the command: every check is made, whatever the others said.
@@ -44,9 +52,13 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     };
     note("format", format());
     note("folders", folders());
-    note("file sizes", sizes());
+    note("imports", imports::check());
+    note("public interface", api::check(args.update_api));
+    note("paths of modules", source::paths_stay_in_their_crate());
     if !args.fast {
         note("lints", lints());
+        note("library alone", library::stands_alone());
+        note("kernel messages", messages::check());
         note("licences", deny(&["licenses", "bans", "sources"]));
     }
     if args.advisories {
@@ -89,9 +101,16 @@ fn lints() -> Result<()> {
     clippy.args(["clippy", "--release", "--quiet", "--target-dir"]).arg(&target).args(["--", "-Dwarnings"]);
     clippy.current_dir(&folder).env("RUSTC_BOOTSTRAP", "1");
     cmd::must(&mut clippy, "lint the kernel side")?;
-    let mut compiler = rust.cargo("check", &["-Dwarnings"])?;
-    compiler.args(["--release", "--quiet", "--target-dir"]).arg(&target).current_dir(&folder);
-    cmd::must(&mut compiler, "check the kernel side with its own compiler")
+    for features in [&[][..], &["--features", "log"]] {
+        let mut compiler = rust.cargo("check", &["-Dwarnings"])?;
+        compiler
+            .args(["--release", "--quiet", "--target-dir"])
+            .arg(&target)
+            .args(features)
+            .current_dir(&folder);
+        cmd::must(&mut compiler, "check the kernel side with its own compiler")?;
+    }
+    Ok(())
 }
 
 /// What `deny.toml` says, of both workspaces.
@@ -118,6 +137,11 @@ fn folders() -> Result<()> {
     let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
     let absent: Vec<String> =
         named_folders(&text).into_iter().filter(|name| !paths::root().join(name).is_dir()).collect();
+    let words = text.split_whitespace().count();
+    anyhow::ensure!(
+        words <= MAP_WORDS,
+        "ARCHITECTURE.md has {words} words, and a map at most {MAP_WORDS}: put reasons and measurements into docs/design/"
+    );
     anyhow::ensure!(
         absent.is_empty(),
         "ARCHITECTURE.md names folders that do not exist: {}",
@@ -139,40 +163,6 @@ fn named_folders(markdown: &str) -> Vec<String> {
     found.sort();
     found.dedup();
     found
-}
-
-fn sizes() -> Result<()> {
-    let mut long = Vec::new();
-    for file in sources(paths::root())? {
-        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-        let lines = text.lines().count();
-        if lines > LONG && !text.lines().any(|line| line.starts_with("// size:")) {
-            let name = file.strip_prefix(paths::root()).unwrap_or(&file);
-            long.push(format!("{} ({lines} lines)", name.display()));
-        }
-    }
-    anyhow::ensure!(
-        long.is_empty(),
-        "over {LONG} lines without a line `// size: reason`: {}",
-        long.join(", ")
-    );
-    Ok(())
-}
-
-/// The Rust files that git knows, new ones included.
-fn sources(root: &Path) -> Result<Vec<PathBuf>> {
-    let mut command = Command::new("git");
-    command
-        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "*.rs"])
-        .current_dir(root);
-    let listed = cmd::capture(&mut command, "list the sources")?;
-    let names = String::from_utf8(listed).context("list the sources: a name is not UTF-8")?;
-    Ok(names
-        .split('\0')
-        .filter(|name| !name.is_empty())
-        .map(|name| root.join(name))
-        .filter(|file| file.is_file())
-        .collect())
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// A command as a person would type it, for messages. A long one is cut: the program and its verb say enough.
+/// A command as a user would type it, for messages. A long one is cut: the program and its verb say enough.
 fn line(command: &Command) -> String {
     let mut text = name(command);
     for argument in command.get_args() {

@@ -1,7 +1,7 @@
 //! `cargo xtask`: everything that is done to this repository by one command each.
 //!
-//! In: the command line. Out: a built program, a test verdict, a virtual machine's answer; progress goes to
-//! stderr, results to stdout, and the exit status is 1 whenever what was asked for did not happen.
+//! In: the command line. Out: a built program, a test verdict, a virtual machine's answer; progress goes to stderr,
+//! results to stdout, and the exit status is 1 whenever a requested action did not happen.
 
 mod apt;
 mod bench;
@@ -9,6 +9,7 @@ mod build;
 mod check;
 mod cmd;
 mod paths;
+mod picture;
 mod run;
 mod setup;
 mod tally;
@@ -44,8 +45,10 @@ enum Task {
     /// Run the matrix in the mount namespace that `test` made
     #[command(hide = true)]
     NativeMatrix(vm::matrix::NativeArgs),
-    /// Measure hotr, by itself and beside other tools
+    /// Measure hotr, alone and compared with other tools
     Bench(bench::BenchArgs),
+    /// Draw what hotr prints of a recorded run: docs/diagnose.svg
+    Picture(picture::PictureArgs),
     /// Format, lints, licences and the shape of the repository
     Check(check::CheckArgs),
 }
@@ -69,6 +72,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Task::Vm(args) => vm::run(&args),
         Task::NativeMatrix(args) => vm::matrix::in_namespace(&args).map(|()| ExitCode::SUCCESS),
         Task::Bench(args) => bench::run(&args),
+        Task::Picture(args) => picture::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Check(args) => check::run(&args),
     }
 }

@@ -59,6 +59,7 @@ pub(crate) const TESTS: &[Need] = &[
     need("script", "bsdutils", "gives nano a terminal in these tests"),
     need("rsync", "rsync", "copies files in these tests"),
     need("git", "git", "checks files out in these tests"),
+    need("chromium", "chromium", "opens the pages of hotr diagnose in the tests"),
 ];
 
 /// The tools that the benchmarks measure beside hotr; with inotifywait, which the tests have already.

@@ -53,7 +53,7 @@ impl Tally {
         self.failures.extend(other.failures);
     }
 
-    /// Adds a failure that no line tells of.
+    /// Adds a failure that no line reports.
     pub(crate) fn fail(&mut self, why: impl Into<String>) {
         self.failures.push(why.into());
     }

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    build,
+    build::{self, Flavour},
     cmd::{self, say},
     paths, setup,
     tally::Tally,
@@ -22,6 +22,9 @@ use crate::{
 
 /// A guest of the whole matrix is stopped after this time.
 const GUEST_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// Gives the tests of hotr-user the path of the hotr with messages of the kernel programs.
+const WITH_MESSAGES: &str = "HOTR_WITH_MESSAGES";
 
 /// Which tests to run.
 #[derive(Args)]
@@ -96,11 +99,13 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
 fn unit() -> Result<Tally> {
     setup::install(setup::TESTS)?;
     let object = build::object(&setup::build()?)?;
+    let with_messages = build::hotr(Flavour::Log)?;
     let mut command = cmd::cargo();
     command
         .args(["test", "--workspace", "--no-fail-fast"])
         .current_dir(paths::root())
-        .env(build::OBJECT, object);
+        .env(build::OBJECT, object)
+        .env(WITH_MESSAGES, with_messages);
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start cargo test")?;
     let output = child.stdout.take().context("read the output of cargo test: it has none")?;

@@ -1,10 +1,10 @@
 //! The compiler of the kernel side: which one this machine has, and how to get one.
 //!
-//! rustc must bring `core` for `bpfel-unknown-none`, which rustup does not ship ready-made. Two ways lead there,
-//! and the first that is there is taken: a rustup nightly with `rust-src`, which compiles `core` itself, or a
-//! distribution's rustc with a compiled `core`. When neither is there, Debian's package is installed where the
-//! package sources offer it (one fixed version, seconds), else rustup is asked for a nightly. bpf-linker has to read what
-//! the compiler writes: one whose LLVM is newer than the linker's comes last, and a linker is built for it if that can be.
+//! rustc must bring `core` for `bpfel-unknown-none`, which rustup does not ship ready-made. Two ways lead there, and
+//! the first that is there is taken: a rustup nightly with `rust-src`, which compiles `core` itself, or a
+//! distribution's rustc with a compiled `core`. When neither is there, Debian's package is installed where the package
+//! sources offer it (one fixed version, seconds), otherwise rustup installs a nightly. bpf-linker must read what the
+//! compiler writes: one whose LLVM is newer than the linker's comes last, and a linker is built for it if that can be.
 
 use std::{
     path::{Path, PathBuf},
@@ -115,7 +115,7 @@ impl EbpfRust {
             command.arg("-Zbuild-std=core");
         }
         let linker = linker().context("find bpf-linker: not installed; run `cargo xtask setup`")?;
-        // aya-ebpf enables a feature gate; a stable compiler needs to be told that this is meant.
+        // aya-ebpf enables a feature gate; a stable compiler needs a flag for that.
         command.env("RUSTC", self.rustc()).env("RUSTC_BOOTSTRAP", "1");
         // cargo adds the host toolchain's libraries for us; they are not those of this compiler.
         command
@@ -243,8 +243,8 @@ fn linker_works() -> bool {
         .is_some_and(|version| output.status.success() && apt::compare_versions(version, LINKER).is_ge())
 }
 
-/// Whether the linker that is there reads the bitcode that a compiler writes: an older LLVM does not read a newer one's.
-/// A linker that was built into one file with its LLVM does not tell, and is believed.
+/// Whether the linker that is there reads the bitcode that a compiler writes: an older LLVM does not read a newer
+/// one's. A linker that was built into one file with its LLVM does not show it, and is believed.
 fn linker_reads(rust: &EbpfRust) -> bool {
     let Some(linker) = linker().and_then(|file| std::fs::read(file).ok()) else { return false };
     let written = version(&rust.rustc()).and_then(|text| llvm_major(&text));

@@ -1,7 +1,7 @@
 //! `cargo xtask vm`: the matrix of tests, or one command, on kernels that this machine does not run.
 //!
 //! In: kernels by series or by file, and what to run. Out: the verdict of each cell, or the command's console and
-//! status. Everything is left in `target/vm/`, for whoever wants to look.
+//! status. Everything is left in `target/vm/` for inspection.
 
 mod archive;
 mod cpio;
@@ -56,6 +56,9 @@ pub(crate) struct VmArgs {
     /// Do not build hotr for the guest
     #[arg(long, requires = "exec")]
     bare: bool,
+    /// Give the guest the hotr of `cargo xtask build --log-ebpf`
+    #[arg(long, requires = "exec", conflicts_with = "bare")]
+    log_ebpf: bool,
     /// The guest's clock counts instructions, one a nanosecond: a loop timed in it gives its cost without noise
     #[arg(long, requires = "exec")]
     icount: bool,
@@ -79,7 +82,11 @@ pub(crate) fn run(args: &VmArgs) -> Result<ExitCode> {
     };
     let mut imports = args.with.clone();
     if !args.bare {
-        imports.push(Import::program(build::hotr(Flavour::Static)?));
+        imports.push(Import::program(build::hotr(if args.log_ebpf {
+            Flavour::Log
+        } else {
+            Flavour::Static
+        })?));
     }
     let mut worst = 0;
     for kernel in &kernels {

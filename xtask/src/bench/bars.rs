@@ -2,7 +2,7 @@
 
 use super::{figures::Figures, report::Row};
 
-/// The kernel tells a storm once in this time, in seconds (`WINDOW_NS` of hotr's engine).
+/// The kernel reports a storm once in this time, in seconds (`WINDOW_NS` of hotr's engine).
 const WINDOW: f64 = 0.1;
 
 /// No program may give the verifier more work than this, in instructions.
@@ -32,7 +32,7 @@ pub(crate) fn pwrite(kernel: &str, figures: &Figures) -> Vec<Row> {
 }
 
 /// fatrace and inotifywait put no program on the write path: what nobody watches costs them nothing, and what is
-/// watched costs them events. So the tracers are compared where they have something to tell.
+/// watched costs them events. So the tracers are compared where they have something to report.
 fn lowest(kernel: &str, figures: &Figures) -> Row {
     let mut met = true;
     let mut parts = Vec::new();
@@ -108,7 +108,7 @@ pub(crate) fn latency(figures: &Figures) -> Row {
     Row::new("latency", "write returned → line read", measured, "p99 ≤ inotifywait's", ratio <= 1.0)
 }
 
-/// Beside watchexec and entr, in turns. entr waits for 50 ms of quiet and cannot be told otherwise: so do all.
+/// Beside watchexec and entr, in turns. entr waits for 50 ms of quiet and has no option for that: so do all.
 pub(crate) fn reload(figures: &Figures) -> Vec<Row> {
     let get = |who: &str, key: &str| figures.get(&format!("reload/{who}/{key}"));
     let row = |other: &str| {
@@ -154,7 +154,7 @@ pub(crate) fn watch_idle(figures: &Figures) -> Vec<Row> {
     ]
 }
 
-/// Absolute bars: a person waits for it.
+/// Absolute bars: a user waits for it.
 pub(crate) fn ready(figures: &Figures) -> Vec<Row> {
     let get = |key: &str| figures.get(&format!("ready/{key}"));
     let what = format!("ready on {} directories, --channels ebpf", get("directories"));
@@ -184,7 +184,7 @@ pub(crate) fn race(figures: &Figures) -> Row {
     Row::new("race", &figure, measured, "all, each round, by default and with --channels inotify", met)
 }
 
-/// Reported, or found again after a loss that was told.
+/// Reported, or found again after a loss that was reported.
 pub(crate) fn creates(figures: &Figures) -> Row {
     let get = |key: &str| figures.get(&format!("creates/{key}"));
     let (disk, reported) = (get("on-disk"), get("reported"));
@@ -201,6 +201,30 @@ pub(crate) fn creates(figures: &Figures) -> Row {
     let met = same(disk, get("count")) && same(reported, disk) && counted;
     let figure = format!("{} creates in 128 directories by two processes", get("count"));
     Row::new("creates", &figure, measured, "every file reported, or the loss told and every file found", met)
+}
+
+/// Memory above what hotr takes before a storm, and the time that a signal needs in its midst.
+pub(crate) fn wide(figures: &Figures) -> Vec<Row> {
+    let what = format!("{} new directories with nine files each", figures.get("wide/directories"));
+    let rows = ["trace", "watch"].into_iter().flat_map(|name| {
+        let (memory, end) = (format!("wide/{name}/above-quiet-mb"), format!("wide/{name}/end-seconds"));
+        let (memory, end) = (figures.get(&memory), figures.get(&end));
+        let row = |title: &str, mut measured: String, value: f64, bar: f64, unit: &str| {
+            over(&mut measured, value, bar, unit);
+            Row::new(
+                "wide",
+                &format!("{what}: {title} of hotr {name}"),
+                measured,
+                &format!("≤ {bar} {unit}"),
+                value <= bar,
+            )
+        };
+        [
+            row("memory above quiet", format!("{memory:.0} MB"), memory, 100.0, "MB"),
+            row("end by SIGINT meanwhile", format!("{end:.2} s"), end, 1.0, "s"),
+        ]
+    });
+    rows.collect()
 }
 
 /// Ratios of single turns, on each filesystem.
@@ -295,7 +319,7 @@ mod tests {
         assert!(storm(&none).iter().all(|row| !row.met));
         assert!(ready(&none).iter().all(|row| !row.met));
         assert!(poll(&none, "1000").iter().all(|row| !row.met));
-        assert!(reload(&none).iter().chain(&watch_idle(&none)).all(|row| !row.met));
+        assert!(reload(&none).iter().chain(&watch_idle(&none)).chain(&wide(&none)).all(|row| !row.met));
         for row in [latency(&none), race(&none), creates(&none), verifier(&none)] {
             assert!(!row.met, "{row:?}");
         }

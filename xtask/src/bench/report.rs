@@ -10,7 +10,7 @@ use serde::Serialize;
 pub(crate) struct Row {
     /// What was measured.
     pub(crate) figure: String,
-    /// The value, for people; a missed bar says by how much.
+    /// The value, for humans; a missed bar says by how much.
     pub(crate) measured: String,
     /// The bar.
     pub(crate) bar: String,

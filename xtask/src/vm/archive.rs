@@ -38,7 +38,7 @@ struct Source {
 /// Some suites of the archive, reached by a private apt configuration.
 pub(crate) struct Archive {
     folder: PathBuf,
-    /// Why a list could not be read anew. Another suite, or a list read before, may still have what is wanted.
+    /// Why a list could not be read again. Another suite, or a list read before, may still have what is wanted.
     trouble: Option<String>,
 }
 

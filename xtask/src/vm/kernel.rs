@@ -36,7 +36,7 @@ const SERIES: [Series; 5] = [
 pub(crate) struct Kernel {
     /// The series, or the release of a kernel of the user's.
     pub(crate) label: String,
-    /// The exact version, for people.
+    /// The exact version, for humans.
     pub(crate) version: String,
     /// The bootable image.
     pub(crate) image: PathBuf,
@@ -105,7 +105,7 @@ fn fetch(series: &Series, cache: &Path, folder: &Path) -> Result<Kernel> {
         return Ok(kernel);
     }
     say(format!("vm: downloading {} {}", newest.package, newest.version));
-    // A name with a dot is not looked at: an interrupted download does not count as a kernel.
+    // A name with a dot is ignored: an interrupted download does not count as a kernel.
     let unfinished = folder.join(format!(".{}.{}", newest.version, std::process::id()));
     let unpacked = packages(&newest.package)
         .iter()

@@ -1,7 +1,7 @@
 //! The matrix {kernel} × {filesystem} × {tier} × {operation}: which part runs, and where.
 //!
 //! In: kernels and a selection. Out: a [`Tally`], and the result lines in `target/vm/results/`. A guest runs one
-//! tier, which divides the work evenly over two guests at a time and confines a kernel that stops.
+//! tier, which divides the work evenly over a few guests at a time and confines a kernel that stops.
 
 use std::{
     fs,
@@ -73,24 +73,27 @@ struct Programs {
     matrix: PathBuf,
 }
 
-/// Builds hotr in `flavour`. The matrix is always static: one build serves guests and this machine.
-fn programs(flavour: Flavour) -> Result<Programs> {
+/// Builds both, static: one build serves guests and this machine.
+fn programs() -> Result<Programs> {
     let object = build::object(&setup::build()?)?;
     Ok(Programs {
-        hotr: build::program(flavour, &object, "hotr-user", "hotr")?,
+        hotr: build::program(Flavour::Static, &object, "hotr-user", "hotr")?,
         matrix: build::program(Flavour::Static, &object, "hotr-tests", "hotr-matrix")?,
     })
 }
 
-/// Runs the selection on each kernel, two guests at a time.
+/// Guests at a time. Each has one processor, and waits for timers half of the time.
+const AT_A_TIME: usize = 3;
+
+/// Runs the selection on each kernel, [`AT_A_TIME`] guests at a time.
 pub(crate) fn in_guests(
     kernels: &[Kernel],
     selection: &Selection,
     limit: Duration,
     keep: bool,
 ) -> Result<Tally> {
-    let programs = programs(Flavour::Static)?;
-    // Made before there are two who want to.
+    let programs = programs()?;
+    // Made before there are several who want to.
     disk::images(&vm_folder().join("disks"), &selection.filesystem)?;
     let tiers = selection.tiers();
     let mut jobs: Vec<(&Kernel, &str)> = Vec::new();
@@ -127,8 +130,9 @@ pub(crate) fn in_guests(
         }
     };
     std::thread::scope(|scope| {
-        scope.spawn(worker);
-        scope.spawn(worker);
+        for _ in 0..AT_A_TIME {
+            scope.spawn(worker);
+        }
     });
     Ok(total.into_inner().expect("no holder of the sum panics"))
 }
@@ -188,7 +192,7 @@ pub(crate) fn natively(selection: &Selection) -> Result<Tally> {
             "run the native kernel tests: root is needed to load eBPF and to mount; run `cargo xtask test` as root"
         );
     }
-    let programs = programs(Flavour::Release)?;
+    let programs = programs()?;
     let folder = vm_folder().join("native");
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
@@ -201,7 +205,7 @@ pub(crate) fn natively(selection: &Selection) -> Result<Tally> {
     let myself = std::env::current_exe().context("find this program")?;
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private"]).arg(myself).arg("native-matrix");
-    command.arg("--root").arg(&root).arg("--hotr").arg(programs.hotr).arg("--matrix").arg(programs.matrix);
+    command.arg("--root").arg(&root).arg("--hotr").arg(&programs.hotr).arg("--matrix").arg(&programs.matrix);
     command.arg("--out").arg(&results);
     command.args(images.iter().map(|image| format!("--disk={}={}", image.name, image.file.display())));
     command.arg("--").args(arguments);
@@ -213,7 +217,34 @@ pub(crate) fn natively(selection: &Selection) -> Result<Tally> {
     if let (Err(error), 0) = (ran, tally.failed()) {
         tally.fail(format!("native: {error:#}"));
     }
+    if selection.filter.is_none() {
+        tally.add(fuzz(&programs, &folder));
+    }
     Ok(tally)
+}
+
+/// Random operations, of a fixed seed; the program mounts what it needs in a namespace of its own.
+fn fuzz(programs: &Programs, folder: &Path) -> Tally {
+    let mut all = Tally::default();
+    for fs in ["tmpfs", "ext4", "ovl-ext4"] {
+        all.add(fuzz_one(programs, folder, fs));
+    }
+    all
+}
+
+fn fuzz_one(programs: &Programs, folder: &Path, filesystem: &str) -> Tally {
+    let results = folder.join("fuzz.jsonl");
+    // What an earlier run has written is not this one's.
+    let _ = fs::remove_file(&results);
+    let mut command = Command::new(&programs.matrix);
+    command.args(["fuzz", "--seed", "1", "--ops", "33333", "--fs", filesystem, "--hotr"]).arg(&programs.hotr);
+    let ran = cmd::must(command.arg("--out").arg(&results), "run the fuzz test");
+    let text = fs::read_to_string(&results).unwrap_or_default();
+    let mut tally = Tally::of_matrix("fuzz", text.lines());
+    if let (Err(error), 0) = (ran, tally.failed()) {
+        tally.fail(format!("fuzz: {error:#}"));
+    }
+    tally
 }
 
 /// The part of [`natively`] that runs in the mount namespace.
