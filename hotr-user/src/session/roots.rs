@@ -131,9 +131,10 @@ const TELLS_WITHIN_NS: u64 = 50_000_000;
 enum Noticed {
     /// The place with this watch.
     Watch(i32),
-    /// The place with this slot.
-    Slot(u16),
-    /// The place with this slot, by a system call that removed its name.
+    /// The place with this slot, by a record of a rename.
+    Move(u16),
+    /// The place with this slot, by what removed its name. A watch reports that when the inode goes, which whoever holds
+    /// it open, or works in it, puts off (fs/dcache.c `dentry_unlink_inode`).
     Removal(u16),
 }
 
@@ -437,11 +438,13 @@ impl Roots {
         let of_second = if exchanged { ReadFlags::MOVE_SELF } else { ReadFlags::DELETE_SELF };
         let told = [(first, of_first), (second, of_second)];
         let new = told.into_iter().filter_map(|(slot, flags)| Some((slot?, flags)));
-        self.noticed.extend(new.map(|(slot, flags)| (Noticed::Slot(slot), flags)));
+        self.noticed.extend(new.map(|(slot, flags)| match flags {
+            ReadFlags::MOVE_SELF => (Noticed::Move(slot), flags),
+            _ => (Noticed::Removal(slot), flags),
+        }));
     }
 
-    /// The same from a system call that removed or replaced a directory. A watch reports that when the inode goes, which
-    /// whoever holds it open, or works in it, puts off (fs/dcache.c `dentry_unlink_inode`).
+    /// The same from a system call that removed or replaced a directory.
     pub(super) fn notice_removal(&mut self, change: &Change) {
         if !matches!(change.op, Op::Remove | Op::Rename) {
             return;
@@ -468,10 +471,10 @@ impl Roots {
         for (who, flags) in events {
             let found = self.places.iter().find(|(slot, place)| match (who, &place.pin) {
                 (Noticed::Watch(watch), InodePin::Watch(its)) => watch == *its,
-                // A watch tells it as well.
-                (Noticed::Slot(_), InodePin::Watch(_)) | (Noticed::Watch(_), _) => false,
-                (Noticed::Slot(number), _) => number == **slot,
-                // It may be there again, and registered, since the call was made.
+                // A watch reports it as well.
+                (Noticed::Move(_), InodePin::Watch(_)) | (Noticed::Watch(_), _) => false,
+                (Noticed::Move(number), _) => number == **slot,
+                // It may be there again, and registered, since it was removed.
                 (Noticed::Removal(number), _) => {
                     number == **slot && open(&place.dir).and_then(|fd| identity(&fd)) != place.identity
                 }
