@@ -212,9 +212,6 @@ impl Engine {
             self.roots_news = self.roots_news.or_else(|| news.then(|| clock.mono_ns()));
         }
         self.listen(&clock)?;
-        if self.has_returned_roots() {
-            self.follow_roots(&clock)?;
-        }
         self.judge_all(&clock);
         if self.ebpf.is_none() {
             self.hear_alone(&clock)?;
@@ -223,13 +220,6 @@ impl Engine {
             self.loss_check = Some(self.loss_check.map_or(soon, |at| at.min(soon)));
         }
         Ok(())
-    }
-
-    /// Whether a root that was not there may be there again: it is registered before what was changed in it is reported, so
-    /// that it does not disappear unnoticed. Records of system calls name it by its path, registered or not.
-    fn has_returned_roots(&self) -> bool {
-        let lacks_roots = |ebpf: &EbpfChannel| ebpf.lacks_roots() && !ebpf.roots.has_news();
-        !self.observed.is_empty() && self.ebpf.as_ref().is_some_and(lacks_roots)
     }
 
     fn listen(&mut self, clock: &Clock) -> Result<(), Error> {

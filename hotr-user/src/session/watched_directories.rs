@@ -52,7 +52,8 @@ struct Use {
 /// When it leads nowhere.
 pub(super) fn spots(path: &Path) -> io::Result<Vec<Spot>> {
     let real = path.canonicalize()?;
-    if real.is_dir() {
+    // What disappears meanwhile leads nowhere: it is not known to be a file.
+    if real.symlink_metadata()?.is_dir() {
         return Ok(vec![Spot { dir: real, shown: path.to_path_buf(), only: None }]);
     }
     let mut found = Vec::new();
@@ -160,5 +161,35 @@ impl WatchedDirectory {
             Some(name) if rest == Path::new(name) => path.clone_from(&place.path),
             Some(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_comes_and_goes_is_never_taken_for_a_file() -> io::Result<()> {
+        let place = tempfile::tempdir()?;
+        let path = place.path().join("dir");
+        let is_over = AtomicBool::new(false);
+        let found: Vec<Spot> = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let _ = fs::create_dir(&path);
+                    let _ = fs::remove_dir(&path);
+                }
+            });
+            let looks = (0..100_000).filter_map(|_| spots(&path).ok()).flatten().collect();
+            is_over.store(true, Ordering::Relaxed);
+            looks
+        });
+        assert!(!found.is_empty());
+        let wrong = found.iter().find(|spot| spot.only().is_some());
+        assert_eq!(wrong, None);
+        Ok(())
     }
 }
