@@ -34,8 +34,8 @@ pub(crate) struct BenchArgs {
     /// Only these
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Bench>,
-    /// A kernel series for the benchmarks in virtual machines; may be repeated [default: 6.12 for pwrite, all of the
-    /// matrix for verifier]
+    /// A kernel series for the benchmarks in virtual machines; may be repeated [default: 6.12 for pwrite and delivered, all
+    /// of the matrix for verifier]
     #[arg(long, value_name = "SERIES")]
     kernel: Vec<String>,
     /// Smaller loads: shows that everything works, says little about the figures
@@ -48,6 +48,8 @@ pub(crate) struct BenchArgs {
 enum Bench {
     /// Instructions that each tool adds to a one-byte pwrite
     Pwrite,
+    /// Instructions that a live diagnosis adds to a delivered event
+    Delivered,
     /// A million writes to one file
     Storm,
     /// From write to line
@@ -68,6 +70,8 @@ enum Bench {
     Reload,
     /// Processor time and memory of an idle watch on a million files
     WatchIdle,
+    /// A diagnosis of many watches, and of many watching processes
+    Diagnose,
     /// Size of the program, memory of an idle trace
     Idle,
 }
@@ -103,6 +107,14 @@ fn one(bench: Bench, args: &BenchArgs, report: &mut Report) -> Result<()> {
                 let (version, figures) = guests::cost(label, args.quick)?;
                 report.rows.extend(bars::pwrite(label, &figures));
                 report.tables.push(tables::pwrite(&version, &figures));
+            }
+        }
+        Bench::Delivered => {
+            let default = vec!["6.12".to_owned()];
+            for label in if args.kernel.is_empty() { &default } else { &args.kernel } {
+                let (version, figures) = guests::delivered(label, args.quick)?;
+                report.rows.extend(bars::delivered(label, &figures));
+                report.tables.push(tables::delivered(&version, &figures));
             }
         }
         Bench::Verifier => {
@@ -159,7 +171,13 @@ fn judge(bench: Bench, figures: &Figures, report: &mut Report) {
         Bench::Creates => report.rows.push(bars::creates(figures)),
         Bench::Wide => report.rows.extend(bars::wide(figures)),
         Bench::Idle => report.tables.push(tables::idle(figures)),
-        Bench::Pwrite | Bench::Verifier | Bench::Poll | Bench::Reload | Bench::WatchIdle => {}
+        Bench::Diagnose => report.rows.extend(bars::diagnose(figures)),
+        Bench::Pwrite
+        | Bench::Delivered
+        | Bench::Verifier
+        | Bench::Poll
+        | Bench::Reload
+        | Bench::WatchIdle => {}
     }
 }
 
@@ -172,6 +190,7 @@ fn load_options(bench: Bench, quick: bool) -> &'static [&'static str] {
         Bench::Race if quick => &["--rounds", "2"],
         Bench::Creates if quick => &["--count", "50000"],
         Bench::Wide if quick => &["--directories", "10000"],
+        Bench::Diagnose if quick => &["--watches", "1000", "--processes", "20", "--rounds", "2"],
         _ => &[],
     }
 }

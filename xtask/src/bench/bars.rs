@@ -260,6 +260,69 @@ pub(crate) fn poll(figures: &Figures, files: &str) -> Vec<Row> {
     rows.collect()
 }
 
+/// Added by a live diagnosis: to a write whose event another process receives, to writes that nobody watches, and to the
+/// read(2) that takes the event.
+pub(crate) fn delivered(kernel: &str, figures: &Figures) -> Vec<Row> {
+    let of = |subject: &str, key: &str| figures.get(&format!("delivered/{subject}/{key}"));
+    let row = |what: &str, added: f64, empty: f64, bar: f64| {
+        let ratio = added / empty;
+        let mut measured = format!("{added:.0} instructions, {ratio:.2} × the empty program's {empty:.0}");
+        over(&mut measured, added, empty * bar, "instructions");
+        let figure = format!("{what} (fentry, {kernel})");
+        Row::new("delivered", &figure, measured, &format!("≤ {bar} ×"), ratio <= bar)
+    };
+    let unwatched = ["other", "outside"]
+        .map(|place| of("diagnose", &format!("{place}/writer")) - of("trace", &format!("{place}/writer")));
+    let writer = "watched/writer";
+    vec![
+        row(
+            "a live diagnosis, added to the writer for an event that the process receives, beside --raw",
+            of("diagnose", writer) - of("trace", writer),
+            of("empty", writer) - of("none", writer),
+            3.0,
+        ),
+        row(
+            "the same, added to the process's read(2) of an event",
+            of("diagnose", "read") - of("none", "read"),
+            of("empty", "read") - of("none", "read"),
+            2.0,
+        ),
+        Row::new(
+            "delivered",
+            &format!("the same, added to a write that nobody watches, beside --raw (fentry, {kernel})"),
+            format!(
+                "another superblock {:.0}, outside the tree {:.0} instructions",
+                unwatched[0], unwatched[1]
+            ),
+            "nothing",
+            unwatched.iter().all(|added| *added < 0.5),
+        ),
+    ]
+}
+
+/// How long a diagnosis takes.
+pub(crate) fn diagnose(figures: &Figures) -> Vec<Row> {
+    let get = |key: &str| figures.get(&format!("diagnose/{key}"));
+    let row = |what: String, key: &str, bar: f64| {
+        let (time, cpu) = (get(&format!("{key}/ms")), get(&format!("{key}/cpu-ms")));
+        let measured = format!("{time:.0} ms ({cpu:.0} ms processor time)");
+        Row::new("diagnose", &what, measured, &format!("< {bar} ms"), time < bar)
+    };
+    let (watches, instances) = (get("watches"), get("instances"));
+    vec![
+        row(
+            format!("hotr diagnose of a process with {watches} watches in {instances} instances"),
+            "process",
+            1000.0,
+        ),
+        row(
+            format!("hotr diagnose of the machine with {} watching processes", get("processes")),
+            "machine",
+            2000.0,
+        ),
+    ]
+}
+
 /// Over all kernels and tiers.
 pub(crate) fn verifier(figures: &Figures) -> Row {
     let most = figures.below("verifier/").max_by(|(_, left), (_, right)| left.total_cmp(right));
@@ -319,6 +382,7 @@ mod tests {
         assert!(storm(&none).iter().all(|row| !row.met));
         assert!(ready(&none).iter().all(|row| !row.met));
         assert!(poll(&none, "1000").iter().all(|row| !row.met));
+        assert!(delivered("6.12", &none).iter().chain(&diagnose(&none)).all(|row| !row.met));
         assert!(reload(&none).iter().chain(&watch_idle(&none)).chain(&wide(&none)).all(|row| !row.met));
         for row in [latency(&none), race(&none), creates(&none), verifier(&none)] {
             assert!(!row.met, "{row:?}");

@@ -47,6 +47,25 @@ pub(crate) fn cost(label: &str, quick: bool) -> Result<(String, Figures)> {
     Ok((kernel.version, figures))
 }
 
+/// What a live diagnosis adds to a delivered event, in instructions; the kernel's version comes first.
+pub(crate) fn delivered(label: &str, quick: bool) -> Result<(String, Figures)> {
+    let kernel = kernel::of_series(label, false)?;
+    let rust = setup::build()?;
+    let empty = build::bench_object(&rust)?;
+    let imports = vec![
+        Import::program(native::program(Flavour::Static)?),
+        Import::program(build::hotr(Flavour::Static)?),
+        Import { host: empty, guest: PathBuf::from("/bin/empty.o") },
+    ];
+    let mut figures = Figures::default();
+    let task = format!(
+        "delivered --hotr /bin/hotr --empty /bin/empty.o --watched /t/ext4 --other /t/tmpfs --count {}",
+        if quick { 2000 } else { 10_000 }
+    );
+    measure(&kernel, "delivered", &task, imports, true, &mut figures)?;
+    Ok((kernel.version, figures))
+}
+
 /// Instructions processed by the verifier, `verifier/KERNEL/TIER/PROGRAM`.
 pub(crate) fn verifier(labels: &[String]) -> Result<Figures> {
     let imports = [native::program(Flavour::Static)?, build::hotr(Flavour::Static)?];

@@ -55,6 +55,28 @@ pub(crate) fn pwrite(version: &str, figures: &Figures) -> Table {
     )
 }
 
+/// Instructions of a write and of a read of its event, for every subject.
+pub(crate) fn delivered(version: &str, figures: &Figures) -> Table {
+    let get = |subject: &str, key: &str| figures.get(&format!("delivered/{subject}/{key}"));
+    let keys = ["other/writer", "outside/writer", "watched/writer", "read"];
+    let plain = keys.map(|key| format!("{:.0}", get("none", key))).to_vec();
+    let mut rows = vec![[vec!["(the call itself)".to_owned()], plain].concat()];
+    for subject in ["empty", "trace", "diagnose"] {
+        let added = keys.map(|key| format!("+{:.0}", get(subject, key) - get("none", key))).to_vec();
+        rows.push([vec![subject.to_owned()], added].concat());
+    }
+    table(
+        "delivered",
+        &format!("Instructions added to a delivered event, kernel {version}"),
+        "Counted as for pwrite. One-byte pwrites to two files in turn; a process watches their directory with inotify, and reads \
+         one event a call. `empty`: an empty fexit program on inotify_handle_inode_event, and one on \
+         fsnotify_remove_first_event. `trace`: hotr trace --raw, --channels ebpf. `diagnose`: hotr diagnose --live of that \
+         process, which traces in the same way.",
+        &["subject", PLACES[0].1, PLACES[1].1, "watched file, its event queued", "read(2) of an event"],
+        rows,
+    )
+}
+
 /// Percentiles of all three subjects.
 pub(crate) fn latency(figures: &Figures) -> Table {
     let get = |key: &str| figures.get(&format!("latency/{key}"));

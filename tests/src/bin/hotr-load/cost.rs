@@ -24,8 +24,8 @@ use crate::figures::{Figures, median};
 use crate::watcher::{self, Heard, PATIENCE, Watcher};
 
 /// Writes before the clock starts: caches are warm, and a storm has begun.
-const WARM: u64 = 2000;
-const REPEATS: usize = 3;
+pub(crate) const WARM: u64 = 2000;
+pub(crate) const REPEATS: usize = 3;
 /// How often the writer's end is looked for.
 const TURN: Duration = Duration::from_millis(20);
 /// A watcher that says nothing for this long after the last write has reported everything.
@@ -89,7 +89,7 @@ impl Places {
 /// Entry point of the benchmark: each subject alone, one after the other.
 pub(crate) fn run(args: &CostArgs, out: &mut Figures) -> Result<()> {
     let places = Places::make(args)?;
-    settle(&places, args.count)?;
+    settle(&places.files[0].1, args.count)?;
     measure("none", None, &places, args.count, out)?;
     if let Some(object) = &args.empty {
         let attached = empty::attach(object, "vfs_write")?;
@@ -114,9 +114,9 @@ pub(crate) fn run(args: &CostArgs, out: &mut Figures) -> Result<()> {
 }
 
 /// Waits until a machine that has just booted is idle: only the writer runs.
-fn settle(places: &Places, count: u64) -> Result<()> {
+pub(crate) fn settle(file: &Path, count: u64) -> Result<()> {
     for _ in 0..SETTLE {
-        let took = pwrite_loop(&places.files[0].1, count)?;
+        let took = pwrite_loop(&[file], count)?;
         if took.machine < took.writer * 1.01 {
             return Ok(());
         }
@@ -151,7 +151,7 @@ fn measure(
     for (place, file) in &places.files {
         let mut runs = Vec::new();
         for _ in 0..REPEATS {
-            runs.push(loop_apart(watcher.as_deref_mut(), file, count)?);
+            runs.push(loop_apart(watcher.as_deref_mut(), &[file], count)?);
         }
         let each = |pick: fn(&Took) -> f64| median(&runs.iter().map(pick).collect::<Vec<_>>());
         out.value(format!("cost/{subject}/{place}/machine"), each(|took| took.machine))?;
@@ -162,11 +162,11 @@ fn measure(
 
 /// The loop in a process of its own, while what the watcher says about it is read. A process with a second thread
 /// would pay for the reference that each system call then takes on the file.
-fn loop_apart(watcher: Option<&mut Watcher>, file: &Path, count: u64) -> Result<Took> {
+pub(crate) fn loop_apart(watcher: Option<&mut Watcher>, files: &[&Path], count: u64) -> Result<Took> {
     let mut writer = Command::new("/proc/self/exe")
         .arg("pwrite-loop")
-        .arg(file)
         .arg(count.to_string())
+        .args(files)
         .stdout(Stdio::piped())
         .spawn()
         .context("start the writer")?;
@@ -187,20 +187,30 @@ fn loop_apart(watcher: Option<&mut Watcher>, file: &Path, count: u64) -> Result<
     serde_json::from_slice(&output.stdout).context("read what the writer measured")
 }
 
-/// `count` one-byte pwrites to the start of `file`, on one processor.
-pub(crate) fn pwrite_loop(file: &Path, count: u64) -> Result<Took> {
+/// `count` one-byte pwrites to the starts of these files in turn, on one processor.
+pub(crate) fn pwrite_loop<P: AsRef<Path>>(files: &[P], count: u64) -> Result<Took> {
     let mut one = CpuSet::new();
     one.set(0);
     sched_setaffinity(None, &one).context("stay on one processor")?;
-    let what = || format!("write to {}", file.display());
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(file).with_context(what)?;
-    for _ in 0..WARM {
-        file.write_all_at(b"x", 0).with_context(what)?;
-    }
+    let open = |file: &P| {
+        let options = OpenOptions::new().write(true).create(true).truncate(false).open(file);
+        options.with_context(|| format!("write to {}", file.as_ref().display()))
+    };
+    let files = files.iter().map(open).collect::<Result<Vec<_>>>()?;
+    let write = |count: u64| -> Result<()> {
+        let mut left = count;
+        for file in files.iter().cycle() {
+            if left == 0 {
+                break;
+            }
+            file.write_all_at(b"x", 0).context("write to a file of the loop")?;
+            left -= 1;
+        }
+        Ok(())
+    };
+    write(WARM)?;
     let (machine, writer) = (now(ClockId::MonotonicRaw), now(ClockId::ThreadCPUTime));
-    for _ in 0..count {
-        file.write_all_at(b"x", 0).with_context(what)?;
-    }
+    write(count)?;
     let (machine_end, writer_end) = (now(ClockId::MonotonicRaw), now(ClockId::ThreadCPUTime));
     #[expect(clippy::cast_precision_loss, reason = "a loop has fewer rounds than 2^52")]
     let each = |took: f64| took / count as f64;
@@ -208,7 +218,7 @@ pub(crate) fn pwrite_loop(file: &Path, count: u64) -> Result<Took> {
 }
 
 /// Nanoseconds; exact to a fraction of one for months of uptime.
-fn now(clock: ClockId) -> f64 {
+pub(crate) fn now(clock: ClockId) -> f64 {
     let time = clock_gettime(clock);
     #[expect(clippy::cast_precision_loss, reason = "differences of some seconds stay exact to a nanosecond")]
     let (seconds, nanoseconds) = (time.tv_sec as f64, time.tv_nsec as f64);

@@ -5,6 +5,7 @@
 
 mod cost;
 mod creates;
+mod delivered;
 mod diagnose;
 mod empty;
 mod figures;
@@ -40,15 +41,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Load {
-    /// Time one-byte pwrites to a file, and print nanoseconds for each, by the machine's clock and the thread's
+    /// Time one-byte pwrites to files in turn, and print nanoseconds for each, by the machine's clock and the thread's
     PwriteLoop {
-        /// The file.
-        file: PathBuf,
         /// How many.
         count: u64,
+        /// The files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
     },
     /// What each watcher adds to a pwrite, for files in and outside of what it watches
     Cost(cost::CostArgs),
+    /// What a live diagnosis adds to a write whose event another process receives, and to the reading of that event
+    Delivered(delivered::DeliveredArgs),
     /// Attach the empty fexit program until standard input ends
     Empty {
         /// An object with the program `bench_empty`.
@@ -116,11 +120,12 @@ fn main() -> Result<()> {
     let mut figures = Figures::new(cli.out.as_deref())?;
     let out = &mut figures;
     match cli.load {
-        Load::PwriteLoop { file, count } => {
-            println!("{}", serde_json::to_string(&cost::pwrite_loop(&file, count)?)?);
+        Load::PwriteLoop { count, files } => {
+            println!("{}", serde_json::to_string(&cost::pwrite_loop(&files, count)?)?);
             Ok(())
         }
         Load::Cost(args) => cost::run(&args, out),
+        Load::Delivered(args) => delivered::run(&args, out),
         Load::Empty { object, function } => empty::hold(&object, &function),
         Load::Storm(args) => storm::run(&args, out),
         Load::Latency(args) => latency::run(&args, out),
