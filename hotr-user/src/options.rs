@@ -57,6 +57,12 @@ pub struct TraceOptions {
     pub pids: Vec<u32>,
     /// Report only changes by tasks of these names (empty: all).
     pub comms: Vec<Vec<u8>>,
+    /// Report only changes by these users (empty: all).
+    pub uids: Vec<u32>,
+    /// Report only changes that a channel missed.
+    pub missed: bool,
+    /// End after the first change that is reported; of raw records, after the first.
+    pub once: bool,
     /// Leave out paths that match, relative to their root.
     pub exclude: GlobSet,
     /// Every record by itself.
@@ -81,6 +87,9 @@ impl TraceOptions {
             ops: Vec::new(),
             pids: Vec::new(),
             comms: Vec::new(),
+            uids: Vec::new(),
+            missed: false,
+            once: false,
             exclude: GlobSet::empty(),
             raw: false,
             at_once: false,

@@ -93,7 +93,7 @@ async fn watch(
         };
         report_writer.write(reports)?;
         // Under a storm the runtime looks for signals only now and then.
-        if ending::is_asked() || over.is_some_and(|over| Instant::now() >= over) {
+        if ending::is_asked() || session.has_enough() || over.is_some_and(|over| Instant::now() >= over) {
             break;
         }
     }
@@ -170,6 +170,11 @@ impl Session {
         self.engine.whole_turn()?;
         self.renew()?;
         Ok(self.engine.reports())
+    }
+
+    /// Whether all that was asked for has been reported: of a run that ends with its first change.
+    pub fn has_enough(&self) -> bool {
+        self.engine.has_enough()
     }
 
     /// Looks where the paths lead with the next [`Self::next`], not when it is time to.

@@ -88,6 +88,15 @@ fn a_wrong_command_line_is_one_line_and_status_2() {
             "hotr: invalid value '0' for '--pid <PID>': 0 is not in 1..=4294967295; see hotr trace --help",
         ),
         (
+            &["trace", "--uid", "no such user"],
+            "hotr: invalid value 'no such user' for '--uid <USER>': there is no such user; name one, or a number; see \
+             hotr trace --help",
+        ),
+        (
+            &["trace", "--channels", "inotify", "--missed"],
+            "hotr: --missed compares two channels, and --channels leaves one out; see hotr trace --help",
+        ),
+        (
             &["trace", "--channels", "inotify", "--tier", "kprobe"],
             "hotr: --tier chooses eBPF programs, and --channels leaves ebpf out; see hotr trace --help",
         ),
@@ -197,6 +206,9 @@ fn help_of_every_command_is_on_stdout() {
                 "--op <OP>",
                 "--pid <PID>",
                 "--comm <NAME>",
+                "--uid <USER>",
+                "--missed",
+                "--once",
                 "--exclude <GLOB>",
                 "--no-recursive",
                 "--raw",

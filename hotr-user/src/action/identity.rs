@@ -81,6 +81,15 @@ impl Identity {
     }
 }
 
+/// The id of a user.
+///
+/// # Errors
+/// A sentence: there is no such user, or that could not be found out.
+pub fn uid_of(named: &OsStr) -> Result<u32, String> {
+    let user = entry_of(named)?.map(|user| user.uid);
+    user.or_else(|| number(named)).ok_or_else(|| "there is no such user; name one, or a number".to_owned())
+}
+
 /// An id; the highest means "leave as it is" to the kernel.
 fn number(text: &OsStr) -> Option<u32> {
     let digits = text.as_bytes().iter().all(u8::is_ascii_digit);

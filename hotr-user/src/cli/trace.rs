@@ -21,6 +21,8 @@ Examples:
   hotr trace --json --duration 10s /srv        ten seconds of it as JSON Lines
   hotr trace --op write,rename --comm rsync    what rsync writes and renames below this directory
   hotr trace --exclude .git --exclude '*.tmp'  without .git and temporary files
+  hotr trace --missed /srv                     only what inotify missed, and why
+  hotr trace --once --op write /etc/hosts      wait for the next write
   hotr trace --channels ebpf --raw /etc        each kernel record by itself
 
 A filled mark names a channel that saw the change, an open one a channel that missed it, and why.
@@ -54,6 +56,15 @@ pub(super) struct TraceArgs {
     /// Print only changes by tasks of this name (its first 15 bytes count, as in the kernel); repeatable
     #[arg(long, value_name = "NAME", value_parser = values::name())]
     comm: Vec<OsString>,
+    /// Print only changes by these users, names or numbers; comma-separated
+    #[arg(long, value_name = "USER", value_delimiter = ',', value_parser = values::user())]
+    uid: Vec<u32>,
+    /// Print only changes that a channel missed
+    #[arg(long, conflicts_with = "raw")]
+    missed: bool,
+    /// End after the first change that is printed; with --raw, after the first record
+    #[arg(long)]
+    once: bool,
     /// Leave out paths that match, as in .gitignore; repeatable
     #[arg(long, value_name = "GLOB", value_parser = values::glob)]
     exclude: Vec<String>,
@@ -141,6 +152,10 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
         say("--tier chooses eBPF programs, and --channels leaves ebpf out; see hotr trace --help");
         return Ok(Status::Usage);
     }
+    if args.missed && !(args.channels.ebpf && args.channels.inotify) {
+        say("--missed compares two channels, and --channels leaves one out; see hotr trace --help");
+        return Ok(Status::Usage);
+    }
     if let Some(level) = args.log_ebpf
         && let Err(why) = log_kernel_messages(level, args.channels)
     {
@@ -161,6 +176,9 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
     options.ops = args.op;
     options.pids = args.pid;
     options.comms = args.comm.iter().map(|name| kept_of(name).to_owned()).collect();
+    options.uids = args.uid;
+    options.missed = args.missed;
+    options.once = args.once;
     options.exclude = exclude;
     options.raw = args.raw;
     let runtime = super::runtime()?;

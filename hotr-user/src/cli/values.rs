@@ -50,6 +50,11 @@ pub(super) fn share(word: &str) -> Result<f64, String> {
     share.map(|share| share / 100.0).ok_or_else(|| "write it as 10%, above 0% and at most 100%".to_owned())
 }
 
+/// The number of a user.
+pub(super) fn user() -> impl TypedValueParser<Value = u32> {
+    OsStringValueParser::new().try_map(|named| hotr_user::action::identity::uid_of(&named))
+}
+
 /// `auto`, or the channels that must run.
 pub(super) fn channels(word: &str) -> Result<Channels, String> {
     if word == "auto" {

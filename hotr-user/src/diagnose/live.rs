@@ -30,7 +30,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use globset::GlobSet;
 use hotr_common::delivery::ADDED;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -215,18 +214,12 @@ impl Live {
             (chosen, _) => chosen,
         };
         let session = Session::start(TraceOptions {
-            paths: paths.clone(),
             recursive,
             channels: Channels { ebpf: true, inotify: false, required: true },
             tier,
-            duration: None,
-            ops: Vec::new(),
-            pids: Vec::new(),
-            comms: Vec::new(),
-            exclude: GlobSet::empty(),
             raw: true,
             at_once: true,
-            audited: false,
+            ..TraceOptions::new(paths.clone())
         })?;
         if source.tier() == Tier::Tracepoint {
             // Nothing says what is queued: instances of hotr's own stand in for the targets'.

@@ -1,4 +1,4 @@
-//! Which changes the user requested: by operation, writer and path.
+//! Which changes the user requested: by operation, writer, path, and whether a channel missed them.
 //!
 //! In: a change and the root it belongs to. Out: keep it or not. It is the last word on exclusion: sources only
 //! prune whole directories to save work.
@@ -16,6 +16,8 @@ pub struct Filter {
     ops: Vec<Op>,
     pids: Vec<u32>,
     comms: Vec<Vec<u8>>,
+    uids: Vec<u32>,
+    missed: bool,
     exclude: GlobSet,
     recursive: bool,
 }
@@ -27,6 +29,8 @@ impl Filter {
             ops: options.ops.clone(),
             pids: options.pids.clone(),
             comms: options.comms.clone(),
+            uids: options.uids.clone(),
+            missed: options.missed,
             exclude: options.exclude.clone(),
             recursive: options.recursive,
         }
@@ -38,19 +42,21 @@ impl Filter {
     /// chose certain writers.
     pub fn keep(&self, change: &Change, root: &Path) -> bool {
         let by_op = self.ops.is_empty() || self.ops.contains(&change.op);
-        by_op && self.keep_actor(change) && {
+        let by_miss = !self.missed || !change.missed_by.is_empty();
+        by_op && by_miss && self.keep_actor(change) && {
             let mut names = std::iter::once(&change.path).chain(&change.old_path);
             names.any(|path| self.keep_path(path, root))
         }
     }
 
     fn keep_actor(&self, change: &Change) -> bool {
-        if self.pids.is_empty() && self.comms.is_empty() {
+        if self.pids.is_empty() && self.comms.is_empty() && self.uids.is_empty() {
             return true;
         }
         change.actor.as_ref().is_some_and(|actor| {
             (self.pids.is_empty() || self.pids.contains(&actor.pid))
                 && (self.comms.is_empty() || self.comms.contains(&actor.comm))
+                && (self.uids.is_empty() || self.uids.contains(&actor.uid))
         })
     }
 

@@ -6,10 +6,18 @@ use std::time::SystemTime;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::Filter;
-use hotr_events::{Actor, Change, Channel, Op};
+use hotr_events::{Actor, Cause, Change, Channel, Missed, Op};
 
 fn everything() -> Filter {
-    Filter { ops: vec![], pids: vec![], comms: vec![], exclude: GlobSet::empty(), recursive: true }
+    Filter {
+        ops: vec![],
+        pids: vec![],
+        comms: vec![],
+        uids: vec![],
+        missed: false,
+        exclude: GlobSet::empty(),
+        recursive: true,
+    }
 }
 
 fn excluding(glob: &str) -> Filter {
@@ -26,6 +34,11 @@ fn by(pid: u32, comm: &str) -> Change {
     Change { actor: Some(actor), ..change(Op::Write, "/r/f") }
 }
 
+fn missed() -> Change {
+    let missed = Missed { channel: Channel::Inotify, cause: Cause::Mmap, why: "".into() };
+    Change { missed_by: vec![missed], ..change(Op::Write, "/r/f") }
+}
+
 fn renamed(from: &str, to: &str) -> Change {
     Change { old_path: Some(PathBuf::from(from)), ..change(Op::Rename, to) }
 }
@@ -36,6 +49,9 @@ fn each_condition_keeps_what_it_says() {
     let writes = Filter { ops: vec![Op::Write], ..everything() };
     let pid = Filter { pids: vec![7], ..everything() };
     let comm = Filter { comms: vec![b"vim".to_vec()], pids: vec![7], ..everything() };
+    let root = Filter { uids: vec![0], ..everything() };
+    let other = Filter { uids: vec![1, 2], ..everything() };
+    let only_missed = Filter { missed: true, ..everything() };
     let cases: &[(&str, &Filter, Change, bool)] = &[
         ("no condition", &everything(), change(Op::Create, "/r/a/b"), true),
         ("outside the root", &everything(), change(Op::Create, "/rr/a"), false),
@@ -47,6 +63,11 @@ fn each_condition_keeps_what_it_says() {
         ("nobody knows who", &pid, change(Op::Write, "/r/f"), false),
         ("process and name", &comm, by(7, "vim"), true),
         ("process without the name", &comm, by(7, "sh"), false),
+        ("the asked user", &root, by(7, "sh"), true),
+        ("another user", &other, by(7, "sh"), false),
+        ("nobody knows which user", &root, change(Op::Write, "/r/f"), false),
+        ("one that a channel missed", &only_missed, missed(), true),
+        ("one that none missed", &only_missed, change(Op::Write, "/r/f"), false),
         ("flat: an entry of the root", &flat, change(Op::Write, "/r/a"), true),
         ("flat: the root itself", &flat, change(Op::Attrib, "/r"), true),
         ("flat: deeper", &flat, change(Op::Write, "/r/a/b"), false),

@@ -184,6 +184,11 @@ impl Engine {
         std::mem::take(&mut self.renewed)
     }
 
+    /// Whether all that was asked for has been reported.
+    pub(super) const fn has_enough(&self) -> bool {
+        self.subscription.has_enough()
+    }
+
     /// Whether more is there than the last turn read.
     pub(super) fn has_more(&self) -> bool {
         self.more

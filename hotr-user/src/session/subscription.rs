@@ -18,6 +18,9 @@ pub(super) struct Subscription {
     settler: Settler,
     /// Each change by itself, without merging.
     at_once: bool,
+    /// One change, or raw record, is all that is wanted.
+    once: bool,
+    has_one: bool,
     reports: Vec<Report>,
     changes: u64,
 }
@@ -30,6 +33,8 @@ impl Subscription {
             filter: Filter::new(options),
             settler: Settler::new(),
             at_once: options.at_once,
+            once: options.once,
+            has_one: false,
             reports: Vec::new(),
             changes: 0,
         }
@@ -77,6 +82,10 @@ impl Subscription {
     }
 
     fn report_change(&mut self, change: Change) {
+        if self.has_enough() {
+            return;
+        }
+        self.has_one = true;
         self.changes += 1;
         self.reports.push(Report::Change(Box::new(change)));
     }
@@ -88,8 +97,17 @@ impl Subscription {
 
     /// Takes a raw record, which counts as a change when it is one.
     pub(super) fn report_raw(&mut self, raw: Report, is_change: bool) {
+        if self.has_enough() {
+            return;
+        }
+        self.has_one = true;
         self.changes += u64::from(is_change);
         self.reports.push(raw);
+    }
+
+    /// Whether what was wanted has been reported.
+    pub(super) const fn has_enough(&self) -> bool {
+        self.once && self.has_one
     }
 
     /// Whether there are reports to be passed on.

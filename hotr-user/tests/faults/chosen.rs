@@ -1,6 +1,8 @@
 //! What the options choose is reported, and nothing else.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -8,6 +10,7 @@ use serde_json::Value;
 
 use super::place::Scratch;
 use super::run::{Run, changes, ebpf, path_of};
+use super::witness::store;
 
 /// Options that need no privilege.
 fn heard(options: &[&str], dir: &Path) -> Run {
@@ -92,4 +95,67 @@ fn only_these_writers() {
     let [by_comm, by_pid] = runs.map(|run| told(&run.end(), &touched));
     assert_eq!(by_comm, want(&[("create", "by-other")]));
     assert_eq!(by_pid, want(&[("create", "by-test"), ("create", "by-test-2")]));
+}
+
+/// By number and by name.
+#[test]
+fn only_these_users() {
+    if !ebpf() {
+        return;
+    }
+    let scratch = Scratch::new("users");
+    let dir = scratch.dir("d");
+    let mut runs = ["0", "root,1", "12345"]
+        .map(|users| Run::start(&["--channels", "ebpf", "--op", "create", "--uid", users], &dir));
+    let by_other = |name: &str| {
+        let mut command = Command::new("touch");
+        let status = command.arg(dir.join(name)).uid(12345).stdin(Stdio::null()).status().unwrap();
+        assert!(status.success());
+    };
+    fs::set_permissions(&dir, Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(scratch.0.as_path(), Permissions::from_mode(0o755)).unwrap();
+    fs::write(dir.join("by-root"), "").unwrap();
+    by_other("by-other");
+    fs::write(dir.join("by-root-2"), "").unwrap();
+    by_other("by-other-2");
+    runs[0].change("create", &dir.join("by-root-2"));
+    runs[1].change("create", &dir.join("by-root-2"));
+    runs[2].change("create", &dir.join("by-other-2"));
+    let [by_number, by_name, by_other] = runs.map(|run| told(&run.end(), &dir));
+    assert_eq!(by_number, want(&[("create", "by-root"), ("create", "by-root-2")]));
+    assert_eq!(by_name, by_number);
+    assert_eq!(by_other, want(&[("create", "by-other"), ("create", "by-other-2")]));
+}
+
+#[test]
+fn only_what_a_channel_missed() {
+    if !ebpf() {
+        return;
+    }
+    let scratch = Scratch::new("missed");
+    let dir = scratch.0.clone();
+    fs::File::create(dir.join("mapped")).unwrap().set_len(4096).unwrap();
+    let mut run = Run::start(&["--missed"], &dir);
+    fs::write(dir.join("notified"), "x").unwrap();
+    store(&dir.join("mapped"));
+    fs::write(dir.join("notified"), "y").unwrap();
+    let line = run.change("write", &dir.join("mapped"));
+    assert_eq!(line["missed_by"][0]["cause"], "mmap", "{line}");
+    assert_eq!(told(&run.end(), &dir), want(&[("write", "mapped")]));
+}
+
+#[test]
+fn the_first_change_is_enough() {
+    let scratch = Scratch::new("once");
+    let dir = scratch.0.clone();
+    for (args, kind) in [(&["--once"][..], "change"), (&["--once", "--raw"], "raw")] {
+        let run = heard(args, &dir);
+        for name in ["first", "second"] {
+            fs::create_dir(dir.join(format!("{name}-{kind}"))).unwrap();
+        }
+        let lines = run.ended();
+        let kinds: Vec<&str> = lines.iter().map(|line| line["type"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["ready", kind, "summary"]);
+        assert!(path_of(&lines[1]).ends_with(format!("first-{kind}")) || kind == "raw", "{}", lines[1]);
+    }
 }

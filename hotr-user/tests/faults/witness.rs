@@ -67,7 +67,7 @@ fn write(dir: &Path) {
 }
 
 /// Stores that send no notification.
-fn store(path: &Path) {
+pub(crate) fn store(path: &Path) {
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
     let protection = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a new mapping of one page, of a file of that size; it is gone before the function returns.
