@@ -18,9 +18,10 @@ use crate::filter::{self, Directory, DirectoryPosition};
 use crate::globals::{live, off};
 use crate::kernel::{Direct, Mem, Probe, number, task};
 
-/// kprobe tier: arguments kept from a function's entry to its return, by (thread id << 32 | hook).
+/// kprobe tier: arguments kept from a function's entry to its return, by (thread id << 32 | hook); the third word is
+/// [`layer_credentials`].
 #[map(name = "CALLS")]
-pub static CALLS: HashMap<u64, [u64; 2]> = HashMap::with_max_entries(4096, 0);
+pub static CALLS: HashMap<u64, [u64; 3]> = HashMap::with_max_entries(4096, 0);
 
 /// A call, complete.
 pub struct Call {
@@ -56,7 +57,7 @@ impl Call {
     /// Whether nobody will take what is remembered at this entry: see [`take`].
     #[inline(always)]
     pub fn has_no_end(&self) -> bool {
-        self.tier == KPROBE && nested()
+        self.tier == KPROBE && is_within(key(self.hook))
     }
 
     /// The result as a number: negative errors, also of functions that return a pointer.
@@ -282,18 +283,24 @@ fn key(hook: Hook) -> u64 {
     (bpf_get_current_pid_tgid() << 32) | hook as u64
 }
 
-/// An overlay's operation on its own layer, seen while layers are watched: nested in the call that matters, it
-/// must not take that call's place.
+/// Credentials by which calls of one function that are within one another are told apart, while layers are watched:
+/// overlayfs calls it for its layer with the credentials of the one who mounted it. 0 while none is watched. That they are
+/// not the task's own says nothing: a core dump and a request of io_uring may be made with others as well.
 #[inline(always)]
-pub fn nested() -> bool {
-    live!(layers) != 0 && task::acts_for_another()
+pub fn layer_credentials() -> u64 {
+    if live!(layers) == 0 { 0 } else { task::credentials() }
 }
 
-/// Whether a call of this hook is [`nested`]. What the kernel itself writes never is: overlay writes by another function, and a
-/// core dump or an account is written with other credentials as well.
+/// Whether a call is within one of this key that was kept: it is an overlay's operation on its own layer, and must not take
+/// the place of the call that matters. One that is made with the task's own credentials never is, so that an entry whose end
+/// was not seen does not stay.
 #[inline(always)]
-fn is_inner_half(hook: Hook) -> bool {
-    hook != Hook::KernelWrite && nested()
+fn is_within(key: u64) -> bool {
+    if live!(layers) == 0 || !task::acts_for_another() {
+        return false;
+    }
+    // SAFETY: the entry is this thread's own.
+    unsafe { CALLS.get(&key) }.is_some_and(|call| call[2] != 0 && call[2] != task::credentials())
 }
 
 /// Keeps a call's arguments for [`take`].
@@ -309,12 +316,12 @@ pub fn keep(call: &Call, subject: Subject) {
     if subject != Subject::Other && !filter::is_watched(superblock) {
         return;
     }
-    if is_inner_half(call.hook) || call.hook == Hook::IterWrite && filter::is_opened_by_overlay(call.subject)
-    {
+    let key = key(call.hook);
+    if is_within(key) || call.hook == Hook::IterWrite && filter::is_opened_by_overlay(call.subject) {
         return;
     }
     // A full map loses the change; it holds more calls than there are CPUs, by far.
-    let _ = CALLS.insert(&key(call.hook), &[call.subject as u64, call.second() as u64], 0);
+    let _ = CALLS.insert(&key, &[call.subject as u64, call.second() as u64, layer_credentials()], 0);
 }
 
 /// The call a kretprobe belongs to.
@@ -322,8 +329,9 @@ pub fn keep(call: &Call, subject: Subject) {
 pub fn take(context: &RetProbeContext, hook: Hook) -> Option<Call> {
     let key = key(hook);
     // SAFETY: the entry is this thread's own.
-    let [subject, second] = *unsafe { CALLS.get(&key) }?;
-    if is_inner_half(hook) {
+    let [subject, second, credentials] = *unsafe { CALLS.get(&key) }?;
+    // The end of a call within it.
+    if credentials != 0 && credentials != task::credentials() {
         return None;
     }
     let _ = CALLS.remove(&key);

@@ -59,6 +59,9 @@ pub struct Fields {
     /// Fields of the line that cannot be known here: `writes`, `bytes`, `pid`, `tid`, `uid`, `comm`.
     #[serde(default)]
     pub unknown: Vec<String>,
+    /// Lines with one of these words in `detail` are not printed.
+    #[serde(default)]
+    pub without: Vec<String>,
 }
 
 /// One entry of the table. `op`, `fs` and `tier` are alternatives divided by `|`, with `*` for any characters.
@@ -140,12 +143,13 @@ impl Exceptions {
 }
 
 impl Fields {
-    /// The lines expected instead.
+    /// The lines expected instead. Numbers count what is left of them.
     ///
     /// # Errors
     /// `unknown` names a field that cannot be left open.
     pub fn apply(&self, lines: &[Expect]) -> Result<Vec<Expect>> {
         let mut lines = lines.to_vec();
+        lines.retain(|line| !line.detail.iter().any(|word| self.without.contains(word)));
         for (number, line) in lines.iter_mut().enumerate() {
             if self.line.is_none_or(|only| only == number)
                 && self.of.as_ref().is_none_or(|only| **only == *line.op)
@@ -290,6 +294,9 @@ mod tests {
         let before = Expect::new("write", &["write"], "/a");
         let after = fields.apply(&[before.clone(), before.clone()]).expect("known fields");
         assert_eq!(after[0], before);
-        assert_eq!(after[1], Expect { seen_by: vec!["ebpf".into()], pid: None, ..before });
+        assert_eq!(after[1], Expect { seen_by: vec!["ebpf".into()], pid: None, ..before.clone() });
+        let fields = Fields { without: vec!["write".into()], ..Fields::default() };
+        let other = Expect::new("create", &["open"], "/a");
+        assert_eq!(fields.apply(&[before, other.clone()]).expect("known fields"), [other]);
     }
 }

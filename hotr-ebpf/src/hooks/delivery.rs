@@ -206,7 +206,7 @@ pub fn kprobe_deliver_take(ctx: ProbeContext) -> u32 {
     let group = ctx.arg(0).unwrap_or(0);
     if slot_of(group).is_some() {
         let key = (bpf_get_current_pid_tgid() << 32) | TAKE;
-        let _ = CALLS.insert(&key, &[group, 0], 0);
+        let _ = CALLS.insert(&key, &[group, 0, 0], 0);
     }
     0
 }
@@ -216,7 +216,7 @@ pub fn kprobe_deliver_take(ctx: ProbeContext) -> u32 {
 pub fn kretprobe_deliver_take(ctx: RetProbeContext) -> u32 {
     let key = (bpf_get_current_pid_tgid() << 32) | TAKE;
     // SAFETY: the entry is this thread's own.
-    let Some([group, _]) = unsafe { CALLS.get(&key) }.copied() else { return 0 };
+    let Some([group, ..]) = unsafe { CALLS.get(&key) }.copied() else { return 0 };
     let _ = CALLS.remove(&key);
     taken(group, ctx.ret());
     0

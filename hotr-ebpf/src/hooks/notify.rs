@@ -56,7 +56,7 @@ pub fn kprobe_insert(ctx: ProbeContext) -> u32 {
     let group = ctx.arg::<u64>(0).unwrap_or(0);
     if group != 0 && group == live!(own_group) {
         let key = (bpf_get_current_pid_tgid() << 32) | INSERT;
-        let _ = CALLS.insert(&key, &[group, 0], 0);
+        let _ = CALLS.insert(&key, &[group, 0, 0], 0);
     }
     0
 }
@@ -66,7 +66,7 @@ pub fn kprobe_insert(ctx: ProbeContext) -> u32 {
 pub fn kretprobe_insert(ctx: RetProbeContext) -> u32 {
     let key = (bpf_get_current_pid_tgid() << 32) | INSERT;
     // SAFETY: the entry is this thread's own.
-    let Some([group, _]) = unsafe { CALLS.get(&key) }.copied() else { return 0 };
+    let Some([group, ..]) = unsafe { CALLS.get(&key) }.copied() else { return 0 };
     let _ = CALLS.remove(&key);
     inserted(group, ctx.ret::<u64>() as i32);
     0

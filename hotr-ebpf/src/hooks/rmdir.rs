@@ -13,10 +13,10 @@ use hotr_common::hook::Hook;
 
 use super::names;
 use super::{Victim, exit_hook};
-use crate::call::{Call, FENTRY, KPROBE, Known, Second, nested};
+use crate::call::{Call, FENTRY, KPROBE, Known, Second, layer_credentials};
 use crate::filter;
 use crate::globals::off;
-use crate::kernel::{Mem, Probe};
+use crate::kernel::{Mem, Probe, task};
 
 /// Directories about to be removed, by thread id: where the compiler put a copy of `vfs_rmdir` into its caller, the
 /// function itself is never entered, and only the caller's return shows the end.
@@ -31,6 +31,8 @@ exit_hook!(Rmdir, Dentry, removed => fexit_rmdir, kprobe_rmdir, kretprobe_rmdir)
 pub struct Removal {
     pub dentry: u64,
     pub victim: Victim,
+    /// See [`layer_credentials`].
+    pub credentials: u64,
 }
 
 #[inline(always)]
@@ -68,13 +70,21 @@ pub fn kprobe_rmdir_check(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn check(dentry: u64) {
     let pointer = dentry as *const u8;
-    if !filter::is_watched(Probe::ptr(pointer, off!(dentry_d_sb))) || nested() {
+    if !filter::is_watched(Probe::ptr(pointer, off!(dentry_d_sb))) {
+        return;
+    }
+    let (thread, credentials) = (thread(), layer_credentials());
+    // SAFETY: the entry is this thread's own.
+    let within = unsafe { RMDIRS.get(&thread) };
+    if credentials != 0 && task::acts_for_another() && within.is_some_and(|it| it.credentials != credentials)
+    {
+        // An overlay's operation on its own layer.
         return;
     }
     let inode = Probe::ptr(pointer, off!(dentry_d_inode));
     let victim = Victim::of::<Probe>(inode);
     // A full map loses removals on kernels that copied the function; it holds more than there are tasks in it.
-    let _ = RMDIRS.insert(&thread(), &Removal { dentry, victim }, 0);
+    let _ = RMDIRS.insert(&thread, &Removal { dentry, victim, credentials }, 0);
 }
 
 /// Exit of `do_rmdir(dfd, name)`.

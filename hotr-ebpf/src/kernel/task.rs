@@ -59,6 +59,12 @@ pub fn acts_for_another() -> bool {
     cred != real && !is_kthread(task)
 }
 
+/// Address of the credentials that the task acts with.
+#[inline(always)]
+pub fn credentials() -> u64 {
+    Probe::u64(current(), off!(task_cred))
+}
+
 /// Number of the system call the task is in, -1 in an exception, [`NO_SYSCALL`] when it has no user registers. A call
 /// of the 32-bit table has the number of the native call that does the same.
 /// `pt_regs` lie at a fixed distance from the base of the kernel stack, which hotr measures on its own task.
