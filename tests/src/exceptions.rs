@@ -18,7 +18,7 @@ pub enum Instead {
     /// `absent`, `unseen` or `unsupported`.
     Word(Word),
     /// The lines differ in these fields.
-    Fields(Fields),
+    Fields(Box<Fields>),
 }
 
 /// The plain words.

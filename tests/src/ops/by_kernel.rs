@@ -54,6 +54,8 @@ fn crash_in(dir: &CString) -> Result<(), OpError> {
         unsafe {
             libc::chdir(dir.as_ptr());
             libc::setrlimit(libc::RLIMIT_CORE, &raw const limit);
+            // It is not after a change of credentials, which another operation may have made.
+            libc::prctl(libc::PR_SET_DUMPABLE, 1);
             libc::signal(libc::SIGABRT, libc::SIG_DFL);
             libc::abort();
         }
