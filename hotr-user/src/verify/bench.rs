@@ -240,7 +240,6 @@ impl<'a> Bench<'a> {
         let over = Instant::now() + COVERED;
         for mount in std::mem::take(&mut self.uncovered) {
             let Ok(kernel) = &mut self.kernel else { return Ok(()) };
-            kernel.look_at_mounts();
             loop {
                 self.barriers += 1;
                 let name = barrier_name(&self.folder, self.barriers);
@@ -256,7 +255,6 @@ impl<'a> Bench<'a> {
                     self.covered = false;
                     return Ok(());
                 }
-                kernel.look_at_mounts();
             }
         }
         Ok(())
