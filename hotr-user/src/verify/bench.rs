@@ -284,7 +284,7 @@ impl<'a> Bench<'a> {
             Err(why) => off(Listener::Fanotify, why),
         };
         let ebpf = match &self.kernel {
-            Ok(_) if !self.covered => off(Listener::Ebpf, "a new mount was not covered"),
+            Ok(_) if !self.covered => off(Listener::Ebpf, "hotr does not cover this new mount"),
             Ok(kernel) => kernel.account(),
             Err(why) => off(Listener::Ebpf, why),
         };

@@ -131,6 +131,8 @@ pub(super) const ALL: &[Experiment] = &[
 fn store(bench: &mut Bench<'_>, dir: &std::path::Path) -> Result<(), Stop> {
     let path = dir.join("f");
     old_file(&path, &[b'1'; PAGE])?;
+    // Only the first store into a clean page asks the filesystem.
+    File::open(&path)?.sync_all().during("sync a file")?;
     bench.watch("d", dir)?;
     bench.compare("d/f", &path);
     bench.operate(|_| {
