@@ -60,7 +60,7 @@ fn the_evidence_is_what_was_received() {
         fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
     assert_eq!(queue["channels"]["inotify"]["count"], limit + 1, "{queue}");
     let tree = whole().of("recursive-watch");
-    assert_eq!((&tree["facts"]["watches"], &tree["facts"]["new descriptors"]), (&585.into(), &0.into()));
+    assert_eq!((&tree["facts"]["watches"], &tree["facts"]["new_descriptors"]), (&585.into(), &0.into()));
 }
 
 #[test]

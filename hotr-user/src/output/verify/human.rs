@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use crate::output::human::style::Paint;
-use crate::text::push_visible;
+use crate::text::visible_message;
 use crate::verify::evidence::{Account, State};
 use crate::verify::{Experiment, Finding, Group, Verdict};
 
@@ -102,7 +102,8 @@ pub fn summary(
 
 fn line(text: &mut Vec<u8>, key: &str, value: &str) {
     text.extend_from_slice(format!("  {key:10} ").as_bytes());
-    push_visible(text, value.as_bytes());
+    // Names in it are escaped already.
+    text.extend_from_slice(visible_message(value).as_bytes());
     text.push(b'\n');
 }
 

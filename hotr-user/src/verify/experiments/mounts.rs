@@ -71,7 +71,7 @@ pub(super) const ALL: &[Experiment] = &[
     Experiment {
         name: "namespace-bind-mount",
         group: Group::Mounts,
-        claim: "inotify is isolated by mount namespaces: a change from another one is not received.",
+        claim: "Mount namespaces isolate inotify: a change that is made in another one is not received.",
         source: "articles about inotify and containers",
         method: "Write through a bind mount of the watched directory that only another namespace has.",
         rests_on: &[Listener::Inotify, Listener::Fanotify],

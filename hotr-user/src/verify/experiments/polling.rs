@@ -73,11 +73,11 @@ pub(super) const ALL: &[Experiment] = &[
                 set_earlier(&path, before)
             })?;
             let after = fs::metadata(&path).during("look at a file")?.modified()?;
-            bench.fact("is newer", u64::from(after > before));
+            bench.fact("is_newer", u64::from(after > before));
             bench.done(holds(&path, b"22\n"));
             Ok(())
         },
-        decide: |evidence| match (evidence.fact("is newer"), evidence.differs("f", "mtime")) {
+        decide: |evidence| match (evidence.fact("is_newer"), evidence.differs("f", "mtime")) {
             (0, true) => Ruling::confirmed("the new mtime differs, and is earlier"),
             (0, false) => Ruling::confirmed("the new mtime is the former one"),
             _ => Ruling::refuted("the new mtime is later"),

@@ -13,7 +13,7 @@ use crate::verify::rulings::words_at;
 use crate::verify::verdict::Ruling;
 
 const INOTIFY: &[Listener] = &[Listener::Inotify];
-const ENDS: &str = "A watch on a file that is replaced by rename ends with IN_DELETE_SELF and IN_IGNORED";
+const NAME: &str = "programs that expect a watch on a file to be a watch on its name";
 
 pub(super) const ALL: &[Experiment] = &[
     Experiment {
@@ -30,7 +30,7 @@ pub(super) const ALL: &[Experiment] = &[
         name: "replaced-file-held-open",
         group: Group::Names,
         claim: "A watch on a file that is replaced by rename ends with IN_DELETE_SELF, also while the file is open.",
-        source: ENDS,
+        source: NAME,
         method: "As replaced-file, while a program has the old file open.",
         rests_on: INOTIFY,
         run: |bench| replace(bench, Old::HeldOpen),
@@ -40,7 +40,7 @@ pub(super) const ALL: &[Experiment] = &[
         name: "replaced-file-hardlinked",
         group: Group::Names,
         claim: "A watch on a file that is replaced by rename ends with IN_DELETE_SELF, also if it has another name.",
-        source: ENDS,
+        source: NAME,
         method: "As replaced-file, with a hard link to the old file.",
         rests_on: INOTIFY,
         run: |bench| replace(bench, Old::Hardlinked),

@@ -126,7 +126,7 @@ pub(super) const ALL: &[Experiment] = &[
         method: "Watch a file for IN_MODIFY, then its hard link for IN_ATTRIB, and write.",
         rests_on: INOTIFY,
         run: added_twice,
-        decide: |evidence| match (evidence.fact("same descriptor"), evidence.heard("f", "MODIFY")) {
+        decide: |evidence| match (evidence.fact("same_descriptor"), evidence.heard("f", "MODIFY")) {
             (1, 0) => Ruling::confirmed("one descriptor; the write was not received"),
             (1, _) => Ruling::refuted("one descriptor; the write was received"),
             _ => Ruling::refuted("two descriptors"),
@@ -141,7 +141,7 @@ pub(super) const ALL: &[Experiment] = &[
         rests_on: INOTIFY,
         run: recursive,
         decide: |evidence| {
-            let (watches, fds) = (evidence.fact("watches"), evidence.fact("new descriptors"));
+            let (watches, fds) = (evidence.fact("watches"), evidence.fact("new_descriptors"));
             let why = format!("{watches} watches, {fds} more descriptors");
             if watches != DIRECTORIES || evidence.heard("tree", "CREATE") == 0 {
                 return Ruling::not_testable(format!("{why}, {DIRECTORIES} directories"));
@@ -194,7 +194,7 @@ fn overflow(bench: &mut Bench<'_>) -> Result<(), Stop> {
             other.write_all(b"1").during("write")?;
         }
         fs::remove_file(&victim).during("remove a file")?;
-        bench.fact("watches left", bench.live_watches());
+        bench.fact("watches_left", bench.live_watches());
         Ok(())
     })?;
     bench.done(result.is_some() && !victim.exists());
@@ -207,7 +207,7 @@ fn swallowed(evidence: &Evidence) -> Ruling {
     let of_victim = evidence.heard_any("victim");
     let why =
         format!("{received} of {queue} events, {overflows} Q_OVERFLOW, {of_victim} of the removed file");
-    match (overflows, of_victim, evidence.fact("watches left")) {
+    match (overflows, of_victim, evidence.fact("watches_left")) {
         (1, 0, 1) => Ruling::confirmed(why),
         (0, ..) => Ruling::refuted(why),
         _ => Ruling::partly(why),
@@ -248,7 +248,7 @@ fn added_twice(bench: &mut Bench<'_>) -> Result<(), Stop> {
     bench.compare("f", &path);
     bench.operate(|bench| {
         let second = bench.inotify_watch("link", &link, WatchFlags::ATTRIB)?;
-        bench.fact("same descriptor", u64::from(first == second));
+        bench.fact("same_descriptor", u64::from(first == second));
         overwrite(&path, b"22\n")
     })?;
     bench.done(holds(&path, b"22\n"));
@@ -274,7 +274,7 @@ fn recursive(bench: &mut Bench<'_>) -> Result<(), Stop> {
         for dir in &dirs {
             bench.inotify_watch("tree", dir, WatchFlags::CREATE)?;
         }
-        bench.fact("new descriptors", descriptors()? - before);
+        bench.fact("new_descriptors", descriptors()? - before);
         bench.fact("watches", bench.live_watches());
         fs::write(&last, b"1\n").during("write a file")
     })?;
