@@ -13,6 +13,7 @@ use hotr_user::verify::evidence::Listener;
 use hotr_user::verify::runner::SelfTest;
 use hotr_user::verify::saved::Saved;
 use hotr_user::verify::{Experiment, Finding, Options, Verdict, catalogue, run as experiment};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{ColorChoice, Status, say, signals};
 
@@ -107,7 +108,16 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<Status> {
     options.repeat = args.repeat;
     options.keep = args.keep;
     options.self_test = SelfTest { mute: args.mute.map(Listener::from), omit_operation: args.omit_operation };
-    let laboratory = experiment(&options, |_| (), |finding| page.add(&finding))?;
+    let bar = bar(options.experiments.len() as u64);
+    let laboratory = experiment(
+        &options,
+        |next| bar.set_message(next.name),
+        |finding| {
+            bar.inc(1);
+            bar.suspend(|| page.add(&finding))
+        },
+    )?;
+    bar.finish_and_clear();
     page.end().context("write to stdout")?;
     if args.keep && !ending::is_asked() {
         say(&format!(
@@ -118,6 +128,16 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<Status> {
     }
     drop(laboratory);
     Ok(if page.differing > 0 { Status::Found } else { Status::Done })
+}
+
+/// One line on a terminal's stderr: how many experiments were made, and which one is next. It has no thread of its own.
+fn bar(experiments: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{pos}/{len} {msg}");
+    let bar = ProgressBar::new(experiments);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
 }
 
 /// The experiments of these names, or all.

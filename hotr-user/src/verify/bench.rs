@@ -285,7 +285,10 @@ impl<'a> Bench<'a> {
         };
         let ebpf = match &self.kernel {
             Ok(_) if !self.covered => off(Listener::Ebpf, "hotr does not cover this new mount"),
-            Ok(kernel) => kernel.account(),
+            Ok(kernel) => {
+                use std::os::unix::ffi::OsStrExt;
+                kernel.account(self.folder.file_name().unwrap_or_default().as_bytes())
+            }
             Err(why) => off(Listener::Ebpf, why),
         };
         let mut accounts = vec![self.inotify.account(), fanotify, ebpf, self.poll.account()];

@@ -56,12 +56,13 @@ pub struct Finding {
 /// experiment's name before it is made.
 ///
 /// # Errors
-/// Without the privileges for a laboratory, and any error of `tell`.
+/// Without the privileges for a laboratory, in a process of several threads, and any error of `tell`.
 pub fn run(
     options: &Options,
     mut started: impl FnMut(&'static Experiment),
     mut tell: impl FnMut(Finding) -> std::io::Result<()>,
 ) -> Result<Lasting, Error> {
+    be_alone()?;
     let mut lab = Lab::enter(options.keep)?;
     let mut kernel = Kernel::new(lab.base());
     for experiment in &options.experiments {
@@ -86,6 +87,20 @@ pub fn run(
         tell(Finding { experiment, ruling, evidence, duration }).map_err(Error::Output)?;
     }
     Ok(Lasting { _lab: lab })
+}
+
+/// The laboratory is entered by a thread and copied by fork(2), so there must be one thread.
+fn be_alone() -> Result<(), Error> {
+    let fault = |source| Error::Os {
+        operation: "make",
+        object: "a laboratory".to_owned(),
+        source,
+        next: "call verify::run in a process that has one thread, with /proc mounted",
+    };
+    match std::fs::read_dir("/proc/self/task").map_err(fault)?.count() {
+        1 => Ok(()),
+        count => Err(fault(std::io::Error::other(format!("this process has {count} threads")))),
+    }
 }
 
 /// The laboratory after a run; it ends with this.

@@ -125,9 +125,17 @@ impl Kernel {
         }
     }
 
-    /// What was received.
-    pub(in crate::verify) fn account(&self) -> Account {
-        Account { listener: Listener::Ebpf, state: self.state.clone(), events: self.events.clone() }
+    /// What was received; paths in the directory `own` of an experiment are shown without it.
+    pub(in crate::verify) fn account(&self, own: &[u8]) -> Account {
+        let own = [own, b"/"].concat();
+        let mut events = self.events.clone();
+        for name in events.iter_mut().filter_map(|event| event.name.as_mut()) {
+            let found = name.windows(own.len()).position(|part| part == own);
+            if let Some(at) = found {
+                name.drain(at..at + own.len());
+            }
+        }
+        Account { listener: Listener::Ebpf, state: self.state.clone(), events }
     }
 }
 
@@ -176,6 +184,7 @@ fn event(change: &Change, base: &[u8]) -> Event {
     let path = change.path.as_os_str().as_bytes();
     let below = path.strip_prefix(base).and_then(|rest| rest.strip_prefix(b"/")).unwrap_or(path);
     let mut what = vec![change.op.as_str().to_owned()];
-    what.extend(change.detail.iter().map(|detail| detail.to_string()));
+    let ways = change.detail.iter().filter(|detail| **detail != change.op.as_str());
+    what.extend(ways.map(|detail| detail.to_string()));
     Event { at: "", what, name: Some(below.to_vec()), cookie: 0, count: 1 }
 }
