@@ -8,8 +8,7 @@ use rustix::fs::inotify::WatchFlags;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use super::evidence::{Account, Evidence, Listener, State};
-use super::experiment::DONE;
+use super::evidence::{Account, DONE, Evidence, Listener, State};
 use super::lab::Lab;
 use super::listen::fanotify::{BARRIER, Fanotify};
 use super::listen::inotify::Inotify;

@@ -19,8 +19,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::verify::evidence::{Account, Evidence, Listener, State};
-    use crate::verify::experiment::DONE;
+    use crate::verify::evidence::{Account, DONE, Evidence, Listener, State};
     use crate::verify::verdict::Verdict;
 
     #[test]

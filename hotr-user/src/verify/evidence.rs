@@ -4,6 +4,9 @@ use std::fmt;
 
 use crate::text::push_visible;
 
+/// The fact that an experiment records once it has checked, by its own means, that the operation was made.
+pub(super) const DONE: &str = "done";
+
 /// A kind of watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Listener {

@@ -1,7 +1,7 @@
 //! An experiment: a claim, how to test it, and how to decide from the evidence.
 
 use super::bench::{Bench, Stop};
-use super::evidence::{Evidence, Listener, State};
+use super::evidence::{DONE, Evidence, Listener, State};
 use super::verdict::Ruling;
 
 /// What experiments have in common.
@@ -59,9 +59,6 @@ pub struct Experiment {
     /// Decides; asked only when all listeners that it rests upon have worked and the operation has left its trace.
     pub(super) decide: fn(&Evidence) -> Ruling,
 }
-
-/// The fact that an experiment records once it has checked, by its own means, that the operation was made.
-pub(crate) const DONE: &str = "done";
 
 impl Experiment {
     /// The ruling, from evidence only.
