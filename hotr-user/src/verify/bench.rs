@@ -8,7 +8,7 @@ use rustix::fs::inotify::WatchFlags;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use super::evidence::{Account, DONE, Evidence, Listener, State};
+use super::evidence::{Account, CONTROL, DONE, Evidence, Listener, State};
 use super::lab::Lab;
 use super::listen::fanotify::{BARRIER, Fanotify};
 use super::listen::inotify::Inotify;
@@ -85,6 +85,8 @@ pub(super) struct Bench<'a> {
     /// Mounts that hotr must cover before the operation.
     uncovered: Vec<PathBuf>,
     covered: bool,
+    /// What was received of the operation, as soon as that is over.
+    accounts: Vec<Account>,
     facts: Vec<(&'static str, u64)>,
 }
 
@@ -112,6 +114,7 @@ impl<'a> Bench<'a> {
             barriers: 0,
             uncovered: Vec::new(),
             covered: true,
+            accounts: Vec::new(),
             facts: Vec::new(),
         })
     }
@@ -231,7 +234,23 @@ impl<'a> Bench<'a> {
         let result = if self.self_test.omit_operation { None } else { Some(operation(self)?) };
         self.poll.compare();
         self.pass_barrier()?;
+        self.accounts = self.all_accounts();
         Ok(result)
+    }
+
+    /// Of a claim that something is not received: makes a change afterwards that the same watch must receive. Without this
+    /// proof that it works, silence would be none.
+    pub(super) fn control(
+        &mut self,
+        at: &'static str,
+        change: impl FnOnce() -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        self.inotify.forget();
+        change()?;
+        self.pass_barrier()?;
+        let received = self.inotify.account().events.iter().any(|event| event.at == at);
+        self.fact(CONTROL, u64::from(received));
+        Ok(())
     }
 
     /// Lets hotr find the mounts of this experiment, as it finds those of others: until a barrier in each is reported.
@@ -276,6 +295,15 @@ impl<'a> Bench<'a> {
 
     /// The evidence.
     pub(super) fn evidence(&self) -> Evidence {
+        let mut accounts = self.accounts.clone();
+        let muted = |account: &&mut Account| Some(account.listener) == self.self_test.mute;
+        for account in accounts.iter_mut().filter(muted) {
+            *account = Account::new(account.listener, State::Silent);
+        }
+        Evidence { accounts, facts: self.facts.clone() }
+    }
+
+    fn all_accounts(&self) -> Vec<Account> {
         let off = |listener, why: &str| Account::new(listener, State::Off(why.to_owned()));
         let fanotify = match &self.fanotify {
             Ok(fanotify) if !fanotify.is_used() => off(Listener::Fanotify, "this experiment has no mark"),
@@ -290,12 +318,7 @@ impl<'a> Bench<'a> {
             }
             Err(why) => off(Listener::Ebpf, why),
         };
-        let mut accounts = vec![self.inotify.account(), fanotify, ebpf, self.poll.account()];
-        let muted = |account: &&mut Account| Some(account.listener) == self.self_test.mute;
-        for account in accounts.iter_mut().filter(muted) {
-            *account = Account::new(account.listener, State::Silent);
-        }
-        Evidence { accounts, facts: self.facts.clone() }
+        vec![self.inotify.account(), fanotify, ebpf, self.poll.account()]
     }
 }
 

@@ -7,6 +7,9 @@ use crate::text::push_visible;
 /// The fact that an experiment records once it has checked, by its own means, that the operation was made.
 pub(super) const DONE: &str = "done";
 
+/// The fact that the watch of a claim about silence received a later change, which it had to.
+pub(super) const CONTROL: &str = "control";
+
 /// A kind of watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Listener {

@@ -7,7 +7,7 @@ use rustix::fs::ftruncate;
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
 use rustix::pipe::{SpliceFlags, pipe, splice};
 
-use crate::verify::bench::{Bench, During, Stop, holds, old_file, set_old};
+use crate::verify::bench::{Bench, During, Stop, holds, old_file, overwrite, set_old};
 use crate::verify::evidence::Listener;
 use crate::verify::experiment::{Experiment, Group};
 use crate::verify::loop_device::LoopDevice;
@@ -150,7 +150,7 @@ fn store(bench: &mut Bench<'_>, dir: &std::path::Path) -> Result<(), Stop> {
         }
     })?;
     bench.done(fs::read(&path)?.first() == Some(&b'2'));
-    Ok(())
+    bench.control("d", || overwrite(&path, b"3"))
 }
 
 fn spliced(bench: &mut Bench<'_>) -> Result<(), Stop> {
@@ -197,7 +197,7 @@ fn submitted(bench: &mut Bench<'_>) -> Result<(), Stop> {
         submit(&file, b"22\n").during("write by io_submit")
     })?;
     bench.done(holds(&path, b"22\n"));
-    Ok(())
+    bench.control("d", || overwrite(&path, b"3"))
 }
 
 /// One write at the start of a file, complete when this returns.
@@ -246,5 +246,5 @@ fn through_loop(bench: &mut Bench<'_>) -> Result<(), Stop> {
         device.device.sync_all().during("sync a loop device")
     })?;
     bench.done(fs::read(&path)?.first() == Some(&b'2'));
-    Ok(())
+    bench.control("d", || overwrite(&path, b"3"))
 }

@@ -1,10 +1,11 @@
 //! Mounts over, under and beside a watched directory, and mount namespaces.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::inotify::WatchFlags;
+use rustix::fs::{Mode, mkdirat};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
@@ -34,13 +35,15 @@ pub(super) const ALL: &[Experiment] = &[
             bench.watch("d", &dir)?;
             // Whether hotr finds the mount before the write is a matter of luck.
             bench.leave_uncovered(&dir);
+            // Leads below the new mount, as the watch does.
+            let below = File::open(&dir)?;
             bench.operate(|bench| {
                 mount("tmpfs", &dir, "tmpfs", MountFlags::empty(), None).during("mount a tmpfs")?;
                 bench.remember_mount(&dir);
                 fs::write(dir.join("f"), b"1\n").during("write a file")
             })?;
             bench.done(holds(&dir.join("f"), b"1\n"));
-            Ok(())
+            bench.control("d", || mkdirat(&below, "g", Mode::RWXU).during("make a directory below the mount"))
         },
         decide: |evidence| receives_nothing(evidence, "d"),
     },
@@ -125,7 +128,7 @@ fn unmounted(bench: &mut Bench<'_>, is_held: bool) -> Result<(), Stop> {
     let held = if is_held {
         let path = at.join("open");
         old_file(&path, b"1\n")?;
-        Some(fs::File::open(&path)?)
+        Some(File::open(&path)?)
     } else {
         None
     };
@@ -169,7 +172,7 @@ fn elsewhere(bench: &mut Bench<'_>, kind: Elsewhere) -> Result<(), Stop> {
         Elsewhere::Tmpfs => result == Some(true) && !written,
     };
     bench.done(is_done);
-    Ok(())
+    bench.control("d", || overwrite(&dir.join("f"), b"3\n"))
 }
 
 /// Writes from a thread in a mount namespace of its own, which ends with the thread; whether the file was written there.

@@ -85,7 +85,7 @@ pub(super) const ALL: &[Experiment] = &[
             bench.compare("a/f", &a.join("f"));
             bench.operate(|_| overwrite(&b.join("g"), b"22\n"))?;
             bench.done(holds(&a.join("f"), b"22\n"));
-            Ok(())
+            bench.control("a", || overwrite(&a.join("f"), b"3\n"))
         },
         decide: |evidence| receives_nothing(evidence, "a"),
     },

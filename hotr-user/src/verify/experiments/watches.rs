@@ -71,7 +71,7 @@ pub(super) const ALL: &[Experiment] = &[
             let path = watched_file(bench, WatchFlags::CLOSE_WRITE)?;
             bench.operate(|_| truncate(&path))?;
             bench.done(holds(&path, b""));
-            Ok(())
+            bench.control("f", || overwrite(&path, b"3"))
         },
         decide: |evidence| receives_nothing(evidence, "f"),
     },
