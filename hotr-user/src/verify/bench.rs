@@ -295,7 +295,9 @@ impl<'a> Bench<'a> {
 
     /// The evidence.
     pub(super) fn evidence(&self) -> Evidence {
-        let mut accounts = self.accounts.clone();
+        // An experiment that stopped before its operation.
+        let is_early = self.accounts.is_empty();
+        let mut accounts = if is_early { self.all_accounts() } else { self.accounts.clone() };
         let muted = |account: &&mut Account| Some(account.listener) == self.self_test.mute;
         for account in accounts.iter_mut().filter(muted) {
             *account = Account::new(account.listener, State::Silent);

@@ -43,6 +43,10 @@ pub(super) fn receives(evidence: &Evidence, at: &'static str, word: &str) -> Rul
     if evidence.heard(at, word) > 0 {
         return Ruling::confirmed(format!("the watch on {at} received {word}"));
     }
+    let had_control = evidence.facts.iter().any(|(name, _)| *name == CONTROL);
+    if let Some(ruling) = unproved(evidence, at).filter(|_| had_control) {
+        return ruling;
+    }
     match evidence.heard_any(at) {
         0 => Ruling::refuted(format!("the watch on {at} received nothing")),
         _ => Ruling::refuted(format!("the watch on {at} received only {}", words_at(evidence, at))),
@@ -58,4 +62,49 @@ pub(super) fn words_at(evidence: &Evidence, at: &'static str) -> String {
         }
     }
     words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::evidence::{Account, Event, Listener, State};
+    use crate::verify::verdict::Verdict;
+
+    fn evidence(words: &[&str], control: Option<u64>) -> Evidence {
+        let event =
+            |word: &&str| Event { at: "d", what: vec![(*word).to_owned()], name: None, cookie: 0, count: 1 };
+        let events = words.iter().map(event).collect();
+        let account = Account { listener: Listener::Inotify, state: State::Listening, events };
+        Evidence {
+            accounts: vec![account],
+            facts: control.map(|value| (CONTROL, value)).into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn silence_is_a_proof_only_of_a_watch_that_works() {
+        for (control, verdict) in
+            [(None, Verdict::NotTestable), (Some(0), Verdict::NotTestable), (Some(1), Verdict::Confirmed)]
+        {
+            assert_eq!(receives_nothing(&evidence(&[], control), "d").verdict, verdict, "{control:?}");
+            assert_eq!(receives_none(&evidence(&["ATTRIB"], control), "d", &["MODIFY"]).verdict, verdict);
+        }
+        assert_eq!(receives_anything(&evidence(&[], Some(1)), "d").verdict, Verdict::Refuted);
+        assert_eq!(receives(&evidence(&[], Some(0)), "d", "MODIFY").verdict, Verdict::NotTestable);
+        assert_eq!(receives(&evidence(&[], Some(1)), "d", "MODIFY").verdict, Verdict::Refuted);
+    }
+
+    #[test]
+    fn what_was_received_decides_whatever_the_control_is() {
+        for control in [None, Some(0), Some(1)] {
+            let heard = evidence(&["MODIFY", "ATTRIB", "MODIFY"], control);
+            assert_eq!(receives(&heard, "d", "MODIFY").verdict, Verdict::Confirmed);
+            let ruling = receives_nothing(&heard, "d");
+            assert_eq!(
+                (ruling.verdict, ruling.why.as_str()),
+                (Verdict::Refuted, "the watch on d received MODIFY, ATTRIB")
+            );
+            assert_eq!(receives_none(&heard, "d", &["MODIFY"]).verdict, Verdict::Refuted);
+        }
+    }
 }

@@ -2,8 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::ftruncate;
+use rustix::fs::{
+    FallocateFlags, IFlags, fallocate, ftruncate, ioctl_ficlone, ioctl_getflags, ioctl_setflags,
+};
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
 use rustix::pipe::{SpliceFlags, pipe, splice};
 
@@ -13,7 +16,7 @@ use crate::verify::experiment::{Experiment, Group};
 use crate::verify::loop_device::LoopDevice;
 use crate::verify::make_filesystem::Disk;
 use crate::verify::rulings::{receives, receives_none};
-use crate::verify::verdict::Ruling;
+use crate::verify::verdict::{Ruling, Verdict};
 
 const INOTIFY: &[Listener] = &[Listener::Inotify];
 const PAGE: usize = 4096;
@@ -51,6 +54,59 @@ pub(super) const ALL: &[Experiment] = &[
                 _ => Ruling::refuted("a watch received MODIFY"),
             }
         },
+    },
+    Experiment {
+        name: "mmap-store-tmpfs",
+        group: Group::Content,
+        claim: "A store into a mapped tmpfs file is received by no watch, and changes neither mtime nor ctime.",
+        source: "mm/shmem.c: no page_mkwrite",
+        method: "As mmap-store, on a tmpfs.",
+        rests_on: &[Listener::Inotify, Listener::Poll],
+        run: |bench| {
+            let dir = bench.dir("d")?;
+            store(bench, &dir)
+        },
+        decide: |evidence| {
+            let times = ["mtime", "ctime"].into_iter().filter(|word| evidence.differs("d/f", word));
+            let times: Vec<&str> = times.collect();
+            let ruling = receives_none(evidence, "d", &["MODIFY"]);
+            match (ruling.verdict, times.is_empty()) {
+                (Verdict::Confirmed, false) => {
+                    Ruling::partly(format!("{}, but {} changed", ruling.why, times.join(" and ")))
+                }
+                _ => ruling,
+            }
+        },
+    },
+    Experiment {
+        name: "fallocate-keep-size",
+        group: Group::Content,
+        claim: "An fallocate that changes neither content nor size is received as IN_MODIFY.",
+        source: "fs/open.c, vfs_fallocate",
+        method: "Call fallocate with FALLOC_FL_KEEP_SIZE on an ext4 file in a watched directory.",
+        rests_on: INOTIFY,
+        run: allocated,
+        decide: |evidence| receives(evidence, "d", "MODIFY"),
+    },
+    Experiment {
+        name: "reflink-btrfs",
+        group: Group::Content,
+        claim: "A reflink into a file is received as IN_MODIFY.",
+        source: "fs/remap_range.c, vfs_clone_file_range",
+        method: "Clone one btrfs file into another in a watched directory (FICLONE).",
+        rests_on: INOTIFY,
+        run: cloned,
+        decide: |evidence| receives(evidence, "d", "MODIFY"),
+    },
+    Experiment {
+        name: "chattr",
+        group: Group::Content,
+        claim: "A change of inode flags by chattr is received as IN_ATTRIB.",
+        source: "inotify(7): IN_ATTRIB is for metadata",
+        method: "Set the flag `d` of an ext4 file in a watched directory (FS_IOC_SETFLAGS).",
+        rests_on: INOTIFY,
+        run: flagged,
+        decide: |evidence| receives(evidence, "d", "ATTRIB"),
     },
     Experiment {
         name: "truncate-same-size",
@@ -150,6 +206,52 @@ fn store(bench: &mut Bench<'_>, dir: &std::path::Path) -> Result<(), Stop> {
         }
     })?;
     bench.done(fs::read(&path)?.first() == Some(&b'2'));
+    bench.control("d", || overwrite(&path, b"3"))
+}
+
+fn allocated(bench: &mut Bench<'_>) -> Result<(), Stop> {
+    let dir = bench.dir_on(Disk::Ext4)?;
+    let path = dir.join("f");
+    old_file(&path, b"1\n")?;
+    let blocks = || Ok::<_, Stop>(fs::metadata(&path).during("look at a file")?.blocks());
+    let before = blocks()?;
+    bench.watch("d", &dir)?;
+    bench.compare("d/f", &path);
+    bench.operate(|_| {
+        let file = File::options().write(true).open(&path)?;
+        fallocate(&file, FallocateFlags::KEEP_SIZE, 0, 1 << 20).during("allocate")
+    })?;
+    bench.done(holds(&path, b"1\n") && blocks()? > before);
+    bench.control("d", || overwrite(&path, b"3"))
+}
+
+fn cloned(bench: &mut Bench<'_>) -> Result<(), Stop> {
+    let dir = bench.dir_on(Disk::Btrfs)?;
+    let (source, path) = (dir.join("source"), dir.join("f"));
+    old_file(&source, &[b'2'; PAGE])?;
+    old_file(&path, b"1\n")?;
+    bench.watch("d", &dir)?;
+    bench.compare("d/f", &path);
+    bench.operate(|_| {
+        let file = File::options().write(true).open(&path)?;
+        ioctl_ficlone(&file, File::open(&source)?).during("clone a file")
+    })?;
+    bench.done(holds(&path, &[b'2'; PAGE]));
+    bench.control("d", || overwrite(&path, b"3"))
+}
+
+fn flagged(bench: &mut Bench<'_>) -> Result<(), Stop> {
+    let dir = bench.dir_on(Disk::Ext4)?;
+    let path = dir.join("f");
+    old_file(&path, b"1\n")?;
+    let file = File::open(&path)?;
+    bench.watch("d", &dir)?;
+    bench.compare("d/f", &path);
+    bench.operate(|_| {
+        let flags = ioctl_getflags(&file).during("read inode flags")?;
+        ioctl_setflags(&file, flags | IFlags::NODUMP).during("set an inode flag")
+    })?;
+    bench.done(ioctl_getflags(&file).during("read inode flags")?.contains(IFlags::NODUMP));
     bench.control("d", || overwrite(&path, b"3"))
 }
 

@@ -86,6 +86,16 @@ pub(super) const ALL: &[Experiment] = &[
         decide: survives,
     },
     Experiment {
+        name: "overlay-hardlink-split",
+        group: Group::Overlay,
+        claim: "A write through one of two hard links of a lower file is not received by a watch on the other.",
+        source: "documentation of overlayfs: without an index, a copy-up breaks hard links",
+        method: "Write to merged/f, which is the same lower file as merged/g, while merged/g is watched.",
+        rests_on: INOTIFY,
+        run: split,
+        decide: |evidence| receives_none(evidence, "merged/g", &["MODIFY", "CLOSE_WRITE"]),
+    },
+    Experiment {
         name: "overlay-workdir-write",
         group: Group::Overlay,
         claim: "A write to the workdir is received by a watch on the merged mount.",
@@ -145,6 +155,19 @@ fn copied_up_lower(bench: &mut Bench<'_>) -> Result<(), Stop> {
     let is_copied = holds(&layers.upper.join("f"), b"22\n") && holds(&layers.lower.join("f"), b"1\n");
     bench.done(is_copied);
     bench.control("lower/f", || overwrite(&layers.lower.join("f"), b"3\n"))
+}
+
+fn split(bench: &mut Bench<'_>) -> Result<(), Stop> {
+    let layers = bench.overlay(|layers| {
+        lower_file(layers)?;
+        fs::hard_link(layers.lower.join("f"), layers.lower.join("g")).during("link a file")
+    })?;
+    let (file, other) = (layers.merged.join("f"), layers.merged.join("g"));
+    bench.watch("merged/g", &other)?;
+    bench.compare("merged/f", &file);
+    bench.operate(|_| overwrite(&file, b"22\n"))?;
+    bench.done(holds(&file, b"22\n"));
+    bench.control("merged/g", || overwrite(&other, b"3\n"))
 }
 
 fn copied_up_merged(bench: &mut Bench<'_>) -> Result<(), Stop> {

@@ -61,6 +61,16 @@ pub(super) const ALL: &[Experiment] = &[
         },
     },
     Experiment {
+        name: "new-directory-race",
+        group: Group::Watches,
+        claim: "A file that is made in a new directory before the directory is watched is received by no watch.",
+        source: "inotify(7): limitations and caveats",
+        method: "Make a directory and a file in it, then add the watch that IN_CREATE of the directory calls for.",
+        rests_on: INOTIFY,
+        run: raced,
+        decide: |evidence| receives_nothing(evidence, "d/new"),
+    },
+    Experiment {
         name: "mask-mismatch",
         group: Group::Watches,
         claim: "A watch for IN_CLOSE_WRITE only does not receive a truncation by path.",
@@ -167,6 +177,23 @@ fn truncate(path: &Path) -> Result<(), Stop> {
     // SAFETY: a live string that ends in NUL.
     let result = unsafe { libc::truncate(path.as_ptr(), 0) };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()).during("truncate a file") }
+}
+
+fn raced(bench: &mut Bench<'_>) -> Result<(), Stop> {
+    let dir = bench.dir("d")?;
+    let new = dir.join("new");
+    bench.watch("d", &dir)?;
+    bench.compare("d/new", &new);
+    let result = bench.operate(|bench| {
+        fs::create_dir(&new).during("make a directory")?;
+        fs::write(new.join("f"), b"1\n").during("write a file")?;
+        bench.inotify_watch("d/new", &new, WatchFlags::CREATE | WatchFlags::MODIFY)
+    })?;
+    bench.done(result.is_some() && holds(&new.join("f"), b"1\n"));
+    if result.is_none() {
+        return Ok(());
+    }
+    bench.control("d/new", || fs::write(new.join("g"), b"1\n").during("write a file"))
 }
 
 fn overflow(bench: &mut Bench<'_>) -> Result<(), Stop> {
