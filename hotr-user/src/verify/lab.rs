@@ -36,7 +36,7 @@ impl Lab {
             operation,
             object: object.to_owned(),
             source,
-            next: "run hotr verify as root",
+            next: "run hotr verify as root, with CAP_SYS_ADMIN",
         };
         // SAFETY: descriptors stay shared; only where paths lead is this thread's own from now on.
         unsafe { unshare_unsafe(UnshareFlags::NEWNS) }
