@@ -206,6 +206,11 @@ impl<'a> Bench<'a> {
         self.inotify.live_watches()
     }
 
+    /// See [`Inotify::marked_devices`].
+    pub(super) fn marked_devices(&self) -> Vec<u64> {
+        self.inotify.marked_devices()
+    }
+
     /// Records a number.
     pub(super) fn fact(&mut self, name: &'static str, value: u64) {
         self.facts.push((name, value));

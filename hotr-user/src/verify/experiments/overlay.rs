@@ -3,7 +3,9 @@
 //! An overlay inode and the inode of its layer carry separate marks (fs/overlayfs/inode.c, `ovl_inode_init`).
 
 use std::fs;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use rustix::fs::inotify::WatchFlags;
 
 use crate::verify::bench::{Bench, During, Layers, Stop, holds, old_file, overwrite};
 use crate::verify::evidence::{Evidence, Listener};
@@ -30,6 +32,20 @@ pub(super) const ALL: &[Experiment] = &[
             bench.control("merged", || overwrite(&layers.merged.join("f"), b"3\n"))
         },
         decide: |evidence| receives_nothing(evidence, "merged"),
+    },
+    Experiment {
+        name: "overlay-mark",
+        group: Group::Overlay,
+        claim: "A watch on a merged file puts its mark on the inode of the upper file.",
+        source: "an article: overlay inodes inherit the notification mask of the real ones",
+        method: "Watch merged/f, which is in the upperdir, and ask the kernel for the mark (/proc/self/fdinfo).",
+        rests_on: INOTIFY,
+        run: marked,
+        decide: |evidence| match (evidence.fact("mark_on_upper"), evidence.fact("mark_on_overlay")) {
+            (1, 0) => Ruling::confirmed("the mark is on the upper file's inode"),
+            (0, 1) => Ruling::refuted("the mark is on the overlay's inode; the upper file's inode has none"),
+            _ => Ruling::not_testable("the kernel shows no mark of a known filesystem"),
+        },
     },
     Experiment {
         name: "overlay-merged-write",
@@ -155,6 +171,21 @@ fn copied_up_lower(bench: &mut Bench<'_>) -> Result<(), Stop> {
     let is_copied = holds(&layers.upper.join("f"), b"22\n") && holds(&layers.lower.join("f"), b"1\n");
     bench.done(is_copied);
     bench.control("lower/f", || overwrite(&layers.lower.join("f"), b"3\n"))
+}
+
+fn marked(bench: &mut Bench<'_>) -> Result<(), Stop> {
+    let layers = bench.overlay(|layers| old_file(&layers.upper.join("f"), b"1\n"))?;
+    let file = layers.merged.join("f");
+    bench.compare("merged/f", &file);
+    bench.operate(|bench| bench.inotify_watch("merged/f", &file, WatchFlags::MODIFY))?;
+    let devices = bench.marked_devices();
+    let minor = |path: &std::path::Path| -> Result<u64, Stop> {
+        Ok(u64::from(rustix::fs::minor(fs::metadata(path).during("look at a directory")?.dev())))
+    };
+    bench.fact("mark_on_upper", u64::from(devices.contains(&minor(&layers.upper)?)));
+    bench.fact("mark_on_overlay", u64::from(devices.contains(&minor(&layers.merged)?)));
+    bench.done(!devices.is_empty());
+    Ok(())
 }
 
 fn split(bench: &mut Bench<'_>) -> Result<(), Stop> {

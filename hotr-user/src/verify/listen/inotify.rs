@@ -60,6 +60,21 @@ impl Inotify {
         u64::try_from(watches).unwrap_or(u64::MAX).saturating_sub(1)
     }
 
+    /// The superblocks of the marked inodes, by their minor device numbers, without that for barriers: what the kernel says of the
+    /// marks (fs/notify/fdinfo.c, `inotify_fdinfo`). Filesystems without a device have major number 0.
+    pub(in crate::verify) fn marked_devices(&self) -> Vec<u64> {
+        let path = format!("/proc/self/fdinfo/{}", self.fd.as_raw_fd());
+        let info = std::fs::read_to_string(path).unwrap_or_default();
+        let number = |line: &str| -> Option<u64> {
+            let wd = line.strip_prefix("inotify wd:")?.split(' ').next()?;
+            let wd = i32::from_str_radix(wd, 16).ok()?;
+            let is_of_experiment = self.watches.iter().any(|(known, at)| *known == wd && *at != BARRIER);
+            let device = line.split(' ').find_map(|word| word.strip_prefix("sdev:"))?;
+            u64::from_str_radix(device, 16).ok().filter(|_| is_of_experiment)
+        };
+        info.lines().filter_map(number).collect()
+    }
+
     /// Forgets what was received so far.
     pub(in crate::verify) fn forget(&mut self) {
         self.events.clear();
