@@ -95,3 +95,23 @@ fn a_missing_mkfs_is_named_with_its_package() {
     }
     assert_eq!(said.of("splice")["verdict"], "confirmed");
 }
+
+#[test]
+fn in_a_user_namespace_only_disks_and_ebpf_are_out_of_reach() {
+    let mut probe = Command::new("unshare");
+    if !probe.args(["-U", "-r", "true"]).status().is_ok_and(|status| status.success()) {
+        eprintln!("not run: no user namespace can be made here");
+        return;
+    }
+    let _others = MACHINE.read().unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["-U", "-r", HOTR, "verify", "--json", "rename-exchange", "mmap-store-ebpf"]);
+    let said = finish(&mut command);
+    assert_eq!((said.status, said.stderr.as_str()), (Some(0), ""));
+    let names = said.of("rename-exchange");
+    assert_eq!(
+        (&names["verdict"], &names["channels"]["ebpf"]["state"]),
+        (&"confirmed".into(), &"off".into())
+    );
+    assert_eq!(said.of("mmap-store-ebpf")["verdict"], "not-testable");
+}

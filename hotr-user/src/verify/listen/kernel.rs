@@ -19,6 +19,7 @@ use tokio::runtime::Builder;
 use super::fanotify::BARRIER;
 use super::{PATIENCE, put, wait};
 use crate::ending;
+use crate::error::Error;
 use crate::options::{Channels, TraceOptions};
 use crate::session::Session;
 use crate::verify::evidence::{Account, Event, Listener, State};
@@ -162,6 +163,8 @@ fn trace(base: &Path, mut out: File) -> io::Result<()> {
     runtime.block_on(async {
         let mut session = match Session::start(options) {
             Ok(session) => session,
+            // What to do instead is said for other commands.
+            Err(Error::Channel { cause, .. }) => return out.write_all(format!("{cause}\n").as_bytes()),
             Err(error) => return out.write_all(format!("{error}\n").as_bytes()),
         };
         out.write_all(&[READY, b"\n"].concat())?;
