@@ -24,6 +24,7 @@ mod signals;
 mod trace;
 mod usage;
 mod values;
+mod verify;
 mod watch;
 
 /// How a command ended; the numbers are part of the output contract.
@@ -59,6 +60,7 @@ enum Command {
     Watch(Box<watch::WatchArgs>),
     Doctor(doctor::DoctorArgs),
     Diagnose(diagnose::DiagnoseArgs),
+    Verify(verify::VerifyArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  hotr completions bash > /etc/bash_completion.d/hotr")]
     Completions {
@@ -77,6 +79,7 @@ impl Command {
             Self::Trace(_) => "trace",
             Self::Doctor(_) => "check",
             Self::Diagnose(_) => "diagnose",
+            Self::Verify(_) => "verify",
             Self::Watch(_) | Self::Completions { .. } | Self::Man => "watch",
         }
     }
@@ -119,6 +122,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Watch(args) => watch::run(*args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Diagnose(args) => diagnose::run(args),
+        Command::Verify(args) => verify::run(&args),
         Command::Completions { shell } => completions(shell),
         Command::Man => man::page(Cli::command()).and_then(|page| put(&page)),
     };

@@ -28,5 +28,6 @@ pub mod source;
 pub mod text;
 mod timer;
 mod tree_key;
+pub mod verify;
 mod vfork;
 pub mod watch;

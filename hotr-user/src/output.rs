@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod human;
 pub mod json;
 pub mod stdout;
+pub mod verify;
 
 #[cfg(test)]
 mod samples;

@@ -17,7 +17,7 @@ Usage error.
 .TP
 3
 The command worked and found what it looks for (doctor: a path that cannot be fully covered;
-diagnose: a watch that is deaf, or events that were lost).
+diagnose: a watch that is deaf, or events that were lost; verify --expect: a verdict that differs).
 .SH ENVIRONMENT
 .TP
 NO_COLOR

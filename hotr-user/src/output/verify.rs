@@ -1,0 +1,6 @@
+//! What the laboratory found, on stdout: as JSON Lines ([`json`]), described in docs/verify.md, or for humans ([`human`]).
+
+pub mod human;
+pub mod json;
+#[cfg(test)]
+mod samples;

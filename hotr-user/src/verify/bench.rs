@@ -1,0 +1,383 @@
+//! What an experiment works with: its directories and mounts, its listeners, and one operation between two barriers.
+
+use std::fs::{self, File, FileTimes};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::fs::inotify::WatchFlags;
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use super::evidence::{Account, CONTROL, DONE, Evidence, Listener, State};
+use super::lab::Lab;
+use super::listen::fanotify::{BARRIER, Fanotify};
+use super::listen::inotify::Inotify;
+use super::listen::kernel::Kernel;
+use super::listen::poll::Poll;
+use super::make_filesystem::Disk;
+use crate::ending;
+
+/// How long hotr may need to cover a new mount.
+const COVERED: Duration = Duration::from_secs(2);
+
+/// Why an experiment ends without evidence.
+#[derive(Debug)]
+pub(super) struct Stop(pub(super) String);
+
+impl From<std::io::Error> for Stop {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<Errno> for Stop {
+    fn from(errno: Errno) -> Self {
+        Self(std::io::Error::from(errno).to_string())
+    }
+}
+
+impl From<String> for Stop {
+    fn from(why: String) -> Self {
+        Self(why)
+    }
+}
+
+/// Gives an error the operation that it is of.
+pub(super) trait During<T> {
+    /// As `operation: error`.
+    fn during(self, operation: &str) -> Result<T, Stop>;
+}
+
+impl<T, E: Into<Stop>> During<T> for Result<T, E> {
+    fn during(self, operation: &str) -> Result<T, Stop> {
+        self.map_err(|error| Stop(format!("{operation}: {}", error.into().0)))
+    }
+}
+
+/// What the self-test leaves out, to see whether the verdict changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SelfTest {
+    /// This listener loses all that it received.
+    pub mute: Option<Listener>,
+    /// The operation is not made.
+    pub omit_operation: bool,
+}
+
+/// The directories of an overlay mount.
+pub(super) struct Layers {
+    pub(super) lower: PathBuf,
+    pub(super) upper: PathBuf,
+    pub(super) work: PathBuf,
+    pub(super) merged: PathBuf,
+}
+
+/// See the module.
+pub(super) struct Bench<'a> {
+    lab: &'a mut Lab,
+    kernel: &'a mut Result<Kernel, String>,
+    self_test: SelfTest,
+    folder: PathBuf,
+    inotify: Inotify,
+    fanotify: Result<Fanotify, String>,
+    poll: Poll,
+    mounts: Vec<PathBuf>,
+    barriers: u32,
+    /// Mounts that hotr must cover before the operation.
+    uncovered: Vec<PathBuf>,
+    covered: bool,
+    /// What was received of the operation, as soon as that is over.
+    accounts: Vec<Account>,
+    facts: Vec<(&'static str, u64)>,
+}
+
+impl<'a> Bench<'a> {
+    /// A bench in a new directory of this name.
+    pub(super) fn new(
+        lab: &'a mut Lab,
+        kernel: &'a mut Result<Kernel, String>,
+        self_test: SelfTest,
+        name: &str,
+    ) -> Result<Self, Stop> {
+        let folder = lab.base().join(name);
+        fs::create_dir(&folder).during("make a directory")?;
+        let inotify = Inotify::new(&lab.barriers()).during("start inotify")?;
+        let fanotify = Fanotify::new(&lab.barriers()).map_err(|error| error.to_string());
+        Ok(Self {
+            lab,
+            kernel,
+            self_test,
+            folder,
+            inotify,
+            fanotify,
+            poll: Poll::new(),
+            mounts: Vec::new(),
+            barriers: 0,
+            uncovered: Vec::new(),
+            covered: true,
+            accounts: Vec::new(),
+            facts: Vec::new(),
+        })
+    }
+
+    /// A directory in the laboratory's tmpfs.
+    pub(super) fn dir(&self, name: &str) -> Result<PathBuf, Stop> {
+        let dir = self.folder.join(name);
+        fs::create_dir(&dir).during("make a directory")?;
+        Ok(dir)
+    }
+
+    /// A directory of this experiment on a filesystem with a device.
+    pub(super) fn dir_on(&mut self, disk: Disk) -> Result<PathBuf, Stop> {
+        let root = self.lab.disk(disk)?;
+        self.uncovered.push(root.clone());
+        let name = self.folder.file_name().unwrap_or_default();
+        let dir = root.join(name);
+        fs::create_dir(&dir).during("make a directory")?;
+        Ok(dir)
+    }
+
+    /// An overlay; `fill` puts files into its layers before it is mounted.
+    pub(super) fn overlay(&mut self, fill: impl FnOnce(&Layers) -> Result<(), Stop>) -> Result<Layers, Stop> {
+        let [lower, upper, work, merged] = ["lower", "upper", "work", "merged"].map(|name| self.dir(name));
+        let layers = Layers { lower: lower?, upper: upper?, work: work?, merged: merged? };
+        fill(&layers)?;
+        self.mount_overlay(&layers)?;
+        Ok(layers)
+    }
+
+    fn mount_overlay(&mut self, layers: &Layers) -> Result<(), Stop> {
+        let option = |key: &str, path: &Path| format!("{key}={}", path.display());
+        let options = [
+            option("lowerdir", &layers.lower),
+            option("upperdir", &layers.upper),
+            option("workdir", &layers.work),
+        ];
+        self.mount("overlay", &layers.merged, &options.join(","))
+    }
+
+    /// Mounts a filesystem without a device; gone again at the end of the experiment.
+    pub(super) fn mount(&mut self, kind: &str, target: &Path, options: &str) -> Result<(), Stop> {
+        let options = std::ffi::CString::new(options).map_err(|error| Stop(error.to_string()))?;
+        mount(kind, target, kind, MountFlags::empty(), Some(options.as_c_str()))
+            .during(&format!("mount {kind}"))?;
+        self.remember_mount(target);
+        self.uncovered.push(target.to_path_buf());
+        Ok(())
+    }
+
+    /// Unmounts it at the end.
+    pub(super) fn remember_mount(&mut self, target: &Path) {
+        self.mounts.push(target.to_path_buf());
+    }
+
+    /// Does not let hotr find this mount: what it opens there would keep the filesystem.
+    pub(super) fn leave_uncovered(&mut self, target: &Path) {
+        self.uncovered.retain(|mount| mount != target);
+        self.covered = false;
+    }
+
+    /// Watches a path by inotify and fanotify, and compares its attributes.
+    pub(super) fn watch(&mut self, at: &'static str, path: &Path) -> Result<(), Stop> {
+        self.inotify_watch(at, path, WatchFlags::ALL_EVENTS - QUIET)?;
+        if let Ok(fanotify) = &mut self.fanotify {
+            fanotify.add(at, path);
+        }
+        self.compare(at, path);
+        Ok(())
+    }
+
+    /// Watches a path by inotify only, with this mask.
+    pub(super) fn inotify_watch(
+        &mut self,
+        at: &'static str,
+        path: &Path,
+        mask: WatchFlags,
+    ) -> Result<i32, Stop> {
+        self.inotify.add(at, path, mask).during("add an inotify watch")
+    }
+
+    /// Compares the attributes of a path only.
+    pub(super) fn compare(&mut self, at: &'static str, path: &Path) {
+        self.poll.add(at, path);
+    }
+
+    /// Watches that inotify has.
+    pub(super) fn live_watches(&self) -> u64 {
+        self.inotify.live_watches()
+    }
+
+    /// See [`Inotify::marked_devices`].
+    pub(super) fn marked_devices(&self) -> Vec<u64> {
+        self.inotify.marked_devices()
+    }
+
+    /// Records a number.
+    pub(super) fn fact(&mut self, name: &'static str, value: u64) {
+        self.facts.push((name, value));
+    }
+
+    /// Records that the experiment has seen, by its own means, that the operation was made.
+    pub(super) fn done(&mut self, is_done: bool) {
+        self.fact(DONE, u64::from(is_done));
+    }
+
+    /// Makes the operation, between a barrier before it and one after it. What listeners receive in between is the evidence.
+    pub(super) fn operate<T>(
+        &mut self,
+        operation: impl FnOnce(&mut Self) -> Result<T, Stop>,
+    ) -> Result<Option<T>, Stop> {
+        self.cover()?;
+        self.pass_barrier()?;
+        self.inotify.forget();
+        if let Ok(fanotify) = &mut self.fanotify {
+            fanotify.forget();
+        }
+        if let Ok(kernel) = &mut self.kernel {
+            kernel.forget();
+        }
+        self.poll.look();
+        let result = if self.self_test.omit_operation { None } else { Some(operation(self)?) };
+        self.poll.compare();
+        self.pass_barrier()?;
+        self.accounts = self.all_accounts();
+        Ok(result)
+    }
+
+    /// Of a claim that something is not received: makes a change afterwards that the same watch must receive. Without this
+    /// proof that it works, silence would be none.
+    pub(super) fn control(
+        &mut self,
+        at: &'static str,
+        change: impl FnOnce() -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        self.inotify.forget();
+        change()?;
+        self.pass_barrier()?;
+        let received = self.inotify.account().events.iter().any(|event| event.at == at);
+        self.fact(CONTROL, u64::from(received));
+        Ok(())
+    }
+
+    /// Lets hotr find the mounts of this experiment, as it finds those of others: until a barrier in each is reported.
+    fn cover(&mut self) -> Result<(), Stop> {
+        let over = Instant::now() + COVERED;
+        for mount in std::mem::take(&mut self.uncovered) {
+            let Ok(kernel) = &mut self.kernel else { return Ok(()) };
+            loop {
+                self.barriers += 1;
+                let name = barrier_name(&self.folder, self.barriers);
+                let path = mount.join(as_name(&name));
+                File::create(&path).during("make a barrier")?;
+                let soon = Instant::now() + Duration::from_millis(50);
+                let is_covered = kernel.read_until(&name, soon);
+                fs::remove_file(&path).during("remove a barrier")?;
+                if is_covered {
+                    break;
+                }
+                if Instant::now() >= over || ending::is_asked() {
+                    self.covered = false;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pass_barrier(&mut self) -> Result<(), Stop> {
+        self.barriers += 1;
+        let name = barrier_name(&self.folder, self.barriers);
+        let path = self.lab.barriers().join(as_name(&name));
+        File::create(&path).during("make a barrier")?;
+        self.inotify.read_to(&name);
+        if let Ok(fanotify) = &mut self.fanotify {
+            fanotify.read_to(&name);
+        }
+        if let Ok(kernel) = &mut self.kernel {
+            kernel.read_to(&name);
+        }
+        fs::remove_file(&path).during("remove a barrier")
+    }
+
+    /// The evidence.
+    pub(super) fn evidence(&self) -> Evidence {
+        // An experiment that stopped before its operation.
+        let is_early = self.accounts.is_empty();
+        let mut accounts = if is_early { self.all_accounts() } else { self.accounts.clone() };
+        let muted = |account: &&mut Account| Some(account.listener) == self.self_test.mute;
+        for account in accounts.iter_mut().filter(muted) {
+            *account = Account::new(account.listener, State::Silent);
+        }
+        Evidence { accounts, facts: self.facts.clone() }
+    }
+
+    fn all_accounts(&self) -> Vec<Account> {
+        let off = |listener, why: &str| Account::new(listener, State::Off(why.to_owned()));
+        let fanotify = match &self.fanotify {
+            Ok(fanotify) if !fanotify.is_used() => off(Listener::Fanotify, "this experiment has no mark"),
+            Ok(fanotify) => fanotify.account(),
+            Err(why) => off(Listener::Fanotify, why),
+        };
+        let ebpf = match &self.kernel {
+            Ok(_) if !self.covered => off(Listener::Ebpf, "hotr does not cover this new mount"),
+            Ok(kernel) => {
+                use std::os::unix::ffi::OsStrExt;
+                kernel.account(self.folder.file_name().unwrap_or_default().as_bytes())
+            }
+            Err(why) => off(Listener::Ebpf, why),
+        };
+        vec![self.inotify.account(), fanotify, ebpf, self.poll.account()]
+    }
+}
+
+impl Drop for Bench<'_> {
+    fn drop(&mut self) {
+        if self.lab.keeps() {
+            return;
+        }
+        for mount in self.mounts.iter().rev() {
+            let _ = unmount(mount, UnmountFlags::DETACH);
+        }
+        // What an experiment leaves would only take memory until the end of the run.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Reading is not asked for: no claim is about it.
+const QUIET: WatchFlags = WatchFlags::ACCESS.union(WatchFlags::OPEN).union(WatchFlags::CLOSE_NOWRITE);
+
+/// A barrier's name, which no other experiment of the run uses.
+fn barrier_name(folder: &Path, number: u32) -> Vec<u8> {
+    use std::os::unix::ffi::OsStrExt;
+    let own = folder.file_name().map_or(&[][..], |name| name.as_bytes());
+    [BARRIER, own, format!("-{number}").as_bytes()].concat()
+}
+
+fn as_name(bytes: &[u8]) -> &std::ffi::OsStr {
+    std::os::unix::ffi::OsStrExt::from_bytes(bytes)
+}
+
+/// Makes a file with this content and a time long ago, so that every later change shows in its times.
+pub(super) fn old_file(path: &Path, content: &[u8]) -> Result<(), Stop> {
+    fs::write(path, content).during("write a file")?;
+    set_old(path)
+}
+
+/// Sets a file's times long back.
+pub(super) fn set_old(path: &Path) -> Result<(), Stop> {
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let file = File::open(path).during("open a file")?;
+    let times = FileTimes::new().set_accessed(long_ago).set_modified(long_ago);
+    file.set_times(times).during("set a file's times")
+}
+
+/// Writes over the beginning of a file, as one write(2).
+pub(super) fn overwrite(path: &Path, content: &[u8]) -> Result<(), Stop> {
+    use std::io::Write;
+    let mut file = File::options().write(true).open(path).during("open a file")?;
+    file.write_all(content).during("write")
+}
+
+/// Whether a file has this content.
+pub(super) fn holds(path: &Path, content: &[u8]) -> bool {
+    fs::read(path).is_ok_and(|read| read == content)
+}

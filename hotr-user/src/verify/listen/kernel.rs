@@ -1,0 +1,193 @@
+//! hotr's own eBPF channel, through its library, for the whole laboratory and the whole run: it takes seconds to load.
+//!
+//! In: the laboratory's root. Out: changes up to a barrier, which comes through the same ring buffer. The channel runs in a
+//! child process, because it leaves out what its own process changes. Each new mount needs to be covered first: a barrier in
+//! it that is reported proves it.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use hotr_events::{Change, Raw, Report};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_parent_process_death_signal, waitpid};
+use tokio::runtime::Builder;
+
+use super::fanotify::BARRIER;
+use super::{PATIENCE, put, wait};
+use crate::ending;
+use crate::error::Error;
+use crate::options::{Channels, TraceOptions};
+use crate::session::Session;
+use crate::verify::evidence::{Account, Event, Listener, State};
+
+/// Loading the programs on a slow machine, emulated ones among them.
+const START: Duration = Duration::from_secs(120);
+/// The first line, when the channel runs; otherwise it is the reason why not.
+const READY: &[u8] = b"ready";
+
+/// See the module.
+pub(in crate::verify) struct Kernel {
+    /// Ends with this.
+    _child: Child,
+    /// What the child writes: one line a change.
+    pipe: File,
+    unread: Vec<u8>,
+    base: Vec<u8>,
+    events: Vec<Event>,
+    state: State,
+}
+
+impl Kernel {
+    /// Starts the channel for everything below `base`. This process must have no other threads.
+    ///
+    /// # Errors
+    /// A sentence: why it cannot run here.
+    pub(in crate::verify) fn new(base: &Path) -> Result<Self, String> {
+        let fault = |error: &dyn std::fmt::Display| format!("start a process: {error}");
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| fault(&errno))?;
+        let (reader, writer) = (File::from(reader), File::from(writer));
+        // SAFETY: there is one thread, so the child has all that it needs, and no lock is held by a thread that it lacks. It
+        // never returns from here.
+        let pid = match unsafe { libc::fork() } {
+            -1 => return Err(fault(&io::Error::last_os_error())),
+            0 => {
+                drop(reader);
+                let status = i32::from(trace(base, writer).is_err());
+                // SAFETY: ends the process without what the parent wants to do at its end.
+                unsafe { libc::_exit(status) }
+            }
+            pid => pid,
+        };
+        drop(writer);
+        let child = Child(Pid::from_raw(pid));
+        let base = base.as_os_str().as_bytes().to_vec();
+        let mut kernel = Self {
+            _child: child,
+            pipe: reader,
+            unread: Vec::new(),
+            base,
+            events: Vec::new(),
+            state: State::Listening,
+        };
+        match kernel.line(Instant::now() + START) {
+            Some(line) if line == READY => Ok(kernel),
+            Some(why) => Err(String::from_utf8_lossy(&why).into_owned()),
+            None => Err("its process ended".to_owned()),
+        }
+    }
+
+    /// Forgets what was received so far.
+    pub(in crate::verify) fn forget(&mut self) {
+        self.events.clear();
+        self.state = State::Silent;
+    }
+
+    /// Reads up to the barrier of this name.
+    pub(in crate::verify) fn read_to(&mut self, barrier: &[u8]) {
+        self.state = State::Silent;
+        if self.read_until(barrier, Instant::now() + PATIENCE) {
+            self.state = State::Listening;
+        }
+    }
+
+    /// Reads until the barrier is reported or the time is over; whether it was.
+    pub(in crate::verify) fn read_until(&mut self, barrier: &[u8], over: Instant) -> bool {
+        while let Some(line) = self.line(over) {
+            let Ok(change) = serde_json::from_slice::<Change>(&line) else { continue };
+            let name = change.path.file_name().map_or(&[][..], |name| name.as_bytes());
+            if name == barrier {
+                return true;
+            }
+            if !name.starts_with(BARRIER) {
+                put(&mut self.events, event(&change, &self.base));
+            }
+        }
+        false
+    }
+
+    /// The child's next line; none when the time is over or the child has ended.
+    fn line(&mut self, over: Instant) -> Option<Vec<u8>> {
+        loop {
+            if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+                let mut line: Vec<u8> = self.unread.drain(..=end).collect();
+                line.pop();
+                return Some(line);
+            }
+            if !wait(self.pipe.as_fd(), over) {
+                return None;
+            }
+            let mut part = vec![0; 1 << 16];
+            let length = self.pipe.read(&mut part).ok().filter(|length| *length > 0)?;
+            self.unread.extend_from_slice(&part[..length]);
+        }
+    }
+
+    /// What was received; paths in the directory `own` of an experiment are shown without it.
+    pub(in crate::verify) fn account(&self, own: &[u8]) -> Account {
+        let own = [own, b"/"].concat();
+        let mut events = self.events.clone();
+        for name in events.iter_mut().filter_map(|event| event.name.as_mut()) {
+            let found = name.windows(own.len()).position(|part| part == own);
+            if let Some(at) = found {
+                name.drain(at..at + own.len());
+            }
+        }
+        Account { listener: Listener::Ebpf, state: self.state.clone(), events }
+    }
+}
+
+/// The process that traces; ends with this.
+struct Child(Option<Pid>);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            let _ = kill_process(pid, Signal::KILL);
+            while let Err(rustix::io::Errno::INTR) = waitpid(Some(pid), WaitOptions::empty()) {}
+        }
+    }
+}
+
+/// The child: traces until the parent ends it, or ends itself.
+fn trace(base: &Path, mut out: File) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut options = TraceOptions::new(vec![base.to_path_buf()]);
+    options.channels = Channels { ebpf: true, inotify: false, required: true };
+    // Each record by itself: repeats that the kernel side only counts would be reported after the barrier.
+    options.raw = true;
+    runtime.block_on(async {
+        let mut session = match Session::start(options) {
+            Ok(session) => session,
+            // What to do instead is said for other commands.
+            Err(Error::Channel { cause, .. }) => return out.write_all(format!("{cause}\n").as_bytes()),
+            Err(error) => return out.write_all(format!("{error}\n").as_bytes()),
+        };
+        out.write_all(&[READY, b"\n"].concat())?;
+        while !ending::is_asked() {
+            let mut lines = Vec::new();
+            for report in session.next().await.map_err(io::Error::other)? {
+                if let Report::Raw(Raw::Ebpf { change, .. }) = report {
+                    serde_json::to_writer(&mut lines, &change)?;
+                    lines.push(b'\n');
+                }
+            }
+            out.write_all(&lines)?;
+        }
+        Ok(())
+    })
+}
+
+/// A change in the laboratory's words: its operation, how it was made, its path below the laboratory.
+fn event(change: &Change, base: &[u8]) -> Event {
+    let path = change.path.as_os_str().as_bytes();
+    let below = path.strip_prefix(base).and_then(|rest| rest.strip_prefix(b"/")).unwrap_or(path);
+    let mut what = vec![change.op.as_str().to_owned()];
+    let ways = change.detail.iter().filter(|detail| **detail != change.op.as_str());
+    what.extend(ways.map(|detail| detail.to_string()));
+    Event { at: "", what, name: Some(below.to_vec()), cookie: 0, count: 1 }
+}

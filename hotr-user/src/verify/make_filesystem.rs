@@ -1,0 +1,82 @@
+//! Filesystems made in a file, by the tools of their packages.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::mount::{MountFlags, mount};
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use super::loop_device::LoopDevice;
+
+/// A filesystem with a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Disk {
+    Ext4,
+    Xfs,
+    Btrfs,
+}
+
+impl Disk {
+    /// Its type in mount(2), and the name of its directory.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+        }
+    }
+
+    /// Debian's package with its mkfs.
+    const fn package(self) -> &'static str {
+        match self {
+            Self::Ext4 => "e2fsprogs",
+            Self::Xfs => "xfsprogs",
+            Self::Btrfs => "btrfs-progs",
+        }
+    }
+
+    /// Bytes of the image: what mkfs asks for at least, and a little more. Nearly all of it stays a hole.
+    const fn bytes(self) -> u64 {
+        match self {
+            Self::Ext4 => 32 << 20,
+            Self::Xfs => 320 << 20,
+            Self::Btrfs => 160 << 20,
+        }
+    }
+}
+
+/// Makes a filesystem in `image`, a new file, and mounts it on `target`, a directory.
+///
+/// # Errors
+/// A sentence: the package that is missing, or what failed.
+pub(super) fn make_and_mount(disk: Disk, image: &Path, target: &Path) -> Result<(), String> {
+    let name = disk.name();
+    let fault = |what: &str, error: &dyn std::fmt::Display| format!("{what} {name}: {error}");
+    let mut options = File::options();
+    let file = options.read(true).write(true).create_new(true).open(image);
+    let file = file.map_err(|error| fault("make an image for", &error))?;
+    file.set_len(disk.bytes()).map_err(|error| fault("make an image for", &error))?;
+    let program = format!("mkfs.{name}");
+    let mut command = Command::new(&program);
+    command.args(if disk == Disk::Ext4 { ["-q", "-F"] } else { ["-q", "-f"] }).arg(image);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    // SAFETY: between fork and exec only one system call is made.
+    unsafe {
+        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+    }
+    let output = command.output().map_err(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            format!("{program} is not installed; install Debian's package {}", disk.package())
+        }
+        _ => fault("run mkfs of", &error),
+    })?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(fault("run mkfs of", &said.lines().next().unwrap_or("it failed")));
+    }
+    let device = LoopDevice::of(&file)?;
+    mount(&device.path, target, name, MountFlags::empty(), None).map_err(|errno| fault("mount", &errno))
+}

@@ -1,0 +1,108 @@
+//! What the experiments find on this kernel.
+
+use std::fs;
+
+use super::run::{MACHINE, Running, root, verify, whole};
+
+/// What holds on every kernel that hotr supports.
+const SURE: [(&str, &str); 16] = [
+    ("overlay-upper-write", "confirmed"),
+    ("overlay-lower-write", "confirmed"),
+    ("overlay-workdir-write", "refuted"),
+    ("rename-pairs-tmpfs", "confirmed"),
+    ("rename-exchange", "confirmed"),
+    ("hardlink-alias", "confirmed"),
+    ("replaced-file", "confirmed"),
+    ("replaced-file-held-open", "refuted"),
+    ("data-swap", "refuted"),
+    ("queue-overflow", "confirmed"),
+    ("merged-events", "confirmed"),
+    ("oneshot", "confirmed"),
+    ("second-add-watch", "confirmed"),
+    ("recursive-watch", "refuted"),
+    ("namespace-private-tmpfs", "confirmed"),
+    ("mtime-set-back", "confirmed"),
+];
+
+#[test]
+fn two_runs_give_the_same_verdicts() {
+    if !root() {
+        return;
+    }
+    let first = whole();
+    let second = verify(&["--json"]);
+    assert_eq!(first.verdicts(), second.verdicts());
+    let verdicts = first.verdicts();
+    for (experiment, verdict) in SURE {
+        assert_eq!(verdicts.get(experiment).map(String::as_str), Some(verdict), "{}", first.of(experiment));
+    }
+    let lines = first.lines();
+    let summary = lines.last().unwrap();
+    assert_eq!((&summary["type"], &summary["experiments"]), (&"summary".into(), &verdicts.len().into()));
+    for line in &lines[..lines.len() - 1] {
+        assert!(line["duration_ms"].as_u64().unwrap() < 10_000, "{line}");
+        for channel in ["inotify", "fanotify", "ebpf", "poll"] {
+            assert!(line["channels"][channel]["count"].is_u64(), "{line}");
+        }
+    }
+}
+
+#[test]
+fn the_evidence_is_what_was_received() {
+    if !root() {
+        return;
+    }
+    let write = whole().of("overlay-merged-write");
+    let events = &write["channels"]["inotify"]["events"];
+    assert_eq!(events[0], "upper: MODIFY f", "{write}");
+    let queue = whole().of("queue-overflow");
+    let limit: u64 =
+        fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
+    assert_eq!(queue["channels"]["inotify"]["count"], limit + 1, "{queue}");
+    let tree = whole().of("recursive-watch");
+    assert_eq!((&tree["facts"]["watches"], &tree["facts"]["new_descriptors"]), (&585.into(), &0.into()));
+}
+
+#[test]
+fn a_page_has_a_line_of_each_channel_and_a_table() {
+    if !root() {
+        return;
+    }
+    let said = verify(&["--repeat", "3", "--color", "never", "rename-exchange", "mask-mismatch"]);
+    assert_eq!((said.status, said.stderr.as_str()), (Some(0), ""));
+    let lines: Vec<&str> = said.stdout.lines().collect();
+    assert_eq!(lines[0], "CONFIRMED    rename-exchange");
+    for (line, key) in lines[1..7].iter().zip(["claim", "because", "inotify", "fanotify", "ebpf", "poll"]) {
+        assert!(line.starts_with(&format!("  {key}")), "{line}");
+    }
+    assert!(said.stdout.contains("\nCONFIRMED      2\nREFUTED        0\n"), "{}", said.stdout);
+}
+
+#[test]
+fn two_runs_at_once_do_not_disturb_each_other() {
+    if !root() {
+        return;
+    }
+    let names = ["--json", "mmap-store", "inode-reuse-ext4", "loop-device-write"];
+    let (one, other) = std::thread::scope(|scope| {
+        let other = scope.spawn(|| verify(&names));
+        (verify(&names), other.join().unwrap())
+    });
+    assert_eq!(one.verdicts(), other.verdicts());
+    assert_eq!(one.verdicts().len(), 3);
+}
+
+#[test]
+fn what_is_kept_can_be_looked_at() {
+    if !root() {
+        return;
+    }
+    let _others = MACHINE.read().unwrap();
+    let mut run = Running::start(&["--json", "--keep", "overlay-upper-write"]);
+    run.read(2);
+    let merged = format!("/proc/{}/root/tmp/overlay-upper-write-0/merged/f", run.child.id());
+    // The last write is the one that the watch had to receive.
+    assert_eq!(fs::read(&merged).unwrap(), b"3\n\n");
+    run.send(rustix::process::Signal::INT);
+    assert_eq!(run.child.wait().unwrap().code(), Some(0));
+}
