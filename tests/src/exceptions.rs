@@ -59,7 +59,7 @@ pub struct Fields {
     /// Fields of the line that cannot be known here: `writes`, `bytes`, `pid`, `tid`, `uid`, `comm`.
     #[serde(default)]
     pub unknown: Vec<String>,
-    /// Lines with one of these words in `detail` are not printed.
+    /// The programs do not see lines with one of these words in `detail`, as with [`Word::Unseen`].
     #[serde(default)]
     pub without: Vec<String>,
 }
@@ -149,7 +149,7 @@ impl Fields {
     /// `unknown` names a field that cannot be left open.
     pub fn apply(&self, lines: &[Expect]) -> Result<Vec<Expect>> {
         let mut lines = lines.to_vec();
-        lines.retain(|line| !line.detail.iter().any(|word| self.without.contains(word)));
+        lines.retain(|line| !self.leaves_out(line));
         for (number, line) in lines.iter_mut().enumerate() {
             if self.line.is_none_or(|only| only == number)
                 && self.of.as_ref().is_none_or(|only| **only == *line.op)
@@ -158,6 +158,11 @@ impl Fields {
             }
         }
         Ok(lines)
+    }
+
+    /// Whether the programs do not see what this line reports.
+    pub fn leaves_out(&self, line: &Expect) -> bool {
+        line.detail.iter().any(|word| self.without.contains(word))
     }
 
     fn apply_to(&self, line: &mut Expect) -> Result<()> {
