@@ -11,6 +11,7 @@ pub(crate) mod kernel;
 pub(crate) mod matrix;
 mod modules;
 mod qemu;
+mod verify;
 
 use std::{
     fs,
@@ -50,6 +51,10 @@ pub(crate) struct VmArgs {
     /// filesystems (or those of --fs) are at /t/{ext4,xfs,btrfs,tmpfs} and /t/ovl-{ext4,xfs}/merged
     #[arg(long, value_name = "COMMAND")]
     exec: Option<String>,
+    /// Run `hotr verify` instead of the matrix, and write what each claim comes to on each kernel to docs/kernels.md (of some
+    /// kernels only: to target/vm/kernels.md)
+    #[arg(long, conflicts_with = "exec")]
+    verify: bool,
     /// A file or folder for the guest, to /bin or to GUEST; libraries of a program come along
     #[arg(long = "with", value_name = "HOST[:GUEST]", value_parser = Import::parse, requires = "exec")]
     with: Vec<Import>,
@@ -62,7 +67,7 @@ pub(crate) struct VmArgs {
     /// The guest's clock counts instructions, one a nanosecond: a loop timed in it gives its cost without noise
     #[arg(long, requires = "exec")]
     icount: bool,
-    /// Stop a guest after this many seconds [default: 1800 for the matrix, 300 for --exec]
+    /// Stop a guest after this many seconds [default: 1800 for the matrix, 300 for --exec and --verify]
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
     /// Keep the root archives in target/vm/guests, too; console and results of the matrix are always there
@@ -74,6 +79,10 @@ pub(crate) struct VmArgs {
 pub(crate) fn run(args: &VmArgs) -> Result<ExitCode> {
     setup::install(setup::TESTS)?;
     let kernels = kernels(args)?;
+    if args.verify {
+        let are_all = args.kernel.is_empty() && args.image.is_none();
+        return verify::run(&kernels, are_all, Duration::from_secs(args.timeout.unwrap_or(300)));
+    }
     let Some(command) = &args.exec else {
         let limit = Duration::from_secs(args.timeout.unwrap_or(1800));
         let tally = matrix::in_guests(&kernels, &args.selection, limit, args.keep)?;
