@@ -283,8 +283,8 @@ fn key(hook: Hook) -> u64 {
     (bpf_get_current_pid_tgid() << 32) | hook as u64
 }
 
-/// Credentials by which calls of one function that are within one another are told apart, while layers are watched:
-/// overlayfs calls it for its layer with the credentials of the one who mounted it. 0 while none is watched. That they are
+/// Credentials that distinguish a call from calls of the same function within it, while layers are watched: overlayfs
+/// calls it for its layer with the credentials of the one who mounted it. 0 while none is watched. That they are
 /// not the task's own says nothing: a core dump and a request of io_uring may be made with others as well.
 #[inline(always)]
 pub fn layer_credentials() -> u64 {

@@ -1,7 +1,7 @@
 //! The paths that the user named, and what lies below them.
 //!
 //! In: paths as they are watched. Out: the held directory of each, and its name there. A named path is the user's, with all
-//! links on its way; below it no link is followed. What it leads to is found anew each time, for it may be replaced.
+//! links on its way; below it no link is followed. It is followed again each time, because it may have been replaced.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -489,7 +489,7 @@ impl<T> Correlator<T> {
     }
 }
 
-/// Whether changes that were told before explain an event that no record explains.
+/// Whether changes that were reported before explain an event that no record explains.
 fn pay(owed: &mut [AwaitedEvents], reading: Reading) -> bool {
     let free = owed.iter_mut().find(|owed| owed.left > 0 && reading.after_ns <= owed.until_ns);
     free.map(|owed| owed.take(reading.after_ns)).is_some()

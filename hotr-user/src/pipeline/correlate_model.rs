@@ -334,7 +334,7 @@ impl World {
             if !self.has_lost {
                 // As many as can be, with what is known of when events were queued and changes made.
                 let unexplainable = unexplainable(truth);
-                assert_eq!(truth.claimed, unexplainable, "events that nothing explains are told");
+                assert_eq!(truth.claimed, unexplainable, "events that nothing explains are reported");
             }
         }
         (self.missed, claimed.len() as u64)

@@ -143,7 +143,7 @@ impl InotifyChannel {
     pub(super) fn remember(&mut self) -> usize {
         let count = self.events.len();
         for mut event in self.events.drain(..) {
-            // Its parent is told the same of a directory.
+            // For a directory, its parent receives the same.
             if !event.has_name && !event.of_root {
                 continue;
             }

@@ -33,7 +33,7 @@ const MANY: usize = REPORTS / 2;
 /// How long after a change it may be reported, as records are read: what inotify alone received waits for its record.
 const LATE_NS: u64 = correlate::HOLD_NS + correlate::HELD_UP_NS;
 
-/// Time of a report, and the file's size then if it was told.
+/// Time of a report, and the file's size then if it was reported.
 type Reported = (i64, Option<u64>);
 
 /// What was reported in a time.

@@ -85,7 +85,7 @@ struct Watched {
     fs: String,
     /// A line told that it is not what it was; what its path leads to now has not been taken up since.
     is_told: bool,
-    /// A look found that it is not what it was, and nothing was told yet: until when (`CLOCK_MONOTONIC` nanoseconds) the
+    /// A look found that it is not what it was, and nothing was reported yet: until when (`CLOCK_MONOTONIC` nanoseconds) the
     /// kernel may still tell what became of it.
     untold_until_ns: Option<u64>,
 }
@@ -115,7 +115,7 @@ pub(super) struct Roots {
     noticed: Vec<(Noticed, ReadFlags)>,
     /// See [`Self::mounts_have_moved`].
     table_is_old: bool,
-    /// Roots of which a move was told just now, and until when (`CLOCK_MONOTONIC` nanoseconds) more is the same move.
+    /// Roots of which a move was reported just now, and until when (`CLOCK_MONOTONIC` nanoseconds) more is the same move.
     moved: Vec<(PathBuf, u64)>,
 }
 
