@@ -151,7 +151,8 @@ pub fn file<M: Mem>(call: &Call, target: &Target, class: u32, bytes: u64, aux: u
     if (is_nameless && (live!(own_group) == 0 || place.flags != 0))
         || (!elsewhere
             && call.hook != Hook::KernelWrite
-            && filter::is_inner(place.directory.root(), target.dentry, target.inode))
+            && filter::is_inner(place.directory.root(), target.dentry, target.inode)
+            && (target.file.is_null() || filter::is_opened_by_overlay(target.file)))
         || pid == live!(own_tgid)
     {
         note!(when is_nameless => nameless, call.hook, target.inode);

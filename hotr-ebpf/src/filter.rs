@@ -337,7 +337,9 @@ pub fn root_of_slot(slot: u16) -> u64 {
     crate::globals::verifier_opaque(if slot == NO_ROOT { 0 } else { root_inode(slot) })
 }
 
-/// Whether the change is an overlay's own operation on one of its layers: the overlay file's change reports it.
+/// Whether the change may be an overlay's own operation on one of its layers: the overlay file's change reports it. A
+/// request of io_uring and a core dump may be made with other credentials, too: where there is a file,
+/// [`is_opened_by_overlay`] decides.
 ///
 /// Up to 6.6 the file an overlay opens on its layer carries the overlay's dentry with the layer's inode.
 #[inline(always)]

@@ -2,9 +2,15 @@
 //! tree, and the layers of an overlay.
 
 use std::fs::OpenOptions;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use super::{Cell, DATA, OpError, Operation, Step, all_fs, done, exactly, make_file, open_rw, overlay, step};
+use io_uring::{opcode, types};
+
+use super::uring::{submit, with_personality};
+use super::{
+    BLOCK, Cell, DATA, OpError, Operation, Step, all_fs, done, exactly, make_file, open_rw, overlay, step,
+};
 use crate::expect::Expect;
 
 const BYPASS: &str = "layer-bypass";
@@ -26,6 +32,16 @@ pub(super) const OPS: &[Operation] = &[
         let file = open_rw(&c.by(upper(c)?, "f"))?;
         let line = Expect::data(path, "write", DATA.len() as u64).layer("upper").unheard(BYPASS);
         step(vec![line], move || exactly(rustix::io::write(&file, DATA)?, DATA.len()))
+    }),
+    overlay("upper-uring-personality", &[], |c| {
+        let path = c.file("f")?;
+        let file = open_rw(&c.by(upper(c)?, "f"))?;
+        let line = Expect::new("write", &["fallocate"], path).by_worker().layer("upper").unheard(BYPASS);
+        step(vec![line], move || {
+            let (ring, personality) = with_personality()?;
+            let entry = opcode::Fallocate::new(types::Fd(file.as_raw_fd()), 9 * BLOCK).build();
+            submit(ring, entry.personality(personality), 0)
+        })
     }),
     overlay("upper-create", &[], |c| {
         let path = c.by(upper(c)?, "new");

@@ -1,4 +1,4 @@
-//! Writes through io_uring: inline, with registered buffer and file, in a worker, and polled.
+//! Writes through io_uring: inline, with registered buffer and file, with other credentials, in a worker, and polled.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -23,6 +23,13 @@ pub(super) const OPS: &[Operation] = &[
         })
     }),
     all_fs("uring-fixed", fixed),
+    all_fs("uring-personality", |c| {
+        let (path, file) = c.open("f")?;
+        step(vec![Expect::data(path, "io_uring", DATA.len() as u64)], move || {
+            let (ring, personality) = with_personality()?;
+            submit(ring, write(&file, DATA).personality(personality), DATA.len())
+        })
+    }),
     all_fs("uring-worker", |c| {
         let (path, file) = c.open("f")?;
         let ring = IoUring::new(4)?;
@@ -63,8 +70,20 @@ fn fixed(c: &Cell<'_>) -> Step {
     })
 }
 
+/// A ring, and credentials that it was given before the thread changed its own. They allow the same.
+pub(super) fn with_personality() -> Result<(IoUring, u16), OpError> {
+    let ring = IoUring::new(4)?;
+    let personality = ring.submitter().register_personality()?;
+    // The thread's credentials become a copy, and another one with the same values.
+    for group in [1, 0] {
+        // SAFETY: the call has one number and no pointer.
+        unsafe { libc::syscall(libc::SYS_setfsgid, group) };
+    }
+    Ok((ring, personality))
+}
+
 /// Submits one entry, waits for its completion, and closes the ring.
-fn submit(mut ring: IoUring, entry: squeue::Entry, expected: usize) -> Result<(), OpError> {
+pub(super) fn submit(mut ring: IoUring, entry: squeue::Entry, expected: usize) -> Result<(), OpError> {
     // SAFETY: the caller keeps file and buffer alive over this call, which returns after the completion.
     unsafe { ring.submission().push(&entry) }.map_err(|_| OpError::other("the submission queue is full"))?;
     let result = wait(&mut ring)?;
