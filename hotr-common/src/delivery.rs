@@ -6,6 +6,10 @@ use crate::record::MAX_NAME;
 /// Instances that can be followed at a time.
 pub const MAX_GROUPS: u32 = 1024;
 
+/// Threads to whom an event may be offered at a time, as a power of two; above the usual greatest number of a thread, so that
+/// no two share an entry.
+pub const NOTES: u32 = 1 << 15;
+
 /// [`Offer::kind`]: the kernel offered an event.
 pub const OFFERED: u32 = 1;
 /// An event left the queue because the program read it.
@@ -17,6 +21,9 @@ pub const CLOSED: u32 = 3;
 pub const READ: u32 = 4;
 /// The program set a watch: `wd` and `mask` are set.
 pub const ADDED: u32 = 5;
+/// The event that was offered last in this thread, with the same `time` and `event`, was not queued: all is set but `cookie` and
+/// the name. It comes before its address can be that of another event.
+pub const REFUSED: u32 = 6;
 
 /// Most bytes of a [`Chunk`].
 pub const CHUNK: usize = 512;
@@ -65,10 +72,21 @@ pub mod calls {
     pub const NUMBERS: u32 = 512;
 }
 
-/// [`Offer::result`] until `fsnotify_insert_event` was called.
-pub const NOT_INSERTED: i32 = i32::MIN;
+/// [`Offer::result`]: queued, unless a [`REFUSED`] of this event follows.
+pub const QUEUED: i32 = 0;
+/// [`Offer::result`]: an overflow was queued instead, because there was no memory for the event.
+pub const NO_MEMORY: i32 = -12;
+/// `FS_Q_OVERFLOW`.
+pub const Q_OVERFLOW: u32 = 0x4000;
 
-/// See the module. With [`TAKEN`] and [`CLOSED`] only `kind`, `slot`, `time`, `pid`, `tid` and `event` are set.
+/// Room for a name in a short record, with the NUL.
+pub const SHORT_NAME: usize = 32;
+/// Length of what is copied from an event besides the name: [`Offer::mask`], [`Offer::wd`], [`Offer::cookie`] and
+/// [`Offer::name_len`], as they are in `struct inotify_event_info`.
+pub const EVENT_HEAD: usize = 16;
+
+/// See the module. A record of [`OFFERED`] is a [`NamedOffer`]; in those of the other kinds only `kind`, `slot`, `time`, `pid`,
+/// `tid`, `group` and `event` are set, and what their constant says.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Offer {
@@ -80,7 +98,7 @@ pub struct Offer {
     pub event: u64,
     /// Number of the inode that the event is about.
     pub ino: u64,
-    /// [`OFFERED`], [`TAKEN`] or [`CLOSED`].
+    /// [`OFFERED`] or another kind.
     pub kind: u32,
     /// Which instance.
     pub slot: u32,
@@ -90,25 +108,55 @@ pub struct Offer {
     pub tid: u32,
     /// Device of that inode.
     pub dev: u32,
-    /// Watch of the instance.
-    pub wd: i32,
-    /// Kinds of event.
-    pub mask: u32,
-    /// Joins the two events of a rename.
-    pub cookie: u32,
-    /// What `fsnotify_insert_event` returned: 0 queued, 1 merged, 2 not taken; or [`NOT_INSERTED`].
+    /// [`QUEUED`] or [`NO_MEMORY`]; of a [`REFUSED`] what `fsnotify_insert_event` returned: 1 merged, 2 not taken.
     pub result: i32,
-    /// What `inotify_handle_inode_event` returned.
-    pub status: i32,
-    /// Events in the queue after that.
+    /// Events in the queue: before this one was offered, or after it was refused.
     pub queued: u32,
     /// Most it takes.
     pub limit: u32,
-    /// The name in a watched directory, ended by NUL; empty when the inode itself is watched.
-    pub name: [u8; MAX_NAME],
+    /// Kinds of event.
+    pub mask: u32,
+    /// Watch of the instance.
+    pub wd: i32,
+    /// Joins the two events of a rename.
+    pub cookie: u32,
+    /// Bytes of the name; 0 when the inode itself is watched.
+    pub name_len: u32,
 }
 
-const _: () = assert!(size_of::<Offer>() == 4 * 8 + 12 * 4 + MAX_NAME);
+/// An event that was offered, with room for a name in a watched directory.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct NamedOffer<const ROOM: usize> {
+    /// All but the name.
+    pub head: Offer,
+    /// [`Offer::name_len`] bytes and a NUL; the rest is not set.
+    pub name: [u8; ROOM],
+}
+
+/// With a name of any length.
+pub type LongOffer = NamedOffer<MAX_NAME>;
+/// With a name that leaves room for the NUL.
+pub type ShortOffer = NamedOffer<SHORT_NAME>;
+
+const _: () = assert!(size_of::<Offer>() == 4 * 8 + 12 * 4 && size_of::<LongOffer>() < size_of::<Chunk>());
+
+/// Instances that are found without a look-up in a hash table; a power of two.
+pub const FIRST_GROUPS: usize = 8;
+
+/// The first instances that are followed.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct FirstGroups {
+    /// Their slots.
+    pub slots: [u32; FIRST_GROUPS],
+    /// Addresses of their `fsnotify_group`s; 0 for none. A place is used once: who finds the address finds its slot.
+    pub groups: [u64; FIRST_GROUPS],
+    /// How many places were used.
+    pub used: u64,
+    /// Not 0 once the hash table has others.
+    pub has_more: u64,
+}
 
 /// A file in the hands of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +176,9 @@ pub struct Used {
 pub struct Usage {
     /// Opened for reading.
     pub opened: u64,
-    /// Read.
+    /// Read; [`UNSEEN`] when it was opened in a way by which its reading is not seen.
     pub read: u64,
 }
+
+/// [`Usage::read`]: perhaps at any time.
+pub const UNSEEN: u64 = u64::MAX;

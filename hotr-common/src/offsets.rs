@@ -89,6 +89,8 @@ pub struct Offsets {
     pub backing_file_user_dentry: u32,
     pub mark_group: u32,
     pub inotify_mark_wd: u32,
+    /// `mask`, `wd`, `sync_cookie`, `name_len` and `name` of an event, in this order and without a gap; else absent.
+    pub inotify_event: u32,
     pub group_q_len: u32,
     pub group_max_events: u32,
     pub group_shutdown: u32,
@@ -130,4 +132,4 @@ impl Arguments {
     pub const NONE: Self = Self { subject: NO_ARG, second: NO_ARG, ret: NO_ARG, ret_pointer: 0 };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 4 * (94 + 12) + 4 * HOOKS);
+const _: () = assert!(size_of::<Offsets>() == 4 * (95 + 12) + 4 * HOOKS);

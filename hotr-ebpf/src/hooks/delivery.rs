@@ -2,34 +2,76 @@
 //! that is followed, with what its queue said, and each that its program takes. Attached while a diagnosis runs, in an
 //! object of its own, whose ring buffer holds these records and no others.
 //!
-//! What is said of an event is read before it is queued: from then on the reader may free it.
+//! The record of an event is sent before it is queued, since from then on the reader may free it; another one follows if it
+//! is not queued after all. What only `inotify_handle_inode_event` has is noted there, and used when the event is queued.
 
+use core::marker::PhantomData;
+
+use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_kernel_str};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_kernel};
 use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe, map};
 use aya_ebpf::maps::{Array, HashMap};
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
-use hotr_common::delivery::{ADDED, CLOSED, NOT_INSERTED, OFFERED, Offer, TAKEN};
+use hotr_common::delivery::{
+    ADDED, CLOSED, EVENT_HEAD, FIRST_GROUPS, FirstGroups, NO_MEMORY, NamedOffer, OFFERED, Offer, Q_OVERFLOW,
+    QUEUED, REFUSED, SHORT_NAME, TAKEN,
+};
 use hotr_common::offsets::ABSENT;
 use hotr_common::record::MAX_NAME;
 
 use crate::call::CALLS;
 use crate::counters::{Count, count};
 use crate::globals::off;
-use crate::kernel::{Mem, Probe};
+use crate::kernel::{Direct, Mem, Probe};
 use crate::records::RECORDS;
 
-/// Address of a `fsnotify_group` → its slot. A diagnosis gives this map and the next their size.
+/// The first groups that are followed: a word is compared in a few instructions, and most diagnoses follow no more.
+#[map(name = "FIRST_FOLLOWED")]
+pub static FIRST_FOLLOWED: Array<FirstGroups> = Array::with_max_entries(1, 0);
+
+/// Address of each other `fsnotify_group` → its slot. A diagnosis gives this map its size.
 #[map(name = "FOLLOWED")]
 pub static FOLLOWED: HashMap<u64, u32> = HashMap::with_max_entries(1, 0);
 
-/// Events that are being offered, by thread.
-#[map(name = "OFFERS")]
-static OFFERS: HashMap<u32, Offer> = HashMap::with_max_entries(1, 0);
+/// What is known of an event before it exists. Threads share the entries by their number: an entry that another thread
+/// took before it was used is a loss, and counted. A diagnosis gives this map [`NOTES`](hotr_common::delivery::NOTES) entries.
+#[map(name = "NOTES")]
+static NOTES: Array<Note> = Array::with_max_entries(1, 0);
 
-/// Room to build one: it is too large for the stack.
-#[map(name = "OFFER_INIT")]
-static OFFER_INIT: Array<Offer> = Array::with_max_entries(1, 0);
+/// See [`NOTES`].
+#[repr(C)]
+struct Note {
+    group: u64,
+    /// Address of the watch.
+    mark: u64,
+    ino: u64,
+    /// Address of the event, and when it was offered.
+    event: u64,
+    time: u64,
+    thread: u32,
+    slot: u32,
+    dev: u32,
+    mask: u32,
+    name_len: u32,
+    /// See [`Note::sum`].
+    check: u32,
+    state: u32,
+    reserved: u32,
+}
+
+/// [`Note::state`]: the event is about to be made.
+const AWAITED: u32 = 1;
+/// It is being queued.
+const OFFERING: u32 = 2;
+
+impl Note {
+    /// Shows that two threads have not written into the entry at once.
+    #[inline(always)]
+    fn sum(thread: u32, slot: u32, dev: u32, ino: u64, mask: u32, name_len: u32) -> u32 {
+        thread ^ slot ^ dev ^ ino as u32 ^ (ino >> 32) as u32 ^ mask ^ name_len
+    }
+}
 
 /// Key space of [`CALLS`] for `fsnotify_remove_first_event`, above every hook number.
 const TAKE: u64 = 0xfffe;
@@ -37,7 +79,7 @@ const TAKE: u64 = 0xfffe;
 /// `inotify_handle_inode_event(mark, mask, inode, dir, name, cookie)`.
 #[fentry]
 pub fn fentry_deliver(ctx: FEntryContext) -> u32 {
-    begin(ctx.arg(0), ctx.arg::<u64>(1) as u32, ctx.arg(2), ctx.arg(4), ctx.arg::<u64>(5) as u32);
+    begin(PhantomData::<Direct>, ctx.arg(0), ctx.arg::<u64>(1) as u32, ctx.arg(2), ctx.arg(4));
     0
 }
 
@@ -45,7 +87,8 @@ pub fn fentry_deliver(ctx: FEntryContext) -> u32 {
 #[kprobe]
 pub fn kprobe_deliver(ctx: ProbeContext) -> u32 {
     let word = |n| ctx.arg::<u64>(n).unwrap_or(0);
-    begin(word(0), word(1) as u32, word(2), word(4), word(5) as u32);
+    let pointer = |n| word(n) as *const u8;
+    begin(PhantomData::<Probe>, pointer(0), word(1) as u32, pointer(2), pointer(4));
     0
 }
 
@@ -60,143 +103,220 @@ fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// The slot of a group that is followed.
+/// The slot of a group that is followed. The address may be a pointer of known type, with which no more than a
+/// comparison is allowed.
 #[inline(always)]
 pub fn slot_of(group: u64) -> Option<u32> {
+    let first = FIRST_FOLLOWED.get(0)?;
+    let mut n = 0;
+    while n < first.groups.len() {
+        if crate::globals::read(&raw const first.groups[n]) == group {
+            return Some(first.slots[n]);
+        }
+        n += 1;
+    }
+    if first.has_more == 0 {
+        return None;
+    }
     // SAFETY: a number, copied at once.
     unsafe { FOLLOWED.get(&group) }.copied()
 }
 
 #[inline(always)]
-fn begin(mark: u64, mask: u32, inode: u64, name: u64, cookie: u32) {
-    let mark = mark as *const u8;
-    let group = Probe::u64(mark, off!(mark_group));
+fn note_of(thread: u32) -> Option<*mut Note> {
+    NOTES.get_ptr_mut(thread & (hotr_common::delivery::NOTES - 1))
+}
+
+#[inline(always)]
+fn begin<M: Mem>(_: PhantomData<M>, mark: *const u8, mask: u32, inode: *const u8, name: *const u8) {
+    let group = M::u64(mark, off!(mark_group));
     let Some(slot) = slot_of(group) else { return };
     let thread = thread();
-    let Some(empty) = OFFER_INIT.get(0) else { return };
-    if OFFERS.insert(&thread, empty, 0).is_err() {
-        // More threads at a time than there is room for.
-        count(Count::RingFull);
-        return;
+    let Some(note) = note_of(thread) else { return };
+    let (mut ino, mut dev, mut name_len) = (0, 0, 0);
+    if !inode.is_null() {
+        ino = M::u64(inode, off!(inode_i_ino));
+        dev = M::u32(M::ptr(inode, off!(inode_i_sb)), off!(super_block_s_dev));
     }
-    let Some(offer) = OFFERS.get_ptr_mut(&thread) else { return };
-    let inode = inode as *const u8;
-    // SAFETY: the entry is this thread's own, and the name is bounded by the array.
+    if !name.is_null() {
+        // A `qstr`, whose first member is the hash.
+        name_len = M::u32(name, off!(dentry_d_name_len) - off!(dentry_d_name_hash));
+    }
+    // SAFETY: memory of the map. Another thread's entry is recognised by its check, and this one's loss is counted.
     unsafe {
-        (*offer).time = now();
-        (*offer).group = group;
-        (*offer).kind = OFFERED;
-        (*offer).slot = slot;
-        (*offer).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        (*offer).tid = thread;
-        (*offer).wd = Probe::u32(mark, off!(inotify_mark_wd)) as i32;
-        (*offer).mask = mask;
-        (*offer).cookie = cookie;
-        (*offer).result = NOT_INSERTED;
-        (*offer).ino = Probe::u64(inode, off!(inode_i_ino));
-        (*offer).dev = Probe::u32(Probe::ptr(inode, off!(inode_i_sb)), off!(super_block_s_dev));
-        if name != 0 {
-            // The string's place in a `qstr`, whose first member is the hash.
-            let text = Probe::ptr(name as *const u8, off!(dentry_d_name_name) - off!(dentry_d_name_hash));
-            bpf_probe_read_kernel_str((&raw mut (*offer).name).cast(), MAX_NAME as u32, text.cast());
+        if (*note).state == AWAITED && (*note).thread != thread {
+            count(Count::RingFull);
         }
+        (*note).group = group;
+        (*note).mark = mark as u64;
+        (*note).ino = ino;
+        (*note).thread = thread;
+        (*note).slot = slot;
+        (*note).dev = dev;
+        (*note).mask = mask;
+        (*note).name_len = name_len;
+        (*note).check = Note::sum(thread, slot, dev, ino, mask, name_len);
+        (&raw mut (*note).state).write_volatile(AWAITED);
     }
 }
 
 /// Entry of `fsnotify_insert_event(group, event, merge, insert)`.
 #[fentry]
 pub fn fentry_deliver_insert(ctx: FEntryContext) -> u32 {
-    event(ctx.arg(0), ctx.arg(1));
+    offered(PhantomData::<Direct>, ctx.arg(0), ctx.arg(1));
     0
 }
 
 /// Exit of the same.
 #[fexit]
 pub fn fexit_deliver_insert(ctx: FExitContext) -> u32 {
-    inserted(ctx.arg::<u64>(4) as i32);
+    refused(ctx.arg::<u64>(4) as i32);
     0
 }
 
 /// Entry of the same.
 #[kprobe]
 pub fn kprobe_deliver_insert(ctx: ProbeContext) -> u32 {
-    event(ctx.arg(0).unwrap_or(0), ctx.arg(1).unwrap_or(0));
+    let pointer = |n| ctx.arg::<u64>(n).unwrap_or(0) as *const u8;
+    offered(PhantomData::<Probe>, pointer(0), pointer(1));
     0
 }
 
 /// Return of the same.
 #[kretprobe]
 pub fn kretprobe_deliver_insert(ctx: RetProbeContext) -> u32 {
-    inserted(ctx.ret::<u64>() as i32);
+    refused(ctx.ret::<u64>() as i32);
     0
 }
 
 #[inline(always)]
-fn event(group: u64, event: u64) {
-    let Some(offer) = OFFERS.get_ptr_mut(&thread()) else { return };
-    // SAFETY: the entry is this thread's own.
+fn offered<M: Mem>(_: PhantomData<M>, group: *const u8, event: *const u8) {
+    let thread = thread();
+    let Some(note) = note_of(thread) else { return };
+    // SAFETY: memory of the map; what another thread writes meanwhile shows in the check.
     unsafe {
-        if (*offer).group == group {
-            (*offer).event = event;
-            // Before it is queued, and after a former event at this address was taken.
-            (*offer).time = now();
-        }
-    }
-}
-
-#[inline(always)]
-fn inserted(result: i32) {
-    let Some(offer) = OFFERS.get_ptr_mut(&thread()) else { return };
-    // SAFETY: the entry is this thread's own.
-    unsafe {
-        // Without an event it was another instance's, whose offer is not followed.
-        if (*offer).event == 0 || (*offer).result != NOT_INSERTED {
+        let is_own = (*note).thread == thread;
+        if !is_own || (*note).state != AWAITED || (*note).group != group as u64 {
+            if is_own {
+                (*note).state = 0;
+            }
+            if slot_of(group as u64).is_some() {
+                // Another thread took the entry.
+                count(Count::RingFull);
+            }
             return;
         }
-        let group = (*offer).group as *const u8;
-        (*offer).result = result;
-        (*offer).queued = Probe::u32(group, off!(group_q_len));
-        (*offer).limit = Probe::u32(group, off!(group_max_events));
+        let (slot, dev, ino, mask, name_len) =
+            ((*note).slot, (*note).dev, (*note).ino, (*note).mask, (*note).name_len);
+        if (*note).check != Note::sum(thread, slot, dev, ino, mask, name_len) {
+            count(Count::RingFull);
+            return;
+        }
+        let time = now();
+        (*note).event = event as u64;
+        (*note).time = time;
+        (*note).state = OFFERING;
+        if name_len < SHORT_NAME as u32 {
+            emit_offer::<M, SHORT_NAME>(group, event, note, time);
+        } else {
+            emit_offer::<M, MAX_NAME>(group, event, note, time);
+        }
     }
 }
 
-/// Exit of `inotify_handle_inode_event`.
-#[fexit]
-pub fn fexit_deliver(ctx: FExitContext) -> u32 {
-    end(ctx.arg::<u64>(6) as i32);
-    0
-}
-
-/// See [`fexit_deliver`].
-#[kretprobe]
-pub fn kretprobe_deliver(ctx: RetProbeContext) -> u32 {
-    end(ctx.ret::<u64>() as i32);
-    0
-}
-
+/// Sends what is offered, before it is queued: from then on the reader may free it.
 #[inline(always)]
-fn end(status: i32) {
-    let thread = thread();
-    let Some(offer) = OFFERS.get_ptr_mut(&thread) else { return };
-    // SAFETY: the entry is this thread's own, until it is removed.
-    unsafe {
-        (*offer).status = status;
-        emit(&*offer);
-    }
-    let _ = OFFERS.remove(&thread);
-}
-
-#[inline(always)]
-fn emit(offer: &Offer) {
-    if RECORDS.output::<Offer>(offer, 0).is_err() {
+fn emit_offer<M: Mem, const ROOM: usize>(group: *const u8, event: *const u8, note: *const Note, time: u64) {
+    let Some(mut entry) = RECORDS.reserve::<NamedOffer<ROOM>>(0) else {
         count(Count::RingFull);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: reserved memory of this size; the name is bounded by its room, and userspace reads no further than its length.
+    let flags = unsafe {
+        let head = &raw mut (*record).head;
+        (*head).time = record as u64;
+        let place = (&raw const (*head).time).read_volatile();
+        (*head).time = time;
+        (*head).group = group as u64;
+        (*head).event = event as u64;
+        (*head).ino = (*note).ino;
+        (*head).kind = OFFERED;
+        (*head).slot = (*note).slot;
+        (*head).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        (*head).tid = (*note).thread;
+        (*head).dev = (*note).dev;
+        (*head).result = QUEUED;
+        (*head).queued = M::u32(group, off!(group_q_len));
+        (*head).limit = M::u32(group, off!(group_max_events));
+        let length = EVENT_HEAD as u32 + ((*note).name_len & (ROOM as u32 - 1)) + 1;
+        bpf_probe_read_kernel(
+            (&raw mut (*head).mask).cast(),
+            length,
+            event.wrapping_add(off!(inotify_event) as usize).cast(),
+        );
+        if (*head).mask & Q_OVERFLOW != 0 {
+            (*head).result = NO_MEMORY;
+            (*head).mask = (*note).mask;
+            (*head).wd = Probe::u32((*note).mark as *const u8, off!(inotify_mark_wd)) as i32;
+            (*head).name_len = 0;
+        }
+        wakeup::<NamedOffer<ROOM>>(place)
+    };
+    entry.submit(flags);
+}
+
+/// How a record at this address is submitted. Userspace looks whenever it gets a change, and a few times a second besides:
+/// it is woken only so often that the ring buffer never fills up meanwhile.
+#[inline(always)]
+fn wakeup<T>(place: u64) -> u64 {
+    const EVERY: u64 = 256 << 10;
+    let is_first = place & (EVERY - 1) < size_of::<T>() as u64 + 16;
+    u64::from(if is_first { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP })
+}
+
+/// What was offered last by this thread was not queued.
+#[inline(always)]
+fn refused(result: i32) {
+    if result == 0 {
+        return;
+    }
+    let thread = thread();
+    let Some(note) = note_of(thread) else { return };
+    // SAFETY: memory of the map; the record is of this size.
+    unsafe {
+        if (*note).thread != thread || (*note).state != OFFERING {
+            return;
+        }
+        (*note).state = 0;
+        let Some(mut entry) = RECORDS.reserve::<Offer>(0) else {
+            count(Count::RingFull);
+            return;
+        };
+        let record = entry.as_mut_ptr();
+        let group = (*note).group as *const u8;
+        (*record).time = (*note).time;
+        (*record).group = (*note).group;
+        (*record).event = (*note).event;
+        (*record).ino = (*note).ino;
+        (*record).kind = REFUSED;
+        (*record).slot = (*note).slot;
+        (*record).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        (*record).tid = thread;
+        (*record).dev = (*note).dev;
+        (*record).result = result;
+        (*record).mask = (*note).mask;
+        (*record).wd = Probe::u32((*note).mark as *const u8, off!(inotify_mark_wd)) as i32;
+        (*record).queued = Probe::u32(group, off!(group_q_len));
+        (*record).limit = Probe::u32(group, off!(group_max_events));
+        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
     }
 }
 
 /// Exit of `fsnotify_remove_first_event(group)`, which returns the event.
 #[fexit]
 pub fn fexit_deliver_take(ctx: FExitContext) -> u32 {
-    taken(ctx.arg(0), ctx.arg(1));
+    taken::<Direct>(ctx.arg(0), ctx.arg(1));
     0
 }
 
@@ -218,18 +338,17 @@ pub fn kretprobe_deliver_take(ctx: RetProbeContext) -> u32 {
     // SAFETY: the entry is this thread's own.
     let Some([group, ..]) = unsafe { CALLS.get(&key) }.copied() else { return 0 };
     let _ = CALLS.remove(&key);
-    taken(group, ctx.ret());
+    taken::<Probe>(group as *const u8, ctx.ret());
     0
 }
 
 #[inline(always)]
-fn taken(group: u64, event: u64) {
-    let Some(slot) = slot_of(group) else { return };
+fn taken<M: Mem>(group: *const u8, event: u64) {
+    let Some(slot) = slot_of(group as u64) else { return };
     // A group that goes away empties its queue by the same function.
-    let is_closing =
-        off!(group_shutdown) != ABSENT && Probe::u16(group as *const u8, off!(group_shutdown)) & 0xff != 0;
+    let is_closing = off!(group_shutdown) != ABSENT && M::u8(group, off!(group_shutdown)) != 0;
     if event != 0 && !is_closing {
-        emit_short(TAKEN, slot, group, Subject::event(event));
+        emit_short(TAKEN, slot, group as u64, Subject::event(event));
     }
 }
 
@@ -250,8 +369,48 @@ pub fn kprobe_deliver_close(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn closed(group: u64) {
     let Some(slot) = slot_of(group) else { return };
-    let _ = FOLLOWED.remove(&group);
+    leave(group);
     emit_short(CLOSED, slot, group, Subject::event(0));
+}
+
+/// Follows a group. Only one program run at a time calls this or [`leave`] for userspace.
+pub fn follow(group: u64, slot: u32) -> bool {
+    let Some(first) = FIRST_FOLLOWED.get_ptr_mut(0) else { return false };
+    // SAFETY: memory of the map. The slot is there before the group, and a place is used once: whoever finds the group finds
+    // its slot.
+    unsafe {
+        let used = (*first).used;
+        if used < FIRST_GROUPS as u64 {
+            let n = used as usize & (FIRST_GROUPS - 1);
+            (&raw mut (*first).slots[n]).write_volatile(slot);
+            (&raw mut (*first).groups[n]).write_volatile(group);
+            (*first).used = used + 1;
+            return true;
+        }
+        if FOLLOWED.insert(&group, &slot, 0).is_err() {
+            return false;
+        }
+        (&raw mut (*first).has_more).write_volatile(1);
+    }
+    true
+}
+
+/// Follows it no longer; `true` also if it was not followed.
+pub fn leave(group: u64) -> bool {
+    let Some(first) = FIRST_FOLLOWED.get_ptr_mut(0) else { return false };
+    let mut n = 0;
+    while n < FIRST_GROUPS {
+        // SAFETY: memory of the map; a word is written whole.
+        unsafe {
+            let place = &raw mut (*first).groups[n];
+            if place.read_volatile() == group {
+                place.write_volatile(0);
+                return true;
+            }
+        }
+        n += 1;
+    }
+    FOLLOWED.remove(&group).is_ok() || FOLLOWED.get_ptr(&group).is_none()
 }
 
 /// The process set a watch.
@@ -281,17 +440,26 @@ fn emit_short(kind: u32, slot: u32, group: u64, subject: Subject) {
         return;
     };
     let record = entry.as_mut_ptr();
+    let process = bpf_get_current_pid_tgid();
     // SAFETY: reserved memory of this size; the fields that are not set here are not read by userspace.
-    unsafe {
+    let place = unsafe {
+        (*record).time = record as u64;
+        let place = (&raw const (*record).time).read_volatile();
         (*record).time = now();
         (*record).group = group;
         (*record).event = subject.event;
         (*record).kind = kind;
         (*record).slot = slot;
-        (*record).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        (*record).tid = thread();
+        (*record).pid = (process >> 32) as u32;
+        (*record).tid = process as u32;
         (*record).wd = subject.wd;
         (*record).mask = subject.mask;
-    }
-    entry.submit(0);
+        place
+    };
+    let flags = match kind {
+        TAKEN => wakeup::<Offer>(place),
+        CLOSED => u64::from(BPF_RB_FORCE_WAKEUP),
+        _ => 0,
+    };
+    entry.submit(flags);
 }

@@ -69,7 +69,7 @@ fn ended(number: u32, ret: i64, registers: *const u8) {
     match what {
         calls::OPENS => {
             if Probe::u32(file, off!(file_f_mode)) & FMODE_READ != 0 {
-                usage::used(process, file, false);
+                usage::used(process, file, usage::Use::Opened);
             }
         }
         calls::WATCHES => {
@@ -87,7 +87,7 @@ fn ended(number: u32, ret: i64, registers: *const u8) {
                 }
                 // Its events are not in one buffer.
                 Some(_) => count(Count::RingFull),
-                None => usage::used(process, file, true),
+                None => usage::used(process, file, usage::Use::Read),
             }
         }
     }

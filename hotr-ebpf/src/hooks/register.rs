@@ -19,7 +19,7 @@ use hotr_common::offsets::ABSENT;
 
 use crate::filter::{ROOT_SLOTS, ROOTS};
 use crate::globals::{LIVE, live, off};
-use crate::hooks::delivery::FOLLOWED;
+use crate::hooks::delivery;
 use crate::kernel::{Mem, Probe, task};
 
 /// What hotr and its programs hand to each other about roots.
@@ -64,8 +64,8 @@ pub fn update_roots(ctx: RawTracePointContext) -> u32 {
         ADJUST_ADD => add(inode, slot as u32, flags as u32),
         // Gone already is what was wanted.
         ADJUST_REMOVE => ROOTS.remove(inode).is_ok() || ROOTS.get_ptr(inode).is_none(),
-        ADJUST_FOLLOW => FOLLOWED.insert(inode, slot as u32, 0).is_ok(),
-        ADJUST_LEAVE => FOLLOWED.remove(inode).is_ok() || FOLLOWED.get_ptr(inode).is_none(),
+        ADJUST_FOLLOW => delivery::follow(inode, slot as u32),
+        ADJUST_LEAVE => delivery::leave(inode),
         _ => false,
     };
     if !matches!(what, ADJUST_RESOLVE | ADJUST_FOLLOW | ADJUST_LEAVE) {

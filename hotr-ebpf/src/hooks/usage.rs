@@ -3,15 +3,17 @@
 //!
 //! Nothing is sent: userspace looks a file up once it wants to know.
 
+use core::marker::PhantomData;
+
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::{fentry, kprobe, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap};
 use aya_ebpf::programs::{FEntryContext, ProbeContext};
-use hotr_common::delivery::{Usage, Used};
+use hotr_common::delivery::{UNSEEN, Usage, Used};
 
 use crate::globals::{add, off};
-use crate::kernel::{Mem, Probe};
+use crate::kernel::{Direct, Mem, Probe, S_IFMT};
 
 /// Followed processes. Userspace gives this map and the next their size.
 #[map(name = "USERS")]
@@ -26,7 +28,13 @@ static USAGES: LruHashMap<Used, Usage> = LruHashMap::with_max_entries(1, 0);
 static USED_FILES: Array<u64> = Array::with_max_entries(1, 0);
 
 const FMODE_READ: u32 = 1;
-const MAY_READ: u32 = 4;
+/// `S_IFREG`.
+const S_IFREG: u16 = 0o100_000;
+/// `O_NOATIME`, which has one value on all architectures.
+const O_NOATIME: u32 = 0o1_000_000;
+/// `s_magic` of filesystems whose reads all call `touch_atime`: ext2 to ext4, xfs, btrfs, f2fs, tmpfs, ramfs, vfat, overlayfs.
+const READS_ARE_SEEN: [u64; 8] =
+    [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994, 0x8584_58f6, 0x4d44, 0x794c_7630];
 
 /// `security_file_open(file)`.
 #[fentry]
@@ -42,17 +50,39 @@ pub fn kprobe_usage_open(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// `security_file_permission(file, mask)`, which every way of reading asks.
+/// `touch_atime(path)`, which reading a file calls (`file_accessed`), and mapping it; writes do not, nor does reading from an
+/// inotify instance.
 #[fentry]
 pub fn fentry_usage_read(ctx: FEntryContext) -> u32 {
-    read(ctx.arg(0), ctx.arg::<u64>(1) as u32);
+    read(PhantomData::<Direct>, ctx.arg(0));
     0
 }
 
 /// See [`fentry_usage_read`].
 #[kprobe]
 pub fn kprobe_usage_read(ctx: ProbeContext) -> u32 {
-    read(ctx.arg(0).unwrap_or(0), ctx.arg::<u64>(1).unwrap_or(0) as u32);
+    read(PhantomData::<Probe>, ctx.arg::<u64>(0).unwrap_or(0) as *const u8);
+    0
+}
+
+/// `vfs_clone_file_range(from, …)` and `vfs_copy_file_range(from, …)`, which may share blocks without reading them.
+#[fentry]
+pub fn fentry_usage_copy(ctx: FEntryContext) -> u32 {
+    copied(ctx.arg(0));
+    0
+}
+
+/// See [`fentry_usage_copy`].
+#[fentry]
+pub fn fentry_usage_clone(ctx: FEntryContext) -> u32 {
+    copied(ctx.arg(0));
+    0
+}
+
+/// See [`fentry_usage_copy`].
+#[kprobe]
+pub fn kprobe_usage_copy(ctx: ProbeContext) -> u32 {
+    copied(ctx.arg(0).unwrap_or(0));
     0
 }
 
@@ -68,30 +98,63 @@ pub fn user() -> Option<u32> {
 fn opened(file: u64) {
     let Some(process) = user() else { return };
     let file = file as *const u8;
-    if Probe::u32(file, off!(file_f_mode)) & FMODE_READ != 0 {
-        used(process, file, false);
+    if Probe::u32(file, off!(file_f_mode)) & FMODE_READ == 0 {
+        return;
+    }
+    let inode = Probe::ptr(file, off!(file_f_inode));
+    if Probe::u16(inode, off!(inode_i_mode)) & S_IFMT != S_IFREG {
+        return;
+    }
+    let magic = Probe::u64(Probe::ptr(inode, off!(inode_i_sb)), off!(super_block_s_magic));
+    let is_seen = READS_ARE_SEEN.contains(&magic) && Probe::u32(file, off!(file_f_flags)) & O_NOATIME == 0;
+    used_inode(process, inode, if is_seen { Use::Opened } else { Use::OpenedUnseen });
+}
+
+#[inline(always)]
+fn read<M: Mem>(_: PhantomData<M>, path: *const u8) {
+    let Some(process) = user() else { return };
+    // The first member of a `path` is the mount.
+    let inode = M::ptr(M::ptr(path, off!(file_dentry) - off!(file_mnt)), off!(dentry_d_inode));
+    if M::u16(inode, off!(inode_i_mode)) & S_IFMT == S_IFREG {
+        used_inode(process, inode, Use::Read);
     }
 }
 
 #[inline(always)]
-fn read(file: u64, mask: u32) {
-    if mask & MAY_READ == 0 {
-        return;
-    }
+fn copied(file: u64) {
     let Some(process) = user() else { return };
-    used(process, file as *const u8, true);
+    used_inode(process, Probe::ptr(file as *const u8, off!(file_f_inode)), Use::Read);
+}
+
+/// How a process used a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// It opened it for reading.
+    Opened,
+    /// The same, and that it reads it will not be seen.
+    OpenedUnseen,
+    /// It read it.
+    Read,
 }
 
 /// A process used a file.
 #[inline(always)]
-pub fn used(process: u32, file: *const u8, is_read: bool) {
-    let inode = Probe::ptr(file, off!(file_f_inode));
+pub fn used(process: u32, file: *const u8, how: Use) {
+    used_inode(process, Probe::ptr(file, off!(file_f_inode)), how);
+}
+
+#[inline(always)]
+fn used_inode(process: u32, inode: *const u8, how: Use) {
     let dev = Probe::u32(Probe::ptr(inode, off!(inode_i_sb)), off!(super_block_s_dev));
     let key = Used { process, dev, ino: Probe::u64(inode, off!(inode_i_ino)) };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let Some(usage) = USAGES.get_ptr_mut(&key) else {
-        let usage = if is_read { Usage { opened: 0, read: now } } else { Usage { opened: now, read: 0 } };
+        let usage = match how {
+            Use::Opened => Usage { opened: now, read: 0 },
+            Use::OpenedUnseen => Usage { opened: now, read: UNSEEN },
+            Use::Read => Usage { opened: 0, read: now },
+        };
         if USAGES.insert(&key, &usage, 0).is_ok()
             && let Some(count) = USED_FILES.get_ptr_mut(0)
         {
@@ -101,10 +164,16 @@ pub fn used(process: u32, file: *const u8, is_read: bool) {
     };
     // SAFETY: map memory; words are written whole.
     unsafe {
-        if is_read {
-            (&raw mut (*usage).read).write_volatile(now);
-        } else {
-            (&raw mut (*usage).opened).write_volatile(now);
+        let read = &raw mut (*usage).read;
+        match how {
+            // Once a reading may be unseen, no later one shows that there was none.
+            Use::Read if read.read_volatile() == UNSEEN => {}
+            Use::Read => read.write_volatile(now),
+            Use::Opened => (&raw mut (*usage).opened).write_volatile(now),
+            Use::OpenedUnseen => {
+                read.write_volatile(UNSEEN);
+                (&raw mut (*usage).opened).write_volatile(now);
+            }
         }
     }
 }

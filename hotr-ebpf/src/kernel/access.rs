@@ -21,6 +21,8 @@ pub trait Mem {
     fn u32(base: *const u8, offset: u32) -> u32;
     /// A 16-bit member.
     fn u16(base: *const u8, offset: u32) -> u16;
+    /// A byte.
+    fn u8(base: *const u8, offset: u32) -> u8;
     /// A pointer as a number, see [`number`].
     fn number(pointer: *const u8) -> u64;
 }
@@ -51,6 +53,12 @@ impl Mem for Direct {
     fn u16(base: *const u8, offset: u32) -> u16 {
         // SAFETY: as above.
         unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
+    }
+
+    #[inline(always)]
+    fn u8(base: *const u8, offset: u32) -> u8 {
+        // SAFETY: as above.
+        unsafe { ptr::read_volatile(base.add(offset as usize)) }
     }
 
     #[inline(always)]
@@ -95,6 +103,11 @@ impl Mem for Probe {
 
     #[inline(always)]
     fn u16(base: *const u8, offset: u32) -> u16 {
+        probe(base, offset)
+    }
+
+    #[inline(always)]
+    fn u8(base: *const u8, offset: u32) -> u8 {
         probe(base, offset)
     }
 

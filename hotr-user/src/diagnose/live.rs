@@ -152,7 +152,7 @@ pub async fn run(
     let mut end = std::pin::pin!(end);
     loop {
         let left =
-            over.map_or(LOOK_EVERY, |over| over.saturating_duration_since(Instant::now()).min(LOOK_EVERY));
+            over.map_or(READ_EVERY, |over| over.saturating_duration_since(Instant::now()).min(READ_EVERY));
         let reports = tokio::select! {
             () = &mut end => break,
             reports = live.session.next() => reports?,
@@ -297,9 +297,9 @@ impl Live {
         let known = self.read_until.replace(mono_ns()).unwrap_or(0);
         let mut is_changed = false;
         source.drain(|seen| match seen {
-            DeliverySeen::Offer(offer) => {
+            DeliverySeen::Offer(offer, name) => {
                 is_changed |= offer.kind == ADDED;
-                book.take(offer, targets);
+                book.take(offer, name, targets);
             }
             DeliverySeen::Chunk(chunk) => book.take_read(chunk),
         });
@@ -400,6 +400,10 @@ impl Live {
         Ok(summary.is_bad())
     }
 }
+
+/// How often records are read when there is no change: they do not wake hotr, because that costs the writer and the reader
+/// of an event more than all else together.
+const READ_EVERY: Duration = Duration::from_millis(100);
 
 /// How much longer than its delivery a change may take.
 const GAP_NS: u64 = 1_000_000_000;

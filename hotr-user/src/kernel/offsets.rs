@@ -31,6 +31,7 @@ pub(super) const STRUCTURES: &[&str] = &[
     "fsnotify_mark",
     "fsnotify_group",
     "inotify_inode_mark",
+    "inotify_event_info",
     "nsproxy",
     "mnt_namespace",
     "pt_regs",
@@ -162,6 +163,7 @@ pub fn offsets(btf: &Btf) -> Result<Offsets, MissingField> {
         backing_file_user_dentry: optional("backing_file", "user_path.dentry"),
         mark_group: need("fsnotify_mark", "group")?,
         inotify_mark_wd: optional("inotify_inode_mark", "wd"),
+        inotify_event: event(btf),
         group_q_len: optional("fsnotify_group", "q_len"),
         group_max_events: optional("fsnotify_group", "max_events"),
         group_shutdown: optional("fsnotify_group", "shutdown"),
@@ -183,6 +185,15 @@ pub fn offsets(btf: &Btf) -> Result<Offsets, MissingField> {
         regs_compat,
         arguments: [Arguments::NONE; HOOKS],
     })
+}
+
+/// Where what userspace reads of an inotify event begins, if it is in one piece.
+fn event(btf: &Btf) -> u32 {
+    let at = |path| btf.offset_of("inotify_event_info", path);
+    let Some(first) = at("mask") else { return ABSENT };
+    let others = ["wd", "sync_cookie", "name_len", "name"];
+    let are_next = others.iter().zip(1..).all(|(path, nth)| at(path) == Some(first + 4 * nth));
+    if are_next { first } else { ABSENT }
 }
 
 /// Whether `d_parent`, `d_name` and `d_inode` follow each other without a gap, so that one read gets all three.

@@ -284,12 +284,7 @@ pub const DELIVERY: &[(&str, Programs)] = &[
     ),
     (
         "inotify_handle_inode_event",
-        Programs {
-            fentry: &["fentry_deliver"],
-            fexit: &["fexit_deliver"],
-            kprobe: &["kprobe_deliver"],
-            kretprobe: &["kretprobe_deliver"],
-        },
+        Programs { fentry: &["fentry_deliver"], fexit: &[], kprobe: &["kprobe_deliver"], kretprobe: &[] },
     ),
 ];
 
@@ -305,11 +300,29 @@ pub const USAGE: &[(&str, Programs)] = &[
         },
     ),
     (
-        "security_file_permission",
+        "touch_atime",
         Programs {
             fentry: &["fentry_usage_read"],
             fexit: &[],
             kprobe: &["kprobe_usage_read"],
+            kretprobe: &[],
+        },
+    ),
+    (
+        "vfs_copy_file_range",
+        Programs {
+            fentry: &["fentry_usage_copy"],
+            fexit: &[],
+            kprobe: &["kprobe_usage_copy"],
+            kretprobe: &[],
+        },
+    ),
+    (
+        "vfs_clone_file_range",
+        Programs {
+            fentry: &["fentry_usage_clone"],
+            fexit: &[],
+            kprobe: &["kprobe_usage_copy"],
             kretprobe: &[],
         },
     ),

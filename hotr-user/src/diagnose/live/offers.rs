@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use hotr_common::delivery::Offer;
+use hotr_common::delivery::{OFFERED, Offer};
 
 use super::instance::Instance;
 use super::verdict::ReportedChange;
@@ -39,15 +39,13 @@ pub(super) struct Offered {
     pub(super) wd: i32,
     pub(super) mask: u32,
     pub(super) result: i32,
-    pub(super) status: i32,
     /// Unread events, and the most that there may be.
     pub(super) queue: (u32, u32),
     name: Box<[u8]>,
 }
 
 impl Offered {
-    pub(super) fn of(offer: &Offer) -> Self {
-        let end = offer.name.iter().position(|&byte| byte == 0).unwrap_or(offer.name.len());
+    pub(super) fn of(offer: &Offer, name: &[u8]) -> Self {
         Self {
             time: offer.time,
             event: offer.event,
@@ -57,10 +55,18 @@ impl Offered {
             wd: offer.wd,
             mask: offer.mask,
             result: offer.result,
-            status: offer.status,
-            queue: (offer.queued, offer.limit),
-            name: offer.name[..end].into(),
+            // Offered: this one will be in the queue, too.
+            queue: (offer.queued + u32::from(offer.kind == OFFERED), offer.limit),
+            name: name.into(),
         }
+    }
+
+    fn is_refused_by(&self, refused: &Offer) -> bool {
+        (self.event, self.time) == (refused.event, refused.time)
+    }
+
+    fn refuse(&mut self, refused: &Offer) {
+        (self.result, self.queue) = (refused.result, (refused.queued, refused.limit));
     }
 }
 
@@ -80,6 +86,17 @@ impl Offers {
         }
         if offered.mask & OF_CHANGES != 0 {
             self.by_thread.entry((slot, offered.tid)).or_default().push_back(offered);
+        }
+    }
+
+    /// What was offered was not queued.
+    pub(super) fn refuse(&mut self, refused: &Offer) {
+        let by_thread = self.by_thread.get_mut(&(refused.slot, refused.tid));
+        let by_file = self.by_file.get_mut(&(refused.slot, refused.ino));
+        for all in [by_thread, by_file].into_iter().flatten() {
+            if let Some(offered) = all.iter_mut().rev().find(|one| one.is_refused_by(refused)) {
+                offered.refuse(refused);
+            }
         }
     }
 

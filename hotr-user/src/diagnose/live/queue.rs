@@ -57,6 +57,18 @@ impl Queues {
         self.fates.insert((slot, event, time), Fate { read, waiting: Vec::new() });
     }
 
+    /// The event that was reported as queued was not. The verdicts that waited for it to be read.
+    pub(super) fn refused(&mut self, slot: u32, event: u64, time: u64) -> Vec<Verdict> {
+        let at = (slot, event);
+        if let Some(queued) = self.queued.get_mut(&at) {
+            queued.retain(|one| *one != time);
+            if queued.is_empty() {
+                self.queued.remove(&at);
+            }
+        }
+        self.fates.remove(&(slot, event, time)).map(|fate| fate.waiting).unwrap_or_default()
+    }
+
     /// The event at this address was read. When it was queued, and the verdicts that waited for this.
     pub(super) fn taken(&mut self, slot: u32, event: u64, time: u64) -> Option<(u64, Vec<Verdict>)> {
         let at = (slot, event);
@@ -147,5 +159,15 @@ mod tests {
         queues.queued(1, 0x10, 3);
         assert!(matches!(queues.known(1, 0x10, 3), Known::Unread));
         assert!(matches!(queues.known(1, 0x10, 1), Known::Nothing));
+    }
+    #[test]
+    fn an_event_that_was_refused_is_not_the_one_that_is_read_later() {
+        let mut queues = Queues::default();
+        queues.queued(1, 0x10, 1);
+        assert!(queues.refused(1, 0x10, 1).is_empty());
+        assert!(matches!(queues.known(1, 0x10, 1), Known::Nothing));
+        queues.queued(1, 0x10, 2);
+        assert!(queues.taken(1, 0x10, 3).is_some());
+        assert_eq!(read_at(&queues, 2), Some(3));
     }
 }

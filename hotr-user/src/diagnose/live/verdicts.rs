@@ -8,8 +8,7 @@ mod stand_in;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use hotr_common::delivery::{ADDED, CLOSED, OFFERED, Offer, TAKEN, Usage};
-use rustix::io::Errno;
+use hotr_common::delivery::{ADDED, CLOSED, NO_MEMORY, OFFERED, Offer, REFUSED, TAKEN, Usage};
 
 use super::application::Applications;
 use super::explain::{self, Why};
@@ -74,14 +73,21 @@ impl VerdictJoiner {
         }
     }
 
-    /// Takes a record of the kernel programs.
-    pub(super) fn take(&mut self, record: &Offer, targets: &mut Targets) {
+    /// Takes a record of the kernel programs; with the name, if an event was offered.
+    pub(super) fn take(&mut self, record: &Offer, name: &[u8], targets: &mut Targets) {
         match record.kind {
             OFFERED => {
                 if record.mask & IGNORED != 0 {
                     targets.ignored(record.slot, record.wd, record.time);
                 }
-                self.offered(record.slot, Offered::of(record));
+                self.offered(record.slot, Offered::of(record, name));
+            }
+            REFUSED => {
+                self.offers.refuse(record);
+                let refused = Offered::of(record, name);
+                for verdict in self.queues.refused(record.slot, record.event, record.time) {
+                    self.by_offer(record.slot, &refused, verdict);
+                }
             }
             TAKEN => {
                 let Some((queued, waiting)) = self.queues.taken(record.slot, record.event, record.time)
@@ -169,8 +175,10 @@ impl VerdictJoiner {
         }
         let (unread, limit) = offered.queue;
         match offered.result {
-            _ if offered.status == -Errno::NOMEM.raw_os_error() => {
-                verdict.evidence.push("inotify_handle_inode_event returned -ENOMEM".into());
+            NO_MEMORY => {
+                verdict
+                    .evidence
+                    .push("inotify_handle_inode_event queued an overflow for lack of memory".into());
                 (verdict.state, verdict.cause) = (State::Dropped, Some(Cause::NoMemory));
             }
             0 => {

@@ -7,7 +7,9 @@ use std::mem::size_of;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{Array, HashMap, MapData};
-use hotr_common::delivery::{Chunk, MAX_GROUPS, Offer, Usage, Used, calls};
+use hotr_common::delivery::{
+    Chunk, FIRST_GROUPS, FirstGroups, MAX_GROUPS, NOTES, OFFERED, Offer, UNSEEN, Usage, Used, calls,
+};
 use hotr_common::offsets::ABSENT;
 
 use super::{EbpfOptions, EbpfSource, RECORDS, Skipped, take};
@@ -18,9 +20,9 @@ use crate::options::TierChoice;
 
 /// Room for some 12,000 records.
 const RING_BYTES: u32 = 4 << 20;
-/// Instances; threads that are notified of at a time; processes; files that they use.
+/// Instances; threads that make changes; processes; files that they use.
 const SIZES: &[(&str, u32)] =
-    &[("FOLLOWED", MAX_GROUPS), ("OFFERS", 1024), ("USERS", MAX_USERS), ("USAGES", USED_FILES)];
+    &[("FOLLOWED", MAX_GROUPS), ("NOTES", NOTES), ("USERS", MAX_USERS), ("USAGES", USED_FILES)];
 /// Processes that can be followed at a time.
 const MAX_USERS: u32 = 1024;
 /// Files whose last use is known.
@@ -29,11 +31,52 @@ const USED_FILES: u32 = 1 << 14;
 /// The running programs.
 pub struct DeliverySource {
     source: EbpfSource,
-    groups: HashMap<MapData, u64, u32>,
+    groups: Groups,
     tier: Tier,
     /// What the followed processes use; or why that cannot be seen.
     usage: Result<Usages, String>,
 }
+
+/// The instances that the programs follow.
+pub(super) struct Groups {
+    first: Array<MapData, FirstPod>,
+    others: HashMap<MapData, u64, u32>,
+}
+
+impl Groups {
+    /// Follows one, or (without a slot) follows it no longer: where no program can do it (`hotr_ebpf::hooks::delivery::follow`).
+    pub(super) fn set(&mut self, group: u64, slot: Option<u32>) -> Result<(), LoadError> {
+        let failed = |_| LoadError::Map("FIRST_FOLLOWED");
+        let FirstPod(mut first) = self.first.get(&0, 0).map_err(failed)?;
+        let n = usize::try_from(first.used).unwrap_or(FIRST_GROUPS);
+        match slot {
+            Some(slot) if n < FIRST_GROUPS => {
+                // Whoever finds the group must find its slot.
+                first.slots[n] = slot;
+                self.first.set(0, FirstPod(first), 0).map_err(failed)?;
+                (first.groups[n], first.used) = (group, first.used + 1);
+            }
+            Some(slot) => {
+                self.others.insert(group, slot, 0).map_err(|_| LoadError::Map("FOLLOWED"))?;
+                first.has_more = 1;
+            }
+            None => match first.groups.iter_mut().find(|word| **word == group) {
+                Some(word) => *word = 0,
+                None => {
+                    let _ = self.others.remove(&group);
+                    return Ok(());
+                }
+            },
+        }
+        self.first.set(0, FirstPod(first), 0).map_err(failed)
+    }
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct FirstPod(FirstGroups);
+// SAFETY: `repr(C)` of integers without padding.
+unsafe impl aya::Pod for FirstPod {}
 
 struct Usages {
     users: HashMap<MapData, u32, u32>,
@@ -57,8 +100,8 @@ unsafe impl aya::Pod for UsagePod {}
 /// A record of the kernel programs.
 #[derive(Clone, Copy, Debug)]
 pub enum Seen<'a> {
-    /// An event was offered or taken, a watch was set, an instance closed.
-    Offer(&'a Offer),
+    /// An event was offered, with its name; or it was taken or refused, a watch was set, an instance closed.
+    Offer(&'a Offer, &'a [u8]),
     /// Where only system calls are seen: a part of what was read from an instance.
     Chunk(&'a Chunk),
 }
@@ -117,9 +160,9 @@ impl DeliverySource {
         let options = EbpfOptions { tier: choice, ring_bytes: RING_BYTES, window_ns: 0, sizes: SIZES };
         let (mut source, kernel) = EbpfSource::load(options).map_err(|error| error.to_string())?;
         let needed =
-            [kernel.offsets.inotify_mark_wd, kernel.offsets.group_q_len, kernel.offsets.group_max_events];
+            [kernel.offsets.inotify_event, kernel.offsets.group_q_len, kernel.offsets.group_max_events];
         if needed.contains(&ABSENT) {
-            return Err("its BTF does not have the fields of an inotify watch".to_owned());
+            return Err("its BTF does not have the fields of an inotify event".to_owned());
         }
         // A program on a function may be preempted where tasks of the kernel may be, and is then skipped for others;
         // probes are not.
@@ -150,7 +193,10 @@ impl DeliverySource {
         source.skipped = Skipped::of(&source.ebpf);
         let failed = |error: LoadError| error.to_string();
         source.ring = Some(take(&mut source.ebpf, RECORDS).map_err(failed)?);
-        let groups = take(&mut source.ebpf, "FOLLOWED").map_err(failed)?;
+        let groups = Groups {
+            first: take(&mut source.ebpf, "FIRST_FOLLOWED").map_err(failed)?,
+            others: take(&mut source.ebpf, "FOLLOWED").map_err(failed)?,
+        };
         let usage = match usage {
             Ok(()) => Ok(Usages {
                 users: take(&mut source.ebpf, "USERS").map_err(failed)?,
@@ -183,7 +229,8 @@ impl DeliverySource {
         if usage.count.get(&0, 0).ok()? > u64::from(USED_FILES / 2) {
             return None;
         }
-        Some(usage.files.get(&UsedPod(used), 0).map_or_else(|_| Usage::default(), |found| found.0))
+        let found = usage.files.get(&UsedPod(used), 0).map_or_else(|_| Usage::default(), |found| found.0);
+        (found.read != UNSEEN).then_some(found)
     }
 
     /// Kind of the programs.
@@ -232,10 +279,12 @@ impl DeliverySource {
                 each(Seen::Chunk(&chunk));
                 continue;
             }
-            let Some(header) = bytes.first_chunk::<{ size_of::<Offer>() }>() else { continue };
+            let Some((header, name)) = bytes.split_first_chunk::<{ size_of::<Offer>() }>() else { continue };
             // SAFETY: `Offer` is plain integers, any bytes are a value of it; the read is unaligned.
             let offer = unsafe { header.as_ptr().cast::<Offer>().read_unaligned() };
-            each(Seen::Offer(&offer));
+            // Only then there is one.
+            let length = if offer.kind == OFFERED { offer.name_len as usize } else { 0 };
+            each(Seen::Offer(&offer, name.get(..length).unwrap_or_default()));
         }
     }
 

@@ -15,6 +15,7 @@ use hotr_common::config::{
     MAX_ROOTS, ROOT_FILE, ROOT_LAYER, Registered, RootSlot,
 };
 
+use super::delivery::Groups;
 use super::run::{self, run};
 use super::shared::Shared;
 use super::{ExchangePod, LivePod, SlotPod, raw_tracepoint, shared, take};
@@ -202,7 +203,7 @@ impl Registry {
     pub(super) fn follow(
         &mut self,
         ebpf: &mut Ebpf,
-        groups: &mut HashMap<MapData, u64, u32>,
+        groups: &mut Groups,
         group: u64,
         slot: Option<u32>,
     ) -> Result<(), LoadError> {
@@ -213,13 +214,7 @@ impl Registry {
         if self.updated_roots(ebpf, arguments)? {
             return Ok(());
         }
-        match slot {
-            Some(slot) => groups.insert(group, slot, 0).map_err(|_| LoadError::Map("FOLLOWED")),
-            None => {
-                let _ = groups.remove(&group);
-                Ok(())
-            }
-        }
+        groups.set(group, slot)
     }
 
     fn roots_changed(&mut self) {
