@@ -108,6 +108,15 @@ pub(super) fn only_for(threads: &[Wait], fd: i32) -> bool {
     threads.iter().any(|thread| thread.for_fds.as_ref() == Some(&only))
 }
 
+/// Whether a thread waits for this descriptor, and beside it only for counters by which other threads wake it: the
+/// thread of a library that reads events for its program.
+pub(super) fn only_for_but_wakers(dir: &ProcDir, threads: &[Wait], fd: i32) -> bool {
+    let is_waker = |fd: i32| dir.link(&format!("fd/{fd}")).is_ok_and(|to| to == b"anon_inode:[eventfd]");
+    let waited = threads.iter().filter_map(|thread| thread.for_fds.as_ref());
+    let mut those = waited.filter(|fds| fds.contains(&fd));
+    those.any(|fds| fds.iter().all(|&other| other == fd || is_waker(other)))
+}
+
 /// Whether any thread waits for this descriptor, with or without others.
 pub(super) fn any_for(threads: &[Wait], fd: i32) -> bool {
     threads.iter().any(|thread| thread.for_fds.as_ref().is_some_and(|fds| fds.contains(&fd)))

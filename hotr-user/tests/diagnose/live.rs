@@ -8,16 +8,21 @@ use serde_json::Value;
 
 use super::run::{HOTR, Program, Scratch, inotifywait, root};
 
-struct Live {
+pub(crate) struct Live {
     child: Child,
     lines: BufReader<ChildStdout>,
-    said: Vec<Value>,
+    pub(crate) said: Vec<Value>,
 }
 
 impl Live {
-    fn start(tier: &str, pid: u32) -> Self {
+    pub(crate) fn start(tier: &str, pid: u32) -> Self {
+        Self::with(&["--tier", tier], pid)
+    }
+
+    /// With more options.
+    pub(crate) fn with<S: AsRef<std::ffi::OsStr>>(words: &[S], pid: u32) -> Self {
         let mut command = Command::new(HOTR);
-        command.args(["diagnose", "--live", "--json", "--tier", tier, "--duration", "60s", "--pid"]);
+        command.args(["diagnose", "--live", "--json", "--duration", "60s"]).args(words).arg("--pid");
         let mut child = command
             .arg(pid.to_string())
             .stdin(Stdio::null())
@@ -32,7 +37,7 @@ impl Live {
     }
 
     /// Reads until such a line comes.
-    fn until(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn until(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         loop {
             let mut line = String::new();
             let read = self.lines.read_line(&mut line).unwrap();
@@ -45,7 +50,7 @@ impl Live {
         }
     }
 
-    fn end(mut self) -> (Option<i32>, String) {
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         self.until("summary", |line| line["type"] == "summary");
