@@ -81,6 +81,8 @@ pub struct Diagnosis {
     pub findings: Vec<Finding>,
     /// For each path of the user, who would receive what.
     pub answers: Vec<(PathBuf, Vec<Answer>)>,
+    /// Paths of the user that do not exist, each with what is known of its directory.
+    pub absent: Vec<(PathBuf, String)>,
     /// Processes that could not be read, for lack of privileges.
     pub unreadable: u64,
     /// Watches whose path could not be found.
@@ -266,12 +268,13 @@ fn ask_paths(
         let ours = Subject::find(path, &[&space.ours]);
         let named = std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let (mut answers, mut found) = (Vec::new(), ours.is_ok());
+        let mut exists = ours.as_ref().is_ok_and(|subject| subject.file.is_some());
         for view in views {
             // Of a process that the user chose, a path is meant as that process sees it, if it leads anywhere there.
             let theirs =
                 if chosen { Subject::find(path, &[&view.namespace, &space.ours]) } else { ours.clone() };
             let Ok(subject) = theirs else { continue };
-            found = true;
+            (found, exists) = (true, exists || subject.file.is_some());
             let of_view = |finding: &Finding| finding.target.pid == Some(view.process.pid);
             let about: Vec<_> = diagnosis
                 .findings
@@ -285,6 +288,9 @@ fn ask_paths(
         }
         if !found && let Err(error) = ours {
             return Err(error);
+        }
+        if !exists {
+            diagnosis.absent.push((named.clone(), reach::absence(&answers)));
         }
         diagnosis.answers.push((named, answers));
     }

@@ -150,3 +150,66 @@ fn it_ends_with_the_process() {
         assert_eq!(live.child.wait().unwrap().code(), Some(0));
     }
 }
+
+/// Starts a program under a certain id, as a machine whose ids have gone round does it. `None` where that is refused.
+fn start_as(pid: u32, program: &std::path::Path, watched: &std::path::Path) -> Option<rustix::process::Pid> {
+    use std::os::unix::ffi::OsStrExt;
+    let text = |path: &std::path::Path| std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
+    let (program, watched) = (text(program), text(watched));
+    let words = [program.as_ptr(), c"-m".as_ptr(), c"-q".as_ptr(), watched.as_ptr(), std::ptr::null()];
+    let environment = [std::ptr::null::<libc::c_char>()];
+    let ids = [libc::pid_t::try_from(pid).unwrap()];
+    // SAFETY: all zeros are valid arguments.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+    arguments.set_tid = ids.as_ptr() as u64;
+    arguments.set_tid_size = 1;
+    // SAFETY: a fork: the child has a copy of the memory, and does nothing but to run another program or to end.
+    let made = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) };
+    if made == 0 {
+        // SAFETY: the words and strings live until here, and the lists end with a null pointer.
+        unsafe {
+            libc::execve(program.as_ptr(), words.as_ptr(), environment.as_ptr());
+            libc::_exit(127);
+        }
+    }
+    rustix::process::Pid::from_raw(i32::try_from(made).ok()?).filter(|_| made > 0)
+}
+
+#[test]
+fn another_process_that_gets_the_number_is_no_target() {
+    if !root() {
+        return;
+    }
+    let path = std::env::var_os("PATH").unwrap();
+    let found = std::env::split_paths(&path).map(|dir| dir.join("inotifywait")).find(|path| path.exists());
+    for tier in TIERS {
+        let scratch = Scratch::new("reused");
+        let (file, other) = (scratch.file("app.conf"), scratch.dir("other"));
+        let watcher: Program = inotifywait(&[&scratch.0], 1);
+        let pid = watcher.pid();
+        let mut live = Live::start(tier, pid);
+        drop(watcher);
+        // hotr looks every 200 ms.
+        let Some(heir) = start_as(pid, found.as_ref().unwrap(), &scratch.0) else {
+            return eprintln!("not run: the kernel gives no chosen process id");
+        };
+        fs::write(other.join("x"), "1\n").unwrap();
+        fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(b"2\n").unwrap();
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            live.until("summary", |line| line["type"] == "summary")
+        }));
+        rustix::process::kill_process(heir, rustix::process::Signal::KILL).unwrap();
+        rustix::process::waitpid(Some(heir), rustix::process::WaitOptions::empty()).unwrap();
+        let summary = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        assert_eq!(summary["delivered"], 0, "{:?}", live.said);
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut live.child.stderr.take().unwrap(), &mut said).unwrap();
+        assert_eq!(
+            said,
+            format!("hotr: note: process {pid} has exited: it is followed no longer\n"),
+            "{tier}"
+        );
+        assert_eq!(live.child.wait().unwrap().code(), Some(0));
+    }
+}
