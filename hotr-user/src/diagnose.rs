@@ -11,6 +11,7 @@ mod judge;
 pub mod limits;
 pub mod live;
 mod namespaces;
+mod polling;
 pub mod process;
 pub mod reach;
 pub mod select;
@@ -152,6 +153,7 @@ fn survey(options: &Options) -> Result<Diagnosis, Error> {
         diagnosis.findings.extend(judge::process(view, &space, &later, no_room));
     }
     diagnosis.without_path = without_path(&views);
+    without_instance(options, &views, &mut diagnosis);
     if !options.paths.is_empty() {
         ask_paths(options, &views, &space, &mut diagnosis)?;
     }
@@ -247,6 +249,40 @@ fn second_look(processes: &[Process], first: Instant, max_queued: Option<u64>) -
     }
     let after_ms = u64::try_from(first.elapsed().as_millis()).unwrap_or(u64::MAX);
     judge::Later { unread, after_ms, max_queued }
+}
+
+/// Of processes that were named by their ids and have no instance: what they look at by themselves.
+fn without_instance(options: &Options, views: &[View<'_>], diagnosis: &mut Diagnosis) {
+    let is_named = |view: &&View<'_>| {
+        view.process.instances.is_empty() && options.choices.contains(&Choice::Pid(view.process.pid))
+    };
+    let views: Vec<_> = views.iter().filter(is_named).collect();
+    if views.is_empty() {
+        return;
+    }
+    let processes: Vec<_> = views.iter().map(|view| view.process).collect();
+    let seen = polling::look(&processes);
+    for view in views {
+        let pid = view.process.pid;
+        let none = format!("process {pid} has no inotify or fanotify instance");
+        match &seen {
+            Ok(seen) => {
+                let paths = seen.polled.get(&pid).map(Vec::as_slice).unwrap_or_default();
+                match judge::polls(view, paths, seen.took, &options.paths) {
+                    Some(finding) => diagnosis.findings.push(finding),
+                    None => {
+                        let seconds = seen.took.as_secs_f64();
+                        diagnosis.notes.push(format!(
+                            "{none}, and looked at no path repeatedly by stat within {seconds:.1} s"
+                        ));
+                    }
+                }
+            }
+            Err(error) => {
+                diagnosis.notes.push(format!("{none}; what it looks at by stat is not seen: {error}"))
+            }
+        }
+    }
 }
 
 /// Watches of inotify without a path.

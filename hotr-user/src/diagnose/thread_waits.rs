@@ -92,7 +92,7 @@ fn epoll_set(info: &str) -> BTreeSet<i32> {
 }
 
 /// A copy of some bytes of a process's memory.
-fn memory(pid: u32, address: u64, len: usize) -> Option<Vec<u8>> {
+pub(super) fn memory(pid: u32, address: u64, len: usize) -> Option<Vec<u8>> {
     let mut bytes = vec![0_u8; len];
     let ours = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: len };
     let theirs = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: len };

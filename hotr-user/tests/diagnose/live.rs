@@ -213,3 +213,48 @@ fn another_process_that_gets_the_number_is_no_target() {
         assert_eq!(live.child.wait().unwrap().code(), Some(0));
     }
 }
+
+#[test]
+fn what_hotr_writes_itself_is_no_change_of_the_target() {
+    if !root() {
+        return;
+    }
+    for tier in TIERS {
+        let scratch = Scratch::new("own-writes");
+        let file = scratch.file("app.conf");
+        let watcher = inotifywait(&[&scratch.0], 1);
+        let (record, page) = (scratch.0.join("run.jsonl"), scratch.0.join("run.html"));
+        let words = [
+            "--tier".as_ref(),
+            tier.as_ref(),
+            "--record".as_ref(),
+            record.as_os_str(),
+            "--report".as_ref(),
+            page.as_os_str(),
+        ];
+        let mut live = Live::with(&words, watcher.pid());
+        for _ in 0..3 {
+            fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(b"2\n").unwrap();
+            live.until("delivery", |line| {
+                line["type"] == "delivery" && line["path"] == file.to_str().unwrap()
+            });
+        }
+        // It has written while it followed the target, and the target received that.
+        let before = fs::metadata(&record).unwrap().len();
+        assert!(before > 0);
+        let pid = rustix::process::Pid::from_child(&live.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        live.until("summary", |line| line["type"] == "summary");
+        let own: Vec<_> = live
+            .said
+            .iter()
+            .filter(|line| {
+                matches!(line["type"].as_str(), Some("change" | "delivery"))
+                    && line["path"] != file.to_str().unwrap()
+            })
+            .collect();
+        assert!(own.is_empty(), "{tier}: {own:#?}");
+        assert_eq!(live.child.wait().unwrap().code(), Some(0));
+        assert!(fs::metadata(&record).unwrap().len() > before && fs::metadata(&page).unwrap().len() > 0);
+    }
+}

@@ -16,6 +16,8 @@ use super::run::{Scratch, of_pid, until};
 mod daemons;
 #[path = "targets/node.rs"]
 mod node;
+#[path = "targets/polling.rs"]
+mod polling;
 #[path = "targets/programs.rs"]
 mod programs;
 #[path = "targets/rust.rs"]
