@@ -11,6 +11,7 @@ mod judge;
 pub mod limits;
 pub mod live;
 mod namespaces;
+mod polling;
 pub mod process;
 pub mod reach;
 pub mod select;
@@ -81,6 +82,8 @@ pub struct Diagnosis {
     pub findings: Vec<Finding>,
     /// For each path of the user, who would receive what.
     pub answers: Vec<(PathBuf, Vec<Answer>)>,
+    /// Paths of the user that do not exist, each with what is known of its directory.
+    pub absent: Vec<(PathBuf, String)>,
     /// Processes that could not be read, for lack of privileges.
     pub unreadable: u64,
     /// Watches whose path could not be found.
@@ -150,6 +153,7 @@ fn survey(options: &Options) -> Result<Diagnosis, Error> {
         diagnosis.findings.extend(judge::process(view, &space, &later, no_room));
     }
     diagnosis.without_path = without_path(&views);
+    without_instance(options, &views, &mut diagnosis);
     if !options.paths.is_empty() {
         ask_paths(options, &views, &space, &mut diagnosis)?;
     }
@@ -247,6 +251,40 @@ fn second_look(processes: &[Process], first: Instant, max_queued: Option<u64>) -
     judge::Later { unread, after_ms, max_queued }
 }
 
+/// Of processes that were named by their ids and have no instance: what they look at by themselves.
+fn without_instance(options: &Options, views: &[View<'_>], diagnosis: &mut Diagnosis) {
+    let is_named = |view: &&View<'_>| {
+        view.process.instances.is_empty() && options.choices.contains(&Choice::Pid(view.process.pid))
+    };
+    let views: Vec<_> = views.iter().filter(is_named).collect();
+    if views.is_empty() {
+        return;
+    }
+    let processes: Vec<_> = views.iter().map(|view| view.process).collect();
+    let seen = polling::look(&processes);
+    for view in views {
+        let pid = view.process.pid;
+        let none = format!("process {pid} has no inotify or fanotify instance");
+        match &seen {
+            Ok(seen) => {
+                let paths = seen.polled.get(&pid).map(Vec::as_slice).unwrap_or_default();
+                match judge::polls(view, paths, seen.took, &options.paths) {
+                    Some(finding) => diagnosis.findings.push(finding),
+                    None => {
+                        let seconds = seen.took.as_secs_f64();
+                        diagnosis.notes.push(format!(
+                            "{none}, and looked at no path repeatedly by stat within {seconds:.1} s"
+                        ));
+                    }
+                }
+            }
+            Err(error) => {
+                diagnosis.notes.push(format!("{none}; what it looks at by stat is not seen: {error}"))
+            }
+        }
+    }
+}
+
 /// Watches of inotify without a path.
 fn without_path(views: &[View<'_>]) -> u64 {
     let seats = views.iter().flat_map(|view| &view.seats);
@@ -266,12 +304,13 @@ fn ask_paths(
         let ours = Subject::find(path, &[&space.ours]);
         let named = std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let (mut answers, mut found) = (Vec::new(), ours.is_ok());
+        let mut exists = ours.as_ref().is_ok_and(|subject| subject.file.is_some());
         for view in views {
             // Of a process that the user chose, a path is meant as that process sees it, if it leads anywhere there.
             let theirs =
                 if chosen { Subject::find(path, &[&view.namespace, &space.ours]) } else { ours.clone() };
             let Ok(subject) = theirs else { continue };
-            found = true;
+            (found, exists) = (true, exists || subject.file.is_some());
             let of_view = |finding: &Finding| finding.target.pid == Some(view.process.pid);
             let about: Vec<_> = diagnosis
                 .findings
@@ -285,6 +324,9 @@ fn ask_paths(
         }
         if !found && let Err(error) = ours {
             return Err(error);
+        }
+        if !exists {
+            diagnosis.absent.push((named.clone(), reach::absence(&answers)));
         }
         diagnosis.answers.push((named, answers));
     }

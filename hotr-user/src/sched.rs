@@ -54,6 +54,32 @@ pub(crate) fn never_preempt() {
     });
 }
 
+/// While this lives, this thread runs before all usual ones, as soon as it is woken. Where that is not permitted, nothing
+/// changes.
+pub(crate) struct First(bool);
+
+impl First {
+    /// Until the drop.
+    pub(crate) fn new() -> Self {
+        Self(policy(libc::SCHED_FIFO, 1))
+    }
+}
+
+impl Drop for First {
+    fn drop(&mut self) {
+        if self.0 {
+            policy(libc::SCHED_OTHER, 0);
+        }
+    }
+}
+
+/// Sets the policy of this thread; a child of it starts with the usual one. Whether that was permitted.
+fn policy(policy: libc::c_int, priority: libc::c_int) -> bool {
+    let wanted = libc::sched_param { sched_priority: priority };
+    // SAFETY: the parameters live until the call returns; 0 is this thread.
+    unsafe { libc::sched_setscheduler(0, policy | libc::SCHED_RESET_ON_FORK, &raw const wanted) == 0 }
+}
+
 /// Asks for short turns: of those who wait for the processor and have not used up their share, the one that asks for
 /// less is run first, and at once when it is woken (kernel/sched/fair.c `wakeup_preempt_fair`, `PREEMPT_SHORT`). The share
 /// stays what it was. Kernels that know no such request ignore it. A policy that the user chose stays.

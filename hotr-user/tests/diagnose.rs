@@ -29,3 +29,5 @@ mod replay;
 mod run;
 #[path = "diagnose/spaces.rs"]
 mod spaces;
+#[path = "diagnose/targets.rs"]
+mod targets;

@@ -2,6 +2,8 @@
 //!
 //! In: what is wanted (build, tests, benchmarks). Out: a machine that has it, or one line that says what to do.
 
+pub(crate) mod targets;
+
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -17,7 +19,7 @@ use crate::{
 /// Which parts to set up.
 #[derive(Args)]
 pub(crate) struct SetupArgs {
-    /// Also what the tests need: QEMU, busybox, mkfs, editors
+    /// Also what the tests need: QEMU, busybox, mkfs, editors, programs that watch files
     #[arg(long)]
     tests: bool,
 }
@@ -77,6 +79,7 @@ pub(crate) fn run(args: &SetupArgs) -> Result<()> {
     let rust = build()?;
     if args.tests {
         install(TESTS)?;
+        targets::ensure();
     }
     say(format!("setup: all there; the kernel side is compiled by {}", rust.describe()));
     Ok(())

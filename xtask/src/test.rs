@@ -98,6 +98,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
 /// `cargo test` with the real object inside, shown as it goes and counted.
 fn unit() -> Result<Tally> {
     setup::install(setup::TESTS)?;
+    setup::targets::ensure();
     let object = build::object(&setup::build()?)?;
     let with_messages = build::hotr(Flavour::Log)?;
     let mut command = cmd::cargo();

@@ -109,6 +109,11 @@ pub(super) fn run(args: DiagnoseArgs) -> anyhow::Result<Status> {
     for note in &diagnosis.notes {
         say(note);
     }
+    if args.json {
+        for (path, sentence) in &diagnosis.absent {
+            say(&format!("{} {sentence}", path.display()));
+        }
+    }
     let mut out = io::stdout().lock();
     if args.json {
         json::print(&diagnosis, &mut out)

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, readlinkat};
 
-use super::namespaces::{FileKind, Namespace, Seen};
+use super::namespaces::{FileKind, Namespace, Seen, Times};
 use super::process::Process;
 use crate::mounts::Location;
 
@@ -25,6 +25,8 @@ pub(super) struct Hint {
     pub(super) real: Location,
     /// A symbolic link is on the way.
     pub(super) by_link: bool,
+    /// How old it is.
+    pub(super) times: Option<Times>,
 }
 
 /// Words checked.
@@ -51,7 +53,8 @@ fn hint(namespace: &Namespace, cwd: &Path, word: &[u8]) -> Option<Hint> {
     let named = cwd.join(OsString::from_vec(candidate(word)?.to_vec()));
     let (seen, real) = resolve(namespace, &named).filter(|(seen, _)| seen.kind != FileKind::Other)?;
     let by_link = namespace.look(&named, false).is_ok_and(|direct| direct == seen);
-    Some(Hint { named, seen, real, by_link: !by_link })
+    let times = namespace.open(&named, true).ok().and_then(Times::of);
+    Some(Hint { named, seen, real, by_link: !by_link, times })
 }
 
 /// What a path leads to, and where that lies.

@@ -6,6 +6,7 @@
 mod filesystems;
 mod gone;
 mod masks;
+mod polls;
 mod reader;
 mod tree;
 
@@ -13,6 +14,7 @@ use super::finding::Finding;
 use super::namespaces::Namespaces;
 use super::view::View;
 
+pub(super) use polls::polls;
 pub(super) use reader::Later;
 
 /// Everything to be said of a process.

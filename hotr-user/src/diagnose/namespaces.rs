@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, OFlags, ResolveFlags, Statx, StatxFlags, readlinkat, statx};
 use rustix::io::Errno;
@@ -79,6 +80,29 @@ impl Seen {
             _ => FileKind::Other,
         };
         Ok(Self { ino: stat.stx_ino, mount: stat.stx_mnt_id, nlink: stat.stx_nlink, kind })
+    }
+}
+
+/// When an inode was made, where its filesystem keeps that, and when it was changed or renamed last; since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Times {
+    pub(super) born: Option<Duration>,
+    pub(super) changed: Duration,
+}
+
+impl Times {
+    /// Asks about an open place; `None` when its filesystem does not say.
+    pub(super) fn of(place: impl AsFd) -> Option<Self> {
+        let wanted = StatxFlags::CTIME | StatxFlags::BTIME;
+        let stat = statx(place, "", AtFlags::EMPTY_PATH | dont_sync(), wanted).ok()?;
+        let has = |flag: StatxFlags| stat.stx_mask & flag.bits() != 0;
+        let since = |seconds: i64, nanos: u32| Some(Duration::new(u64::try_from(seconds).ok()?, nanos));
+        let born = since(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec);
+        Some(Self {
+            born: born.filter(|_| has(StatxFlags::BTIME)),
+            changed: since(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec)
+                .filter(|_| has(StatxFlags::CTIME))?,
+        })
     }
 }
 

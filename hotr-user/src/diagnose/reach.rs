@@ -136,6 +136,22 @@ impl Subject {
     }
 }
 
+/// Of a path that does not exist: who watches the directory where it would be created.
+pub(super) fn absence(answers: &[Answer]) -> String {
+    let watch = answers.iter().filter(|answer| answer.by.contains(&"directory"));
+    let mut who: Vec<String> = watch
+        .filter_map(|answer| {
+            Some(format!("{}[{}]", String::from_utf8_lossy(&answer.target.comm), answer.target.pid?))
+        })
+        .collect();
+    who.dedup();
+    match who.as_slice() {
+        [] => "does not exist, and no process watches its directory".to_owned(),
+        [one] => format!("does not exist; {one} watches its directory"),
+        more => format!("does not exist; {} watch its directory", more.join(", ")),
+    }
+}
+
 /// How the seats of an instance relate to a subject.
 struct Relation<'v> {
     file: Vec<&'v WatchLocation<'v>>,

@@ -92,7 +92,7 @@ fn epoll_set(info: &str) -> BTreeSet<i32> {
 }
 
 /// A copy of some bytes of a process's memory.
-fn memory(pid: u32, address: u64, len: usize) -> Option<Vec<u8>> {
+pub(super) fn memory(pid: u32, address: u64, len: usize) -> Option<Vec<u8>> {
     let mut bytes = vec![0_u8; len];
     let ours = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: len };
     let theirs = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: len };
@@ -106,6 +106,15 @@ fn memory(pid: u32, address: u64, len: usize) -> Option<Vec<u8>> {
 pub(super) fn only_for(threads: &[Wait], fd: i32) -> bool {
     let only = BTreeSet::from([fd]);
     threads.iter().any(|thread| thread.for_fds.as_ref() == Some(&only))
+}
+
+/// Whether a thread waits for this descriptor, and beside it only for counters by which other threads wake it: the
+/// thread of a library that reads events for its program.
+pub(super) fn only_for_but_wakers(dir: &ProcDir, threads: &[Wait], fd: i32) -> bool {
+    let is_waker = |fd: i32| dir.link(&format!("fd/{fd}")).is_ok_and(|to| to == b"anon_inode:[eventfd]");
+    let waited = threads.iter().filter_map(|thread| thread.for_fds.as_ref());
+    let mut those = waited.filter(|fds| fds.contains(&fd));
+    those.any(|fds| fds.iter().all(|&other| other == fd || is_waker(other)))
 }
 
 /// Whether any thread waits for this descriptor, with or without others.

@@ -109,8 +109,11 @@ impl Events {
         openat(self.0.as_fd(), Path::new(path), flags | OFlags::CLOEXEC, Mode::empty())
     }
 
-    /// The number of an event.
-    fn number(&self, event: &str) -> io::Result<u64> {
+    /// The number of an event, such as `raw_syscalls/sys_enter`.
+    ///
+    /// # Errors
+    /// When there is no such event, or it may not be read.
+    pub fn number(&self, event: &str) -> io::Result<u64> {
         let file = self.open_file(&format!("events/{event}/id"), OFlags::RDONLY)?;
         let mut text = String::new();
         File::from(file).read_to_string(&mut text)?;

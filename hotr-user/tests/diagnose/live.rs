@@ -8,16 +8,21 @@ use serde_json::Value;
 
 use super::run::{HOTR, Program, Scratch, inotifywait, root};
 
-struct Live {
+pub(crate) struct Live {
     child: Child,
     lines: BufReader<ChildStdout>,
-    said: Vec<Value>,
+    pub(crate) said: Vec<Value>,
 }
 
 impl Live {
-    fn start(tier: &str, pid: u32) -> Self {
+    pub(crate) fn start(tier: &str, pid: u32) -> Self {
+        Self::with(&["--tier", tier], pid)
+    }
+
+    /// With more options.
+    pub(crate) fn with<S: AsRef<std::ffi::OsStr>>(words: &[S], pid: u32) -> Self {
         let mut command = Command::new(HOTR);
-        command.args(["diagnose", "--live", "--json", "--tier", tier, "--duration", "60s", "--pid"]);
+        command.args(["diagnose", "--live", "--json", "--duration", "60s"]).args(words).arg("--pid");
         let mut child = command
             .arg(pid.to_string())
             .stdin(Stdio::null())
@@ -32,7 +37,7 @@ impl Live {
     }
 
     /// Reads until such a line comes.
-    fn until(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn until(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         loop {
             let mut line = String::new();
             let read = self.lines.read_line(&mut line).unwrap();
@@ -45,7 +50,7 @@ impl Live {
         }
     }
 
-    fn end(mut self) -> (Option<i32>, String) {
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         self.until("summary", |line| line["type"] == "summary");
@@ -143,5 +148,113 @@ fn it_ends_with_the_process() {
             "{tier}"
         );
         assert_eq!(live.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+/// Starts a program under a certain id, as a machine whose ids have gone round does it. `None` where that is refused.
+fn start_as(pid: u32, program: &std::path::Path, watched: &std::path::Path) -> Option<rustix::process::Pid> {
+    use std::os::unix::ffi::OsStrExt;
+    let text = |path: &std::path::Path| std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
+    let (program, watched) = (text(program), text(watched));
+    let words = [program.as_ptr(), c"-m".as_ptr(), c"-q".as_ptr(), watched.as_ptr(), std::ptr::null()];
+    let environment = [std::ptr::null::<libc::c_char>()];
+    let ids = [libc::pid_t::try_from(pid).unwrap()];
+    // SAFETY: all zeros are valid arguments.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+    arguments.set_tid = ids.as_ptr() as u64;
+    arguments.set_tid_size = 1;
+    // SAFETY: a fork: the child has a copy of the memory, and does nothing but to run another program or to end.
+    let made = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) };
+    if made == 0 {
+        // SAFETY: the words and strings live until here, and the lists end with a null pointer.
+        unsafe {
+            libc::execve(program.as_ptr(), words.as_ptr(), environment.as_ptr());
+            libc::_exit(127);
+        }
+    }
+    rustix::process::Pid::from_raw(i32::try_from(made).ok()?).filter(|_| made > 0)
+}
+
+#[test]
+fn another_process_that_gets_the_number_is_no_target() {
+    if !root() {
+        return;
+    }
+    let path = std::env::var_os("PATH").unwrap();
+    let found = std::env::split_paths(&path).map(|dir| dir.join("inotifywait")).find(|path| path.exists());
+    for tier in TIERS {
+        let scratch = Scratch::new("reused");
+        let (file, other) = (scratch.file("app.conf"), scratch.dir("other"));
+        let watcher: Program = inotifywait(&[&scratch.0], 1);
+        let pid = watcher.pid();
+        let mut live = Live::start(tier, pid);
+        drop(watcher);
+        // hotr looks every 200 ms.
+        let Some(heir) = start_as(pid, found.as_ref().unwrap(), &scratch.0) else {
+            return eprintln!("not run: the kernel gives no chosen process id");
+        };
+        fs::write(other.join("x"), "1\n").unwrap();
+        fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(b"2\n").unwrap();
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            live.until("summary", |line| line["type"] == "summary")
+        }));
+        rustix::process::kill_process(heir, rustix::process::Signal::KILL).unwrap();
+        rustix::process::waitpid(Some(heir), rustix::process::WaitOptions::empty()).unwrap();
+        let summary = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        assert_eq!(summary["delivered"], 0, "{:?}", live.said);
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut live.child.stderr.take().unwrap(), &mut said).unwrap();
+        assert_eq!(
+            said,
+            format!("hotr: note: process {pid} has exited: it is followed no longer\n"),
+            "{tier}"
+        );
+        assert_eq!(live.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+#[test]
+fn what_hotr_writes_itself_is_no_change_of_the_target() {
+    if !root() {
+        return;
+    }
+    for tier in TIERS {
+        let scratch = Scratch::new("own-writes");
+        let file = scratch.file("app.conf");
+        let watcher = inotifywait(&[&scratch.0], 1);
+        let (record, page) = (scratch.0.join("run.jsonl"), scratch.0.join("run.html"));
+        let words = [
+            "--tier".as_ref(),
+            tier.as_ref(),
+            "--record".as_ref(),
+            record.as_os_str(),
+            "--report".as_ref(),
+            page.as_os_str(),
+        ];
+        let mut live = Live::with(&words, watcher.pid());
+        for _ in 0..3 {
+            fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(b"2\n").unwrap();
+            live.until("delivery", |line| {
+                line["type"] == "delivery" && line["path"] == file.to_str().unwrap()
+            });
+        }
+        // It has written while it followed the target, and the target received that.
+        let before = fs::metadata(&record).unwrap().len();
+        assert!(before > 0);
+        let pid = rustix::process::Pid::from_child(&live.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        live.until("summary", |line| line["type"] == "summary");
+        let own: Vec<_> = live
+            .said
+            .iter()
+            .filter(|line| {
+                matches!(line["type"].as_str(), Some("change" | "delivery"))
+                    && line["path"] != file.to_str().unwrap()
+            })
+            .collect();
+        assert!(own.is_empty(), "{tier}: {own:#?}");
+        assert_eq!(live.child.wait().unwrap().code(), Some(0));
+        assert!(fs::metadata(&record).unwrap().len() > before && fs::metadata(&page).unwrap().len() > 0);
     }
 }

@@ -64,10 +64,25 @@ fn a_file_that_does_not_exist_yet() {
     let said = diagnose(&[&file]);
     assert_eq!(said.status, Some(0));
     assert!(said.lines.iter().all(|line| line["type"] != "watcher"), "nobody watches it");
+    let path = file.display();
+    assert_eq!(said.stderr, format!("hotr: {path} does not exist, and no process watches its directory\n"));
+    let page = || {
+        let output =
+            std::process::Command::new(super::run::HOTR).arg("diagnose").arg(&file).output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+        String::from_utf8(output.stdout).unwrap().lines().next().unwrap().to_owned()
+    };
+    assert_eq!(page(), format!("{path}  does not exist, and no process watches its directory"));
     let watcher = inotifywait(&[&scratch.0], 1);
     let said = diagnose(&[&file]);
     let line = said.watcher(watcher.pid());
     assert_eq!((&line["create"]["receives"], line.get("path_ino")), (&json!("yes"), None));
+    let who = format!("inotifywait[{}]", watcher.pid());
+    assert_eq!(said.stderr, format!("hotr: {path} does not exist; {who} watches its directory\n"));
+    assert_eq!(page(), format!("{path}  does not exist; {who} watches its directory"));
+    // A path that exists is not said to be absent.
+    scratch.file("later.conf");
+    assert_eq!(diagnose(&[&file]).stderr, "");
 }
 
 #[test]

@@ -196,7 +196,12 @@ pub(crate) struct Program(Child);
 impl Program {
     /// Starts it, and waits until it has this many watches.
     pub(crate) fn start(command: &mut Command, watches: usize) -> Self {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Self::reading(command, Stdio::null(), watches)
+    }
+
+    /// The same, with an input.
+    pub(crate) fn reading(command: &mut Command, input: Stdio, watches: usize) -> Self {
+        let child = command.stdin(input).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let program =
             Self(child.unwrap_or_else(|error| panic!("{command:?}: {error} (cargo xtask setup --tests)")));
         until("the watches of a program", || program.watches() >= watches && program.is_asleep());

@@ -2,7 +2,10 @@
 //!
 //! One finding per instance and kind: a watcher has the same mask everywhere.
 
+use std::time::Duration;
+
 use super::super::finding::{Finding, Proof, Severity};
+use super::super::hints::Hint;
 use super::super::namespaces::FileKind;
 use super::super::process::Kind;
 use super::super::view::{View, WatchLocation, bits};
@@ -38,15 +41,25 @@ struct Rule {
     remedy: &'static str,
 }
 
-const RULES: [Rule; 5] = [
+const RULES: [Rule; 6] = [
     Rule {
         severity: Severity::AtRisk,
         cause: Cause::ReplacedFile,
         proof: Proof::Inferred,
-        applies: lone_file,
+        applies: |view, seat| lone_file(view, seat) && !is_set_again(view, seat),
         evidence: "the watch is on the file itself, and nothing of the program watches its directory: when an editor or \
                    `sed -i` replaces the file, the watch ends with the old one",
         remedy: "watch the directory for IN_MOVED_TO and IN_CLOSE_WRITE, and compare the name",
+    },
+    Rule {
+        severity: Severity::Note,
+        cause: Cause::RewatchRace,
+        proof: Proof::Inferred,
+        applies: |view, seat| lone_file(view, seat) && is_set_again(view, seat),
+        evidence: "the watch is on the file itself, which the command line names; the file was created after the program \
+                   started, and the watch is not the first of its instance: when the file is replaced, the program sets \
+                   its watch again, and what changes in between is not reported",
+        remedy: "none is needed if the program reads the file each time after setting the watch; otherwise watch the directory",
     },
     Rule {
         severity: Severity::AtRisk,
@@ -98,6 +111,15 @@ fn lone_file(view: &View<'_>, seat: &WatchLocation<'_>) -> bool {
         && has_files(seat)
         && seat.watch.mask & bits::CONTENT != 0
         && !view.learns_of(location)
+}
+
+/// Whether the watch was set on a file that replaced an earlier one of the same name: the program did so by itself.
+/// Its start is known to 10 ms, and times of files lag by as much.
+fn is_set_again(view: &View<'_>, seat: &WatchLocation<'_>) -> bool {
+    let is_it = |hint: &&Hint| hint.real.dev == seat.watch.dev && hint.seen.ino == seat.watch.ino;
+    let hint = view.hints.iter().find(is_it);
+    let born = hint.and_then(|hint| hint.times?.born).zip(view.process.started);
+    seat.watch.wd > 1 && born.is_some_and(|(born, started)| born > started + Duration::from_millis(20))
 }
 
 fn living_dir(seat: &WatchLocation<'_>) -> bool {

@@ -1,8 +1,10 @@
 //! Whether events are read: empty instances, full queues, stopped and busy readers.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::super::finding::{Finding, Proof, Severity};
+use super::super::hints::Hint;
 use super::super::process::{Instance, Kind};
 use super::super::thread_waits::{self, Wait};
 use super::super::view::View;
@@ -55,13 +57,23 @@ fn no_watch(view: &View<'_>, instance: &Instance) -> Option<Finding> {
     }
     let threads = thread_waits::threads(&view.process.dir)?;
     // Some events may be left; the last says that the watch no longer exists.
-    if instance.unread != Some(0) || !thread_waits::only_for(&threads, instance.fd) {
+    if instance.unread != Some(0) {
         return None;
     }
+    let named = newest(view);
     let target = view.target(Some(instance), None);
-    let mut finding = Finding::new(Severity::Deaf, Cause::MarkGone, Proof::Proved, target)
-        .evidence("the instance has no watch, and a thread waits for its events and for nothing else");
-    let named = view.hints.first();
+    let mut finding = Finding::new(Severity::Deaf, Cause::MarkGone, Proof::Proved, target);
+    if thread_waits::only_for(&threads, instance.fd) {
+        finding = finding
+            .evidence("the instance has no watch, and a thread waits for its events and for nothing else");
+    } else if named.is_some() && thread_waits::only_for_but_wakers(&view.process.dir, &threads, instance.fd) {
+        // A library may keep an instance without a watch until its program needs one; not when a file was replaced.
+        finding = finding.evidence(
+            "the instance has no watch, and a thread waits for its events, and to be woken by others",
+        );
+    } else {
+        return None;
+    }
     if let Some(hint) = named {
         finding.cause = Cause::ReplacedFile;
         finding.proof = Proof::Inferred;
@@ -74,6 +86,14 @@ fn no_watch(view: &View<'_>, instance: &Instance) -> Option<Finding> {
         ));
     }
     Some(finding.remedy("restart the program; let it watch the directory for IN_MOVED_TO and IN_CREATE"))
+}
+
+/// What the command line names and took its name while the process ran: the newest. A script, or a file that is only
+/// read, is older. The start is known to 10 ms, and times of files lag by as much.
+fn newest<'v>(view: &'v View<'_>) -> Option<&'v Hint> {
+    let since = view.process.started? + Duration::from_millis(20);
+    let times = view.hints.iter().filter_map(|hint| Some((hint.times?.changed, hint)));
+    times.filter(|(changed, _)| *changed > since).max_by_key(|(changed, _)| *changed).map(|(_, hint)| hint)
 }
 
 /// How many events some bytes can be: at least, and at most.

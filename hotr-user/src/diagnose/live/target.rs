@@ -2,7 +2,7 @@
 //!
 //! In: processes. Out: [`Instance`]s, each with the slot by which the kernel programs name it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,9 @@ pub(super) struct Targets {
     /// Where no program sees what is queued.
     shadows: Option<StandInInstances>,
     is_short_told: bool,
+    /// Those that were named by their ids. Held from the start: when one has exited, its number may be given to another
+    /// process, which is no target.
+    named: BTreeMap<u32, ProcDir>,
     exited: BTreeSet<u32>,
     /// A process may have used files unseen: only system calls are seen where stand-ins are, and a request of io_uring
     /// is none.
@@ -35,10 +38,13 @@ pub(super) struct Targets {
 
 impl Targets {
     pub(super) fn new(choices: &[Choice]) -> Result<Self, Error> {
+        let pids = choices.iter().filter_map(pid_of);
+        let named: BTreeMap<_, _> = pids.filter_map(|pid| Some((pid, ProcDir::open(pid).ok()?))).collect();
         let instances = look(choices, None)?;
         Ok(Self {
             choices: choices.to_vec(),
             instances,
+            named,
             next_slot: 1,
             untraced: BTreeSet::new(),
             shadows: None,
@@ -86,14 +92,20 @@ impl Targets {
 
     /// Remarks on named processes that have exited, each once; and whether there is nobody left to follow.
     pub(super) fn exited(&mut self) -> (Vec<String>, bool) {
-        let pid = |choice: &Choice| if let Choice::Pid(pid) = choice { Some(*pid) } else { None };
-        let pids = self.choices.iter().filter_map(pid);
-        let gone: BTreeSet<u32> = pids.filter(|pid| !self.exited.contains(pid) && has_exited(*pid)).collect();
+        let is_new = |pid: &u32| !self.exited.contains(pid) && self.has_exited(*pid);
+        let gone: BTreeSet<u32> = self.choices.iter().filter_map(pid_of).filter(is_new).collect();
         self.exited.extend(&gone);
         let notes = gone.iter().map(|pid| format!("process {pid} has exited: it is followed no longer"));
         let is_over =
-            self.choices.iter().all(|choice| pid(choice).is_some_and(|pid| self.exited.contains(&pid)));
+            self.choices.iter().all(|choice| pid_of(choice).is_some_and(|pid| self.exited.contains(&pid)));
         (notes.collect(), is_over)
+    }
+
+    /// Whether the process that had this id at the start has ended; one that nobody has waited for has no descriptors any
+    /// more.
+    fn has_exited(&self, pid: u32) -> bool {
+        let Some(Ok(stat)) = self.named.get(&pid).map(|process| process.read("stat")) else { return true };
+        matches!(stat_field(&stat, 3), Some('Z' | 'X'))
     }
 
     /// The process set a watch.
@@ -213,7 +225,11 @@ impl Targets {
     /// Looks again.
     pub(super) fn look(&mut self, source: &mut DeliverySource) {
         // Processes that ended are found closed.
-        let seen = look(&self.choices, self.shadows.as_mut()).unwrap_or_default();
+        let runs = |choice: &&Choice| pid_of(choice).is_none_or(|pid| !self.has_exited(pid));
+        let choices: Vec<_> = self.choices.iter().filter(runs).cloned().collect();
+        let mut seen = look(&choices, self.shadows.as_mut()).unwrap_or_default();
+        // Another process may have got the number since.
+        seen.retain(|one| !self.named.contains_key(&one.pid) || !self.has_exited(one.pid));
         if self.shadows.is_some() {
             self.find_closed(source, &seen);
             // One that has ended was looked at before.
@@ -291,8 +307,7 @@ fn end_deliveries() {
     let _ = inotify::add_watch(&own, "/", WatchFlags::DELETE_SELF | WatchFlags::ONLYDIR);
 }
 
-/// Whether a process ended; one that nobody has waited for has no descriptors any more.
-fn has_exited(pid: u32) -> bool {
-    let Ok(stat) = ProcDir::open(pid).and_then(|process| process.read("stat")) else { return true };
-    matches!(stat_field(&stat, 3), Some('Z' | 'X'))
+/// The id by which a process was named.
+const fn pid_of(choice: &Choice) -> Option<u32> {
+    if let Choice::Pid(pid) = choice { Some(*pid) } else { None }
 }

@@ -22,7 +22,8 @@ const INDENT: &str = "         ";
 pub fn print(diagnosis: &Diagnosis, color: bool, out: &mut dyn Write) -> io::Result<()> {
     let mut page = Page { text: Vec::new(), color };
     for (path, answers) in &diagnosis.answers {
-        page.path_answers(path, answers);
+        let absent = diagnosis.absent.iter().find(|(other, _)| other == path);
+        page.path_answers(path, answers, absent.map(|(_, sentence)| sentence.as_str()));
     }
     for finding in &diagnosis.findings {
         page.finding(finding);
@@ -167,12 +168,20 @@ impl Page {
         self.plain("\n");
     }
 
-    fn path_answers(&mut self, path: &Path, answers: &[Answer]) {
+    fn path_answers(&mut self, path: &Path, answers: &[Answer], absent: Option<&str>) {
         self.path(path);
+        if let Some(sentence) = absent {
+            self.plain("  ");
+            self.visible(sentence.as_bytes());
+            self.plain(if answers.is_empty() { "\n\n" } else { "" });
+        }
         if let Some(ino) = answers.first().and_then(|answer| answer.path_ino) {
             self.plain(&format!("  inode {ino}"));
         }
         if answers.is_empty() {
+            if absent.is_some() {
+                return;
+            }
             self.plain("\n  no process watches it or its directory\n\n");
             return;
         }

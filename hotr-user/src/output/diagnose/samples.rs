@@ -60,7 +60,12 @@ pub(super) fn diagnosis() -> Diagnosis {
             watcher(43, b"other", vec![unknown], None),
         ],
         findings: vec![deaf, limit],
-        answers: vec![(PathBuf::from("/etc/a"), vec![answer]), (PathBuf::from("/etc/b"), Vec::new())],
+        answers: vec![
+            (PathBuf::from("/etc/a"), vec![answer]),
+            (PathBuf::from("/etc/b"), Vec::new()),
+            (PathBuf::from("/etc/c"), Vec::new()),
+        ],
+        absent: vec![(PathBuf::from("/etc/c"), "does not exist".to_owned())],
         unreadable: 1,
         without_path: 2,
         notes: Vec::new(),
