@@ -48,6 +48,16 @@ pub(crate) enum Flavour {
     Log,
 }
 
+/// Where a build for packages puts its files, and what makes it the same on every machine.
+pub(crate) struct Place {
+    /// A target folder of its own.
+    pub(crate) target: PathBuf,
+    /// Flags of rustc, for the program and not for what builds it.
+    pub(crate) flags: Vec<String>,
+    /// Seconds since 1970, for whatever would take the moment (`SOURCE_DATE_EPOCH`).
+    pub(crate) time: u64,
+}
+
 /// Entry point of the command.
 pub(crate) fn run(args: &BuildArgs) -> Result<()> {
     let flavour = match args {
@@ -82,6 +92,15 @@ pub(crate) fn object_in(rust: &EbpfRust, folder: &Path) -> Result<PathBuf> {
     let target = folder.join("target");
     say_if_first(&target, "build the kernel side");
     command.arg("--release").arg("--target-dir").arg(target).current_dir(folder);
+    executable(&mut command, None, "build the kernel side")
+}
+
+/// The same from `sources` with flags, in a target folder of its own.
+pub(crate) fn object_at(rust: &EbpfRust, place: &Place, sources: &Path) -> Result<PathBuf> {
+    let flags: Vec<&str> = place.flags.iter().map(String::as_str).collect();
+    let mut command = rust.cargo("build", &flags)?;
+    command.args(["--release", "--locked", "--target-dir"]).arg(&place.target).current_dir(sources);
+    command.env("SOURCE_DATE_EPOCH", place.time.to_string());
     executable(&mut command, None, "build the kernel side")
 }
 
@@ -127,6 +146,22 @@ pub(crate) fn program(flavour: Flavour, object: &Path, package: &str, binary: &s
     executable(&mut command, Some(binary), &format!("build {binary}"))
 }
 
+/// Builds hotr for packages, with `object` inside and no symbols, and returns its place.
+pub(crate) fn program_at(place: &Place, object: &Path) -> Result<PathBuf> {
+    let mut command = cmd::cargo();
+    command
+        .args(["build", "--release", "--locked", "--package", "hotr-user", "--bin", "hotr"])
+        // The target is named so that the flags reach the program only: procedural macros cannot be static.
+        .args(["--target", &host_triple(), "--target-dir"])
+        .arg(&place.target)
+        .current_dir(paths::root())
+        .env(OBJECT, object)
+        .env("SOURCE_DATE_EPOCH", place.time.to_string())
+        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
+        .env("CARGO_ENCODED_RUSTFLAGS", place.flags.join("\x1f"));
+    executable(&mut command, Some("hotr"), "build hotr")
+}
+
 /// Cargo runs quietly, and a first build takes minutes: xtask says so.
 fn say_if_first(target: &Path, what: &str) {
     if !target.exists() {
@@ -134,7 +169,8 @@ fn say_if_first(target: &Path, what: &str) {
     }
 }
 
-fn host_triple() -> String {
+/// The target of what runs on this machine.
+pub(crate) fn host_triple() -> String {
     format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
 }
 

@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod check;
 mod cmd;
+mod dist;
 mod paths;
 mod picture;
 mod run;
@@ -47,6 +48,11 @@ enum Task {
     NativeMatrix(vm::matrix::NativeArgs),
     /// Measure hotr, alone and compared with other tools
     Bench(bench::BenchArgs),
+    /// Build the packages of hotr: target/dist
+    Dist(dist::DistArgs),
+    /// Try the packages in the mount namespace that `dist --test` made
+    #[command(hide = true)]
+    DistTrial(dist::trial::TrialArgs),
     /// Draw what hotr prints of a recorded run: docs/diagnose.svg
     Picture(picture::PictureArgs),
     /// Format, lints, licences and the shape of the repository
@@ -72,6 +78,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Task::Vm(args) => vm::run(&args),
         Task::NativeMatrix(args) => vm::matrix::in_namespace(&args).map(|()| ExitCode::SUCCESS),
         Task::Bench(args) => bench::run(&args),
+        Task::Dist(args) => dist::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::DistTrial(args) => dist::trial::in_namespace(&args).map(|()| ExitCode::SUCCESS),
         Task::Picture(args) => picture::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Check(args) => check::run(&args),
     }

@@ -71,6 +71,14 @@ pub(crate) const BENCHES: &[Need] = &[
     need("entr", "entr", "is measured beside hotr watch"),
 ];
 
+/// What tries the packages of hotr.
+pub(crate) const PACKAGES: &[Need] = &[
+    need("lintian", "lintian", "checks the Debian package"),
+    need("debootstrap", "debootstrap", "makes the fresh system that it is installed in"),
+    need("rpm", "rpm", "installs the RPM"),
+    need("crun", "crun", "runs the container image"),
+];
+
 /// Debian does not have it. A fixed version: figures are compared between runs.
 const WATCHEXEC: &str = "2.8.0";
 

@@ -103,6 +103,14 @@ impl EbpfRust {
         }
     }
 
+    /// The compiler's own folder.
+    pub(crate) fn sysroot(&self) -> Result<PathBuf> {
+        let mut command = Command::new(self.rustc());
+        command.args(["--print", "sysroot"]).env_remove("LD_LIBRARY_PATH");
+        let said = cmd::capture(&mut command, "ask the kernel side's compiler for its folder")?;
+        Ok(PathBuf::from(String::from_utf8_lossy(&said).trim()))
+    }
+
     /// `cargo SUBCOMMAND` for the kernel side's crate, with target, compiler, linker and `flags` for the compiler set.
     pub(crate) fn cargo(&self, subcommand: &str, flags: &[&str]) -> Result<Command> {
         let mut command = match self {
@@ -122,6 +130,12 @@ impl EbpfRust {
             .env_remove("LD_LIBRARY_PATH")
             .env_remove("RUSTC_WRAPPER")
             .env_remove("RUSTC_WORKSPACE_WRAPPER");
+        // Whoever wants the program compiled faster does not mean this side: the verifier refuses it unoptimised.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"CARGO_PROFILE_") {
+                command.env_remove(name);
+            }
+        }
         let linker = format!("-Clinker={}", linker.display());
         // Without debug information there is no BTF, and without BTF no typed pointers.
         let mut all = vec![linker.as_str(), "-Clink-arg=--btf", "-Cdebuginfo=2"];

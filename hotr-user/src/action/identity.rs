@@ -3,16 +3,20 @@
 //! In: names or numbers. Out: ids, and what a login would set in the environment. They are looked up once, at the start,
 //! where whatever the machine's name service does may take its time.
 
-use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::ptr::null_mut;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::process::geteuid;
 
-/// Most bytes of a user's or a group's entry; a group may have many members.
-const ENTRY: usize = 1 << 20;
-/// Most groups of a user (include/uapi/linux/limits.h `NGROUPS_MAX`).
-const GROUPS: usize = 65_536;
+#[cfg(any(test, target_feature = "crt-static"))]
+mod account_files;
+#[cfg(not(target_feature = "crt-static"))]
+mod name_service;
+
+#[cfg(target_feature = "crt-static")]
+use account_files as accounts;
+#[cfg(not(target_feature = "crt-static"))]
+use name_service as accounts;
 
 /// Who a command runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +31,10 @@ pub struct Identity {
     pub env: Vec<(OsString, OsString)>,
 }
 
+/// A user's entry.
+#[derive(Debug, PartialEq, Eq)]
 struct User {
-    name: CString,
+    name: OsString,
     uid: u32,
     gid: u32,
     home: OsString,
@@ -54,16 +60,15 @@ impl Identity {
             return Ok(gid.map(|gid| Self { uid: None, gid, groups: vec![gid], env: Vec::new() }));
         };
         let object = named.display();
-        match entry_of(named)? {
+        match accounts::user(named)? {
             Some(user) => {
                 let gid = gid.unwrap_or(user.gid);
-                let groups = groups_of(&user.name, gid).ok_or_else(|| {
+                let groups = accounts::groups_of(&user.name, gid).ok_or_else(|| {
                     format!("run commands as user {object}: its groups cannot be read; see id")
                 })?;
-                let name = OsString::from_vec(user.name.into_bytes());
-                let env =
-                    [("HOME", user.home), ("USER", name.clone()), ("LOGNAME", name), ("SHELL", user.shell)]
-                        .map(|(name, value)| (OsString::from(name), value));
+                let (name, home, shell) = (user.name, user.home, user.shell);
+                let env = [("HOME", home), ("USER", name.clone()), ("LOGNAME", name), ("SHELL", shell)]
+                    .map(|(name, value)| (OsString::from(name), value));
                 Ok(Some(Self { uid: Some(user.uid), gid, groups, env: env.into() }))
             }
             None => match (number(named), gid) {
@@ -86,7 +91,7 @@ impl Identity {
 /// # Errors
 /// A sentence: there is no such user, or that could not be found out.
 pub fn uid_of(named: &OsStr) -> Result<u32, String> {
-    let user = entry_of(named)?.map(|user| user.uid);
+    let user = accounts::user(named)?.map(|user| user.uid);
     user.or_else(|| number(named)).ok_or_else(|| "there is no such user; name one, or a number".to_owned())
 }
 
@@ -96,86 +101,11 @@ fn number(text: &OsStr) -> Option<u32> {
     text.to_str().filter(|_| digits)?.parse().ok().filter(|id| *id != u32::MAX)
 }
 
-fn c_string(text: &OsStr) -> Result<CString, String> {
-    CString::new(text.as_bytes()).map_err(|_| format!("run commands as {}: no such name", text.display()))
-}
-
-/// The entry of a user, by name or, if there is none of that name, by number.
-fn entry_of(named: &OsStr) -> Result<Option<User>, String> {
-    let name = c_string(named)?;
-    let mut buffer = vec![0 as c_char; ENTRY];
-    // SAFETY: a structure of integers and pointers; the calls fill it in.
-    let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
-    let mut found: *mut libc::passwd = null_mut();
-    // SAFETY: the strings and the buffer live over the call, which gets the buffer's size.
-    let mut error = unsafe {
-        libc::getpwnam_r(name.as_ptr(), &raw mut entry, buffer.as_mut_ptr(), ENTRY, &raw mut found)
-    };
-    if found.is_null()
-        && let Some(uid) = number(named)
-    {
-        // SAFETY: as above.
-        error = unsafe { libc::getpwuid_r(uid, &raw mut entry, buffer.as_mut_ptr(), ENTRY, &raw mut found) };
-    }
-    if found.is_null() {
-        return unknown("user", named, error).map(|()| None);
-    }
-    // SAFETY: the entry was found: its pointers are of strings in the buffer.
-    let text = |pointer: *const c_char| unsafe { CStr::from_ptr(pointer) }.to_owned();
-    let words = |pointer| OsString::from_vec(text(pointer).into_bytes());
-    Ok(Some(User {
-        name: text(entry.pw_name),
-        uid: entry.pw_uid,
-        gid: entry.pw_gid,
-        home: words(entry.pw_dir),
-        shell: words(entry.pw_shell),
-    }))
-}
-
 fn gid_of(named: &OsStr) -> Result<u32, String> {
-    let name = c_string(named)?;
-    let mut buffer = vec![0 as c_char; ENTRY];
-    // SAFETY: a structure of integers and pointers; the call fills it in.
-    let mut entry: libc::group = unsafe { std::mem::zeroed() };
-    let mut found: *mut libc::group = null_mut();
-    // SAFETY: the strings and the buffer live over the call, which gets the buffer's size.
-    let error = unsafe {
-        libc::getgrnam_r(name.as_ptr(), &raw mut entry, buffer.as_mut_ptr(), ENTRY, &raw mut found)
-    };
-    if !found.is_null() {
-        return Ok(entry.gr_gid);
-    }
-    unknown("group", named, error)?;
-    number(named).ok_or_else(|| {
+    let gid = accounts::group(named)?;
+    gid.or_else(|| number(named)).ok_or_else(|| {
         format!("run commands as group {}: there is no such group; correct --group", named.display())
     })
-}
-
-/// No entry was found; these answers mean that there is none (getpwnam(3)).
-fn unknown(kind: &str, named: &OsStr, error: c_int) -> Result<(), String> {
-    if matches!(error, 0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM) {
-        return Ok(());
-    }
-    let why = std::io::Error::from_raw_os_error(error);
-    Err(format!("look up {kind} {}: {why}; name a number", named.display()))
-}
-
-/// As initgroups(3) would set them.
-fn groups_of(name: &CStr, gid: u32) -> Option<Vec<u32>> {
-    let mut groups = vec![0; 64];
-    loop {
-        let mut count = c_int::try_from(groups.len()).ok()?;
-        // SAFETY: the name lives, and the list has the given length.
-        let all = unsafe { libc::getgrouplist(name.as_ptr(), gid, groups.as_mut_ptr(), &raw mut count) };
-        if all >= 0 {
-            groups.truncate(usize::try_from(count).ok()?);
-            return Some(groups);
-        }
-        if groups.len() >= GROUPS {
-            return None;
-        }
-        groups.resize(groups.len() * 4, 0);
-    }
 }
 
 #[cfg(test)]
