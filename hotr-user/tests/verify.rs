@@ -6,6 +6,8 @@
 mod bad_input;
 #[path = "verify/expected.rs"]
 mod expected;
+#[path = "verify/kernel_path.rs"]
+mod kernel_path;
 #[path = "verify/left_behind.rs"]
 mod left_behind;
 #[path = "verify/run.rs"]

@@ -126,6 +126,8 @@ pub struct Evidence {
     pub accounts: Vec<Account>,
     /// Numbers that were measured, by name.
     pub facts: Vec<(&'static str, u64)>,
+    /// What the kernel really called, in order, and the fields that decided it: a sentence a step, with names made visible.
+    pub kernel_path: Vec<String>,
 }
 
 impl Evidence {

@@ -1,5 +1,6 @@
 //! The listeners: each starts, is given the same barriers, and tells what it received between two of them.
 
+pub(super) mod delivery;
 pub(super) mod fanotify;
 pub(super) mod inotify;
 pub(super) mod kernel;

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::bench::Bench;
 pub use super::bench::SelfTest;
+use super::bench::{Bench, Programs};
 use super::evidence::Evidence;
 use super::experiment::Experiment;
 use super::lab::Lab;
+use super::listen::delivery::Deliveries;
 use super::listen::kernel::Kernel;
 use super::verdict::Ruling;
 use crate::ending;
@@ -64,7 +65,9 @@ pub fn run(
 ) -> Result<Lasting, Error> {
     be_alone()?;
     let mut lab = Lab::enter(options.keep)?;
-    let mut kernel = Kernel::new(lab.base());
+    let mut deliveries = Err("the run ends".to_owned());
+    let kernel = Kernel::new(lab.base(), || deliveries = Deliveries::new());
+    let mut programs = Programs { kernel, deliveries };
     for experiment in &options.experiments {
         if ending::is_asked() {
             break;
@@ -75,7 +78,7 @@ pub fn run(
         let mut evidence = Evidence::default();
         for number in 0..options.repeat {
             let name = format!("{}-{number}", experiment.name);
-            let (ruling, new) = once(experiment, &mut lab, &mut kernel, options.self_test, &name);
+            let (ruling, new) = once(experiment, &mut lab, &mut programs, options.self_test, &name);
             evidence = new;
             rulings.push(ruling);
             if ending::is_asked() {
@@ -111,11 +114,11 @@ pub struct Lasting {
 fn once(
     experiment: &Experiment,
     lab: &mut Lab,
-    kernel: &mut Result<Kernel, String>,
+    programs: &mut Programs,
     self_test: SelfTest,
     name: &str,
 ) -> (Ruling, Evidence) {
-    let mut bench = match Bench::new(lab, kernel, self_test, name) {
+    let mut bench = match Bench::new(lab, programs, self_test, name) {
         Ok(bench) => bench,
         Err(stop) => return (Ruling::not_testable(stop.0), Evidence::default()),
     };

@@ -35,6 +35,9 @@ pub fn finding(
     for account in &finding.evidence.accounts {
         line(&mut text, account.listener.as_str(), &evidence(account));
     }
+    for (number, step) in finding.evidence.kernel_path.iter().enumerate() {
+        line(&mut text, if number == 0 { "kernel" } else { "" }, step);
+    }
     text.push(b'\n');
     out.write_all(&text)?;
     out.flush()

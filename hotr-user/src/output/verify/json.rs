@@ -28,6 +28,9 @@ pub fn finding(finding: &Finding, expected: Option<Verdict>, out: &mut dyn Write
         o.object("facts", |o| {
             finding.evidence.facts.iter().for_each(|(name, value)| o.number(name, *value));
         });
+        o.list("kernel_path", &finding.evidence.kernel_path, |buf, step| {
+            push_json_string(buf, step.as_bytes());
+        });
         o.number("duration_ms", milliseconds(finding.duration));
     })
 }

@@ -28,7 +28,14 @@ pub(super) fn finding() -> Finding {
     Finding {
         experiment: catalogue::find("splice").expect("an experiment"),
         ruling: Ruling { verdict: Verdict::Confirmed, why: "the watch on d received MODIFY".to_owned() },
-        evidence: Evidence { accounts, facts: vec![("done", 1)] },
+        evidence: Evidence {
+            accounts,
+            facts: vec![("done", 1)],
+            kernel_path: vec![
+                "vfs_write by kprobe (inode 1, d/f): write".to_owned(),
+                "after: inode 1 (d/f): no marks, i_fsnotify_mask 0".to_owned(),
+            ],
+        },
         duration: Duration::from_millis(12),
     }
 }
@@ -40,7 +47,9 @@ pub(super) const LINES: &str = concat!(
     r#""verdict":"confirmed","why":"the watch on d received MODIFY","expected":"refuted","rests_on":["inotify"],"#,
     r#""channels":{"inotify":{"state":"listening","count":4,"events":["d: MODIFY f\\x1b ×3","d: CREATE|ISDIR"]},"#,
     r#""fanotify":{"state":"off","why":"no","count":0,"events":[]},"ebpf":{"state":"silent","count":0,"events":[]},"#,
-    r#""poll":{"state":"listening","count":0,"events":[]}},"facts":{"done":1},"duration_ms":12}"#,
+    r#""poll":{"state":"listening","count":0,"events":[]}},"facts":{"done":1},"#,
+    r#""kernel_path":["vfs_write by kprobe (inode 1, d/f): write","after: inode 1 (d/f): no marks, i_fsnotify_mask 0"],"#,
+    r#""duration_ms":12}"#,
     "\n",
     r#"{"type":"summary","experiments":2,"confirmed":1,"refuted":0,"partly":0,"not_testable":1,"differing":1,"#,
     r#""duration_ms":7}"#,
@@ -56,6 +65,8 @@ pub(super) const PAGE: &str = r"CONFIRMED    splice
   fanotify   off: no
   ebpf       received not even the barrier
   poll       nothing
+  kernel     vfs_write by kprobe (inode 1, d/f): write
+             after: inode 1 (d/f): no marks, i_fsnotify_mask 0
 
 CONFIRMED      1
 REFUTED        0
