@@ -17,6 +17,7 @@ mod make_filesystem;
 mod rulings;
 pub mod runner;
 pub mod saved;
+mod strace;
 pub mod verdict;
 
 pub use experiment::{Experiment, Group};

@@ -19,6 +19,7 @@ use super::listen::inotify::Inotify;
 use super::listen::kernel::Kernel;
 use super::listen::poll::Poll;
 use super::make_filesystem::Disk;
+use super::strace::Strace;
 use crate::ending;
 
 /// How long hotr may need to cover a new mount.
@@ -78,10 +79,11 @@ pub(super) struct Layers {
     pub(super) merged: PathBuf,
 }
 
-/// The kernel programs of a run: they take long to load. Or why there are none.
+/// What listens for a whole run: it takes long to start. Or why it does not run.
 pub(super) struct Programs {
     pub(super) kernel: Result<Kernel, String>,
     pub(super) deliveries: Result<Deliveries, String>,
+    pub(super) strace: Option<Strace>,
 }
 
 /// See the module.
@@ -104,6 +106,9 @@ pub(super) struct Bench<'a> {
     /// Files whose marks are looked at before the operation.
     named: Vec<(&'static str, PathBuf)>,
     kernel_path: Vec<String>,
+    filesystems: Vec<&'static str>,
+    delays: Vec<(Listener, Duration)>,
+    system_calls: Vec<String>,
 }
 
 impl<'a> Bench<'a> {
@@ -134,11 +139,15 @@ impl<'a> Bench<'a> {
             facts: Vec::new(),
             named: Vec::new(),
             kernel_path: Vec::new(),
+            filesystems: Vec::new(),
+            delays: Vec::new(),
+            system_calls: Vec::new(),
         })
     }
 
     /// A directory in the laboratory's tmpfs.
-    pub(super) fn dir(&self, name: &str) -> Result<PathBuf, Stop> {
+    pub(super) fn dir(&mut self, name: &str) -> Result<PathBuf, Stop> {
+        self.uses("tmpfs");
         let dir = self.folder.join(name);
         fs::create_dir(&dir).during("make a directory")?;
         Ok(dir)
@@ -147,6 +156,7 @@ impl<'a> Bench<'a> {
     /// A directory of this experiment on a filesystem with a device.
     pub(super) fn dir_on(&mut self, disk: Disk) -> Result<PathBuf, Stop> {
         let root = self.lab.disk(disk)?;
+        self.uses(disk.name());
         self.uncovered.push(root.clone());
         let name = self.folder.file_name().unwrap_or_default();
         let dir = root.join(name);
@@ -174,13 +184,20 @@ impl<'a> Bench<'a> {
     }
 
     /// Mounts a filesystem without a device; gone again at the end of the experiment.
-    pub(super) fn mount(&mut self, kind: &str, target: &Path, options: &str) -> Result<(), Stop> {
+    pub(super) fn mount(&mut self, kind: &'static str, target: &Path, options: &str) -> Result<(), Stop> {
         let options = std::ffi::CString::new(options).map_err(|error| Stop(error.to_string()))?;
         mount(kind, target, kind, MountFlags::empty(), Some(options.as_c_str()))
             .during(&format!("mount {kind}"))?;
+        self.uses(kind);
         self.remember_mount(target);
         self.uncovered.push(target.to_path_buf());
         Ok(())
+    }
+
+    fn uses(&mut self, filesystem: &'static str) {
+        if !self.filesystems.contains(&filesystem) {
+            self.filesystems.push(filesystem);
+        }
     }
 
     /// Unmounts it at the end.
@@ -266,7 +283,7 @@ impl<'a> Bench<'a> {
         operation: impl FnOnce(&mut Self) -> Result<T, Stop>,
     ) -> Result<Option<T>, Stop> {
         self.cover()?;
-        self.pass_barrier()?;
+        self.delays = self.pass_barrier()?;
         self.inotify.forget();
         if let Ok(fanotify) = &mut self.fanotify {
             fanotify.forget();
@@ -280,9 +297,15 @@ impl<'a> Bench<'a> {
             deliveries.forget();
         }
         self.poll.look();
+        if let Some(strace) = &mut self.programs.strace {
+            strace.forget();
+        }
         let result = if self.self_test.omit_operation { None } else { Some(operation(self)?) };
         self.poll.compare();
         self.pass_barrier()?;
+        if let Some(strace) = &mut self.programs.strace {
+            self.system_calls = strace.calls();
+        }
         self.accounts = self.all_accounts();
         self.kernel_path = kernel_path::steps(self.seen(before));
         Ok(result)
@@ -328,19 +351,28 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn pass_barrier(&mut self) -> Result<(), Stop> {
+    /// Makes a barrier and reads up to it; how long each listener took that received it.
+    fn pass_barrier(&mut self) -> Result<Vec<(Listener, Duration)>, Stop> {
         self.barriers += 1;
         let name = barrier_name(&self.folder, self.barriers);
         let path = self.lab.barriers().join(as_name(&name));
+        let since = Instant::now();
+        let mut delays = Vec::new();
+        let mut passed = |listener, has_received: bool| {
+            if has_received {
+                delays.push((listener, since.elapsed()));
+            }
+        };
         File::create(&path).during("make a barrier")?;
-        self.inotify.read_to(&name);
+        passed(Listener::Inotify, self.inotify.read_to(&name));
         if let Ok(fanotify) = &mut self.fanotify {
-            fanotify.read_to(&name);
+            passed(Listener::Fanotify, fanotify.read_to(&name));
         }
         if let Ok(kernel) = &mut self.programs.kernel {
-            kernel.read_to(&name);
+            passed(Listener::Ebpf, kernel.read_to(&name));
         }
-        fs::remove_file(&path).during("remove a barrier")
+        fs::remove_file(&path).during("remove a barrier")?;
+        Ok(delays)
     }
 
     /// The evidence.
@@ -352,7 +384,14 @@ impl<'a> Bench<'a> {
         for account in accounts.iter_mut().filter(muted) {
             *account = Account::new(account.listener, State::Silent);
         }
-        Evidence { accounts, facts: self.facts.clone(), kernel_path: self.kernel_path.clone() }
+        Evidence {
+            accounts,
+            facts: self.facts.clone(),
+            kernel_path: self.kernel_path.clone(),
+            filesystems: self.filesystems.clone(),
+            delays: self.delays.clone(),
+            system_calls: self.system_calls.clone(),
+        }
     }
 
     /// What was seen of the operation, which is over.

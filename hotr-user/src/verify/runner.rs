@@ -9,6 +9,7 @@ use super::experiment::Experiment;
 use super::lab::Lab;
 use super::listen::delivery::Deliveries;
 use super::listen::kernel::Kernel;
+use super::strace::Strace;
 use super::verdict::Ruling;
 use crate::ending;
 use crate::error::Error;
@@ -23,6 +24,8 @@ pub struct Options {
     pub repeat: u32,
     /// Files and mounts stay until the process ends.
     pub keep: bool,
+    /// The listener's system calls are recorded, by strace.
+    pub strace: bool,
     /// What the self-test leaves out.
     pub self_test: SelfTest,
 }
@@ -35,6 +38,7 @@ impl Options {
             experiments,
             repeat: 1,
             keep: false,
+            strace: false,
             self_test: SelfTest { mute: None, omit_operation: false },
         }
     }
@@ -64,10 +68,11 @@ pub fn run(
     mut tell: impl FnMut(Finding) -> std::io::Result<()>,
 ) -> Result<Lasting, Error> {
     be_alone()?;
+    let strace = options.strace.then(attach).transpose()?;
     let mut lab = Lab::enter(options.keep)?;
     let mut deliveries = Err("the run ends".to_owned());
     let kernel = Kernel::new(lab.base(), || deliveries = Deliveries::new());
-    let mut programs = Programs { kernel, deliveries };
+    let mut programs = Programs { kernel, deliveries, strace };
     for experiment in &options.experiments {
         if ending::is_asked() {
             break;
@@ -90,6 +95,15 @@ pub fn run(
         tell(Finding { experiment, ruling, evidence, duration }).map_err(Error::Output)?;
     }
     Ok(Lasting { _lab: lab })
+}
+
+fn attach() -> Result<Strace, Error> {
+    Strace::attach().map_err(|source| Error::Os {
+        operation: "start",
+        object: "strace".to_owned(),
+        source,
+        next: "or leave out --strace",
+    })
 }
 
 /// The laboratory is entered by a thread and copied by fork(2), so there must be one thread.

@@ -94,8 +94,8 @@ impl Inotify {
         self.state = State::Silent;
     }
 
-    /// Reads up to the barrier of this name, or to the end of a queue that has overflowed: it has no room for a barrier.
-    pub(in crate::verify) fn read_to(&mut self, barrier: &[u8]) {
+    /// Whether it was received: reads up to the barrier of this name, or to the end of a queue that has overflowed: it has no room for a barrier.
+    pub(in crate::verify) fn read_to(&mut self, barrier: &[u8]) -> bool {
         let over = Instant::now() + PATIENCE;
         self.state = State::Silent;
         let mut overflown = false;
@@ -103,17 +103,17 @@ impl Inotify {
             match self.read(barrier, &mut overflown) {
                 Ok(true) => {
                     self.state = State::Listening;
-                    return;
+                    return true;
                 }
                 Ok(false) if overflown => {
                     self.state = State::Listening;
-                    return;
+                    return true;
                 }
                 Ok(false) => {}
-                Err(_) => return,
+                Err(_) => return false,
             }
             if !wait(self.fd.as_fd(), over) {
-                return;
+                return false;
             }
         }
     }

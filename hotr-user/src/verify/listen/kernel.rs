@@ -108,12 +108,11 @@ impl Kernel {
         self.state = State::Silent;
     }
 
-    /// Reads up to the barrier of this name.
-    pub(in crate::verify) fn read_to(&mut self, barrier: &[u8]) {
-        self.state = State::Silent;
-        if self.read_until(barrier, Instant::now() + PATIENCE) {
-            self.state = State::Listening;
-        }
+    /// Whether it was received: reads up to the barrier of this name.
+    pub(in crate::verify) fn read_to(&mut self, barrier: &[u8]) -> bool {
+        let has_received = self.read_until(barrier, Instant::now() + PATIENCE);
+        self.state = if has_received { State::Listening } else { State::Silent };
+        has_received
     }
 
     /// Reads until the barrier is reported or the time is over; whether it was.
