@@ -73,6 +73,16 @@ fn begin(mark: u64, mask: u32, inode: u64, name: u64, cookie: u32) {
     let group = Probe::u64(mark, off!(mark_group));
     let Some(slot) = slot_of(group) else { return };
     let thread = thread();
+    if let Some(outer) = OFFERS.get_ptr_mut(&thread) {
+        // IN_ONESHOT ends its watch within the call that has queued the event, and that makes this call for IN_IGNORED
+        // (fs/notify/inotify/inotify_fsnotify.c, `inotify_handle_inode_event`): the outer offer is complete.
+        // SAFETY: the entry is this thread's own.
+        unsafe {
+            if (*outer).result != NOT_INSERTED {
+                emit(&*outer);
+            }
+        }
+    }
     let Some(empty) = OFFER_INIT.get(0) else { return };
     if OFFERS.insert(&thread, empty, 0).is_err() {
         // More threads at a time than there is room for.

@@ -166,21 +166,34 @@ impl<'a> Bench<'a> {
 
     /// An overlay; `fill` puts files into its layers before it is mounted.
     pub(super) fn overlay(&mut self, fill: impl FnOnce(&Layers) -> Result<(), Stop>) -> Result<Layers, Stop> {
+        self.overlay_with("", fill)
+    }
+
+    /// The same with more mount options, each after a comma.
+    pub(super) fn overlay_with(
+        &mut self,
+        options: &str,
+        fill: impl FnOnce(&Layers) -> Result<(), Stop>,
+    ) -> Result<Layers, Stop> {
         let [lower, upper, work, merged] = ["lower", "upper", "work", "merged"].map(|name| self.dir(name));
         let layers = Layers { lower: lower?, upper: upper?, work: work?, merged: merged? };
         fill(&layers)?;
-        self.mount_overlay(&layers)?;
+        self.mount_overlay(&layers, &layers.work, &layers.merged, options)?;
         Ok(layers)
     }
 
-    fn mount_overlay(&mut self, layers: &Layers) -> Result<(), Stop> {
+    /// Mounts the lower and the upper layer once more, with another workdir; returns where.
+    pub(super) fn overlay_again(&mut self, layers: &Layers) -> Result<PathBuf, Stop> {
+        let (work, merged) = (self.dir("work-again")?, self.dir("merged-again")?);
+        self.mount_overlay(layers, &work, &merged, "")?;
+        Ok(merged)
+    }
+
+    fn mount_overlay(&mut self, layers: &Layers, work: &Path, merged: &Path, more: &str) -> Result<(), Stop> {
         let option = |key: &str, path: &Path| format!("{key}={}", path.display());
-        let options = [
-            option("lowerdir", &layers.lower),
-            option("upperdir", &layers.upper),
-            option("workdir", &layers.work),
-        ];
-        self.mount("overlay", &layers.merged, &options.join(","))
+        let options =
+            [option("lowerdir", &layers.lower), option("upperdir", &layers.upper), option("workdir", work)];
+        self.mount("overlay", merged, &(options.join(",") + more))
     }
 
     /// Mounts a filesystem without a device; gone again at the end of the experiment.

@@ -10,7 +10,7 @@ use hotr_events::Op;
 use hotr_events::mask::names;
 
 /// Different steps that are given.
-const SHOWN: usize = 24;
+const SHOWN: usize = 10;
 /// `FS_EVENT_ON_CHILD` (include/linux/fsnotify_backend.h): how the kernel marks an event for the parent's watches.
 const ON_CHILD: u32 = 0x0800_0000;
 
@@ -149,7 +149,8 @@ fn calls(mut records: Vec<Record>, offers: Option<Vec<Offered>>, is_complete: bo
         let of_thread = record.tid.and_then(|tid| waiting.get_mut(&tid));
         if let Some(offers) = of_thread {
             while let Some(offer) = offers.pop_front_if(|offer| offer.time <= record.made_ns) {
-                if offer.mask & notified_as(record.op) == 0 {
+                // What comes behind an offer of this call, and before its end, is within it.
+                if !has_offers && offer.mask & notified_as(record.op) == 0 {
                     timed.push((offer.time, handled(&offer)));
                     continue;
                 }
@@ -188,12 +189,9 @@ fn handled(offer: &Offered) -> String {
         _ if offer.unread >= offer.limit => format!("not queued, q_len {} is max_events", offer.unread),
         other => format!("not queued, fsnotify_insert_event returned {other}"),
     };
-    format!(
-        "inotify_handle_inode_event({}, inode {}, watch on {}) → {end}",
-        words.join("|"),
-        offer.ino,
-        offer.at
-    )
+    // IN_IGNORED is about no inode.
+    let inode = if offer.ino == 0 { String::new() } else { format!(" inode {},", offer.ino) };
+    format!("inotify_handle_inode_event({},{inode} watch on {}) → {end}", words.join("|"), offer.at)
 }
 
 /// Equal steps once, with their number; more than a reader wants are counted.
@@ -266,6 +264,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_offered_within_a_call_stays_within_it() {
+        let ignored = Offered { ino: 0, ..offer(2, 0x8000, 0) };
+        let seen = Seen {
+            records: vec![record(3, Op::Write, 131)],
+            offers: Some(vec![offer(1, 0x2, 0), ignored]),
+            ..Seen::default()
+        };
+        let wanted = "vfs_write by kprobe (inode 131 of 0:1, upper/f): write → inotify_handle_inode_event(MODIFY, inode 131, watch \
+                      on upper) → queued → inotify_handle_inode_event(IGNORED, watch on upper) → queued";
+        assert_eq!(steps(seen), [wanted]);
+    }
+
+    #[test]
     fn what_was_not_seen_is_no_step() {
         let after = Marks { name: "f".to_owned(), ino: 131, dev: 1, asked: None, count: None };
         let records = || vec![record(3, Op::Write, 131)];
@@ -294,6 +305,6 @@ mod tests {
         let steps = ["a", "b", "a"].map(str::to_owned).to_vec();
         assert_eq!(shortened(steps), ["a ×2", "b"]);
         let many: Vec<String> = (0..30).map(|number| number.to_string()).collect();
-        assert_eq!(shortened(many).last().map(String::as_str), Some("6 more steps"));
+        assert_eq!(shortened(many).last().map(String::as_str), Some("20 more steps"));
     }
 }
