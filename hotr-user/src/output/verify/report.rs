@@ -7,8 +7,6 @@ mod html;
 mod markdown;
 mod plot;
 
-use std::fmt;
-
 use crate::diagnose::live::Machine;
 use crate::verify::evidence::{Account, Listener, State};
 use crate::verify::{Experiment, Finding, Group, Verdict};
@@ -64,6 +62,18 @@ impl Cell {
         }
     }
 
+    fn text(self) -> String {
+        let (word, count) = match self {
+            Self::Received(count) => ("received", count),
+            Self::Partly(count) => ("partly", count),
+            Self::Missed => return "missed".to_owned(),
+            Self::Nothing => return "nothing".to_owned(),
+            Self::Silent => return "silent".to_owned(),
+            Self::Off => return "off".to_owned(),
+        };
+        format!("{word} {count}")
+    }
+
     /// A class of the page's style.
     const fn color(self) -> &'static str {
         match self {
@@ -71,19 +81,6 @@ impl Cell {
             Self::Missed | Self::Silent => "bad",
             Self::Partly(_) => "warn",
             Self::Nothing | Self::Off => "idle",
-        }
-    }
-}
-
-impl fmt::Display for Cell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Received(count) => write!(f, "received {count}"),
-            Self::Partly(count) => write!(f, "partly {count}"),
-            Self::Missed => f.write_str("missed"),
-            Self::Nothing => f.write_str("nothing"),
-            Self::Silent => f.write_str("silent"),
-            Self::Off => f.write_str("off"),
         }
     }
 }
@@ -202,7 +199,7 @@ mod tests {
     #[test]
     fn a_channel_missed_only_what_another_received() {
         let mut finding = samples::finding();
-        let cell = |finding: &Finding, listener| Cell::of(finding, listener).to_string();
+        let cell = |finding: &Finding, listener| Cell::of(finding, listener).text();
         assert_eq!(cell(&finding, Listener::Inotify), "received 4");
         assert_eq!(cell(&finding, Listener::Fanotify), "off");
         assert_eq!(cell(&finding, Listener::Ebpf), "silent");

@@ -21,7 +21,8 @@ const BLOCK: usize = 4096;
 /// A request that is not complete by then never will be.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) const ALL: &[Experiment] = &[
+/// Those about content.
+pub(super) const CONTENT: &[Experiment] = &[
     Experiment {
         name: "uring-write",
         group: Group::Content,
@@ -55,31 +56,33 @@ pub(super) const ALL: &[Experiment] = &[
         run: polled,
         decide: |evidence| receives_none(evidence, "d", &["MODIFY"]),
     },
-    Experiment {
-        name: "uring-rename",
-        group: Group::Names,
-        claim: "A rename by io_uring is received as IN_MOVED_TO.",
-        source: "io_uring/fs.c, io_renameat",
-        method: "Rename a file in a watched directory by IORING_OP_RENAMEAT.",
-        rests_on: INOTIFY,
-        run: |bench| {
-            let dir = bench.dir("d")?;
-            let (old, new) = (dir.join("old"), dir.join("new"));
-            old_file(&old, b"1\n")?;
-            bench.watch("d", &dir)?;
-            bench.compare("d/new", &new);
-            bench.operate(|_| {
-                let [from, to] = [name(&old)?, name(&new)?];
-                let here = types::Fd(libc::AT_FDCWD);
-                let ring = IoUring::new(4).during("make an io_uring")?;
-                submit(ring, &opcode::RenameAt::new(here, from.as_ptr(), here, to.as_ptr()).build())
-            })?;
-            bench.done(holds(&new, b"1\n") && !old.exists());
-            bench.control("d", || overwrite(&new, b"3"))
-        },
-        decide: |evidence| receives(evidence, "d", "MOVED_TO"),
-    },
 ];
+
+/// Those about names.
+pub(super) const NAMES: &[Experiment] = &[Experiment {
+    name: "uring-rename",
+    group: Group::Names,
+    claim: "A rename by io_uring is received as IN_MOVED_TO.",
+    source: "io_uring/fs.c, io_renameat",
+    method: "Rename a file in a watched directory by IORING_OP_RENAMEAT.",
+    rests_on: INOTIFY,
+    run: |bench| {
+        let dir = bench.dir("d")?;
+        let (old, new) = (dir.join("old"), dir.join("new"));
+        old_file(&old, b"1\n")?;
+        bench.watch("d", &dir)?;
+        bench.compare("d/new", &new);
+        bench.operate(|_| {
+            let [from, to] = [name(&old)?, name(&new)?];
+            let here = types::Fd(libc::AT_FDCWD);
+            let ring = IoUring::new(4).during("make an io_uring")?;
+            submit(ring, &opcode::RenameAt::new(here, from.as_ptr(), here, to.as_ptr()).build())
+        })?;
+        bench.done(holds(&new, b"1\n") && !old.exists());
+        bench.control("d", || overwrite(&new, b"3"))
+    },
+    decide: |evidence| receives(evidence, "d", "MOVED_TO"),
+}];
 
 /// A block at an address that direct writes accept.
 #[repr(C, align(4096))]

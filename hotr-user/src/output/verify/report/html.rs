@@ -65,7 +65,13 @@ fn matrix(html: &mut String, findings: &[Finding]) {
             let _ = write!(html, "<td data-is=filesystem>{}", filesystems(finding));
             for listener in Listener::ALL {
                 let cell = Cell::of(finding, listener);
-                let _ = write!(html, "<td data-is={} class={}>{cell}</td>", listener.as_str(), cell.color());
+                let _ = write!(
+                    html,
+                    "<td data-is={} class={}>{}</td>",
+                    listener.as_str(),
+                    cell.color(),
+                    cell.text()
+                );
             }
             html.push_str("</tr>");
         }

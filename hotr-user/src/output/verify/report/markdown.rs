@@ -30,7 +30,7 @@ pub(super) fn page(machine: &Machine, findings: &[Finding]) -> Vec<u8> {
         let _ = writeln!(text, "| --- | --- | --- |{}", " --- |".repeat(channels.len()));
         for finding in findings {
             let cells: Vec<String> =
-                Listener::ALL.into_iter().map(|listener| Cell::of(finding, listener).to_string()).collect();
+                Listener::ALL.into_iter().map(|listener| Cell::of(finding, listener).text()).collect();
             let _ = writeln!(
                 text,
                 "| `{}` | {} | {} | {} |",
