@@ -24,6 +24,8 @@ use crate::ending;
 
 /// How long hotr may need to cover a new mount.
 const COVERED: Duration = Duration::from_secs(2);
+/// The same once hotr could not cover one of the mounts that are kept.
+const COVERED_WHEN_FULL: Duration = Duration::from_millis(200);
 
 /// Files whose marks are shown.
 const MOST_MARKED: usize = 6;
@@ -84,6 +86,8 @@ pub(super) struct Programs {
     pub(super) kernel: Result<Kernel, String>,
     pub(super) deliveries: Result<Deliveries, String>,
     pub(super) strace: Option<Strace>,
+    /// A mount was not covered in time.
+    pub(super) has_uncovered: bool,
 }
 
 /// See the module.
@@ -341,7 +345,9 @@ impl<'a> Bench<'a> {
 
     /// Lets hotr find the mounts of this experiment, as it finds those of others: until a barrier in each is reported.
     fn cover(&mut self) -> Result<(), Stop> {
-        let over = Instant::now() + COVERED;
+        // Mounts that are kept take the room of later ones.
+        let is_full = self.lab.keeps() && self.programs.has_uncovered;
+        let over = Instant::now() + if is_full { COVERED_WHEN_FULL } else { COVERED };
         for mount in std::mem::take(&mut self.uncovered) {
             let Ok(kernel) = &mut self.programs.kernel else { return Ok(()) };
             loop {
@@ -357,6 +363,7 @@ impl<'a> Bench<'a> {
                 }
                 if Instant::now() >= over || ending::is_asked() {
                     self.covered = false;
+                    self.programs.has_uncovered = true;
                     return Ok(());
                 }
             }

@@ -72,7 +72,7 @@ pub fn run(
     let mut lab = Lab::enter(options.keep)?;
     let mut deliveries = Err("the run ends".to_owned());
     let kernel = Kernel::new(lab.base(), || deliveries = Deliveries::new());
-    let mut programs = Programs { kernel, deliveries, strace };
+    let mut programs = Programs { kernel, deliveries, strace, has_uncovered: false };
     for experiment in &options.experiments {
         if ending::is_asked() {
             break;
