@@ -228,9 +228,18 @@ pub struct Registered {
     pub mnt_id: u32,
     /// 1 when the program could be preempted: so can all on tracepoints.
     pub preemptible: u32,
+    /// `inode.i_fsnotify_mask`: what any mark on the inode asks for; 0 where the kernel's BTF has no such field.
+    pub fsnotify_mask: u32,
+    /// Marks on the inode, at most [`MOST_MARKS`]; [`NO_MARKS_FIELD`] where BTF does not have the fields.
+    pub marks: u32,
     #[expect(missing_docs, reason = "padding")]
     pub reserved: u32,
 }
+
+/// Marks of an inode that are counted.
+pub const MOST_MARKS: u32 = 32;
+/// [`Registered::marks`] when they cannot be counted.
+pub const NO_MARKS_FIELD: u32 = u32::MAX;
 
 /// What hotr and its programs hand to each other about roots, in memory that both have mapped.
 #[derive(Clone, Copy, Debug)]

@@ -25,6 +25,9 @@ pub struct Offsets {
     pub inode_i_nlink: u32,
     pub inode_i_size: u32,
     pub inode_i_dentry: u32,
+    pub inode_i_fsnotify_mask: u32,
+    pub inode_i_fsnotify_marks: u32,
+    pub connector_list: u32,
     pub inode_mtime: u32,
     pub inode_mtime_nsec: u32,
     pub inode_ctime: u32,
@@ -132,4 +135,4 @@ impl Arguments {
     pub const NONE: Self = Self { subject: NO_ARG, second: NO_ARG, ret: NO_ARG, ret_pointer: 0 };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 4 * (95 + 12) + 4 * HOOKS);
+const _: () = assert!(size_of::<Offsets>() == 4 * (98 + 12) + 4 * HOOKS);

@@ -16,6 +16,7 @@ use hotr_user::output::text::visible_message;
 mod diagnose;
 mod doctor;
 mod engine;
+mod files;
 mod man;
 mod paths;
 mod privilege;

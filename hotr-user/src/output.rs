@@ -6,6 +6,7 @@ pub mod diagnose;
 pub mod doctor;
 pub mod human;
 pub mod json;
+mod page;
 pub mod stdout;
 pub mod verify;
 

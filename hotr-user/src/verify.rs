@@ -9,6 +9,7 @@ pub mod catalogue;
 pub mod evidence;
 pub mod experiment;
 mod experiments;
+mod kernel_path;
 mod lab;
 mod listen;
 mod loop_device;
@@ -16,6 +17,7 @@ mod make_filesystem;
 mod rulings;
 pub mod runner;
 pub mod saved;
+mod strace;
 pub mod verdict;
 
 pub use experiment::{Experiment, Group};

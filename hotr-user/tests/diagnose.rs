@@ -9,6 +9,8 @@
 mod bad_input;
 #[path = "diagnose/browser.rs"]
 mod browser;
+#[path = "browser/chromium.rs"]
+mod chromium;
 #[path = "diagnose/gone.rs"]
 mod gone;
 #[path = "diagnose/healthy.rs"]

@@ -4,13 +4,23 @@
 
 #[path = "verify/bad_input.rs"]
 mod bad_input;
+#[path = "browser/chromium.rs"]
+mod chromium;
+#[path = "verify/compared.rs"]
+mod compared;
 #[path = "verify/expected.rs"]
 mod expected;
+#[path = "verify/kernel_path.rs"]
+mod kernel_path;
 #[path = "verify/left_behind.rs"]
 mod left_behind;
+#[path = "verify/report.rs"]
+mod report;
 #[path = "verify/run.rs"]
 mod run;
 #[path = "verify/self_test.rs"]
 mod self_test;
+#[path = "verify/strace.rs"]
+mod strace;
 #[path = "verify/verdicts.rs"]
 mod verdicts;

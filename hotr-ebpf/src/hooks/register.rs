@@ -14,7 +14,7 @@ use hotr_common::config::{
     ADJUST_ADD, ADJUST_FOLLOW, ADJUST_LEAVE, ADJUST_PUBLISH, ADJUST_REMOVE, ADJUST_RESOLVE, Live, Registered,
     RootSlot,
 };
-use hotr_common::config::{Exchange, MMAPABLE};
+use hotr_common::config::{Exchange, MMAPABLE, MOST_MARKS, NO_MARKS_FIELD};
 use hotr_common::offsets::ABSENT;
 
 use crate::filter::{ROOT_SLOTS, ROOTS};
@@ -110,5 +110,31 @@ fn resolve(task: *const u8, fd: u32, found: &mut Registered) -> bool {
     found.dev = Probe::u32(superblock, off!(super_block_s_dev));
     found.generation = Probe::u32(inode, off!(inode_i_generation));
     found.mnt_id = Probe::u32(mount, off!(mount_mnt_id));
+    found.fsnotify_mask = match off!(inode_i_fsnotify_mask) {
+        ABSENT => 0,
+        at => Probe::u32(inode, at),
+    };
+    found.marks = marks(inode);
     true
+}
+
+/// Number of marks on an inode, of inotify and fanotify alike (include/linux/fsnotify_backend.h, `fsnotify_mark_connector`).
+#[inline(always)]
+fn marks(inode: *const u8) -> u32 {
+    let (at, list) = (off!(inode_i_fsnotify_marks), off!(connector_list));
+    if at == ABSENT || list == ABSENT {
+        return NO_MARKS_FIELD;
+    }
+    let connector = Probe::ptr(inode, at);
+    if connector.is_null() {
+        return 0;
+    }
+    // The first member of a list's node is the next one; of its head, the first.
+    let mut node = Probe::ptr(connector, list);
+    let mut count = 0;
+    while count < MOST_MARKS && !node.is_null() {
+        node = Probe::ptr(node, 0);
+        count += 1;
+    }
+    count
 }

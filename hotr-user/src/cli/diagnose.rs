@@ -1,6 +1,5 @@
 //! `hotr diagnose`: says which watchers of this machine receive their changes, and which do not, and why.
 
-mod files;
 mod follow;
 
 use std::io;

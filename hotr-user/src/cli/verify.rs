@@ -6,15 +6,18 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum, ValueHint};
+use hotr_user::diagnose::live::Machine;
 use hotr_user::ending;
 use hotr_user::output::stdout::Stdout;
+use hotr_user::output::verify::report::{Form, report as write_report};
 use hotr_user::output::verify::{human, json};
 use hotr_user::verify::evidence::Listener;
 use hotr_user::verify::runner::SelfTest;
-use hotr_user::verify::saved::Saved;
+use hotr_user::verify::saved::{self, Saved};
 use hotr_user::verify::{Experiment, Finding, Options, Verdict, catalogue, run as experiment};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::files::Replacing;
 use super::{ColorChoice, Status, say, signals};
 
 const EXAMPLES: &str = "\
@@ -24,11 +27,14 @@ Examples:
   hotr verify overlay-upper-write data-swap
   hotr verify --json > before.jsonl        keep the verdicts of this kernel
   hotr verify --expect before.jsonl        what did the kernel upgrade change
+  hotr verify --compare a.jsonl b.jsonl    claims whose verdict differs between saved runs
+  hotr verify --strace oneshot             the listener's system calls beside the events
+  hotr verify --report claims.html         one page with all evidence, for a browser
   hotr verify --keep mmap-store            leave files and mounts to look at, until Ctrl-C
 
 Needs root. Everything happens in a mount namespace of its own, in memory, and disappears with hotr.
 
-Exit status: 0 done; 3 with --expect: a verdict differs; 1 error; 2 usage error.";
+Exit status: 0 done; 3 with --expect or --compare: a verdict differs; 1 error; 2 usage error.";
 
 /// Test claims about inotify on this kernel: make each situation, listen, and print a verdict
 #[derive(Args, Debug)]
@@ -52,6 +58,16 @@ pub(super) struct VerifyArgs {
     /// Compare the verdicts with those that an earlier `hotr verify --json` printed
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     expect: Option<PathBuf>,
+    /// Print the claims whose verdict differs between runs that `hotr verify --json` printed, and make no experiment
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, num_args = 2..,
+          conflicts_with_all = ["experiments", "list", "repeat", "keep", "expect", "report", "strace"])]
+    compare: Vec<PathBuf>,
+    /// Record the listener's system calls with strace, which must be installed
+    #[arg(long, conflicts_with = "list")]
+    strace: bool,
+    /// Write a report: FILE.html for a browser, FILE.md as Markdown
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = report_file, conflicts_with = "list")]
+    report: Option<(PathBuf, Form)>,
     /// Self-test: this listener loses what it received
     #[arg(long, value_enum, value_name = "CHANNEL", hide = true)]
     mute: Option<Muted>,
@@ -88,6 +104,9 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<Status> {
         list(args).context("write to stdout")?;
         return Ok(Status::Done);
     }
+    if !args.compare.is_empty() {
+        return compare(args);
+    }
     let experiments = match chosen(&args.experiments) {
         Ok(experiments) => experiments,
         Err(why) => {
@@ -104,9 +123,15 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<Status> {
     let runtime = super::runtime()?;
     let end = runtime.block_on(async { signals::End::new() })?;
     let mut page = Page::new(args, saved);
+    // Likewise; and a file that cannot be written is better known before a run than after it.
+    let mut report = match &args.report {
+        Some((path, form)) => Some((Replacing::create(path)?, *form, Machine::gather(&[]), Vec::new())),
+        None => None,
+    };
     let mut options = Options::new(experiments);
     options.repeat = args.repeat;
     options.keep = args.keep;
+    options.strace = args.strace;
     options.self_test = SelfTest { mute: args.mute.map(Listener::from), omit_operation: args.omit_operation };
     let bar = bar(options.experiments.len() as u64);
     let laboratory = experiment(
@@ -114,10 +139,17 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<Status> {
         |next| bar.set_message(next.name),
         |finding| {
             bar.inc(1);
-            bar.suspend(|| page.add(&finding))
+            bar.suspend(|| page.add(&finding))?;
+            if let Some((.., findings)) = &mut report {
+                findings.push(finding);
+            }
+            Ok(())
         },
     )?;
     bar.finish_and_clear();
+    if let Some((file, form, machine, findings)) = report {
+        file.finish(&write_report(&machine, &findings, form))?;
+    }
     page.end().context("write to stdout")?;
     if args.keep && !ending::is_asked() {
         say(&format!(
@@ -128,6 +160,17 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<Status> {
     }
     drop(laboratory);
     Ok(if page.differing > 0 { Status::Found } else { Status::Done })
+}
+
+/// A report's file; its form is that of its name.
+fn report_file(name: &str) -> Result<(PathBuf, Form), String> {
+    let path = PathBuf::from(name);
+    let form = match path.extension().and_then(|ending| ending.to_str()) {
+        Some("html") => Form::Html,
+        Some("md") => Form::Markdown,
+        _ => return Err("a report ends with .md or .html".to_owned()),
+    };
+    Ok((path, form))
 }
 
 /// One line on a terminal's stderr: how many experiments were made, and which one is next. It has no thread of its own.
@@ -153,6 +196,23 @@ fn unknown(name: &str) -> String {
     let distance = |experiment: &&Experiment| strsim::damerau_levenshtein(name, experiment.name);
     let nearest = catalogue::all().min_by_key(distance).map_or("", |experiment| experiment.name);
     format!("'{name}' is not an experiment; did you mean {nearest}? See hotr verify --list")
+}
+
+/// Compares saved runs.
+fn compare(args: &VerifyArgs) -> anyhow::Result<Status> {
+    let runs: Result<Vec<Saved>, String> = args.compare.iter().map(|file| Saved::read(file)).collect();
+    let (experiments, differences) = saved::compare(&runs.map_err(anyhow::Error::msg)?);
+    let mut out = Stdout::new();
+    let print = |out: &mut Stdout| {
+        if !args.json {
+            let color = args.color.on_stdout();
+            return human::comparison(&args.compare, experiments, &differences, color, out);
+        }
+        differences.iter().try_for_each(|difference| json::difference(difference, out))?;
+        json::compared(&args.compare, experiments, differences.len(), out)
+    };
+    print(&mut out).and_then(|()| out.flush()).context("write to stdout")?;
+    Ok(if differences.is_empty() { Status::Done } else { Status::Found })
 }
 
 fn list(args: &VerifyArgs) -> io::Result<()> {

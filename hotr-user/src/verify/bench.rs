@@ -1,24 +1,34 @@
 //! What an experiment works with: its directories and mounts, its listeners, and one operation between two barriers.
 
 use std::fs::{self, File, FileTimes};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::inotify::WatchFlags;
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::evidence::{Account, CONTROL, DONE, Evidence, Listener, State};
+use super::kernel_path::{self, Marks, Record, Seen};
 use super::lab::Lab;
+use super::listen::delivery::Deliveries;
 use super::listen::fanotify::{BARRIER, Fanotify};
 use super::listen::inotify::Inotify;
 use super::listen::kernel::Kernel;
 use super::listen::poll::Poll;
 use super::make_filesystem::Disk;
+use super::strace::Strace;
 use crate::ending;
 
 /// How long hotr may need to cover a new mount.
 const COVERED: Duration = Duration::from_secs(2);
+/// The same once hotr could not cover one of the mounts that are kept.
+const COVERED_WHEN_FULL: Duration = Duration::from_millis(200);
+
+/// Files whose marks are shown.
+const MOST_MARKED: usize = 6;
 
 /// Why an experiment ends without evidence.
 #[derive(Debug)]
@@ -71,10 +81,19 @@ pub(super) struct Layers {
     pub(super) merged: PathBuf,
 }
 
+/// What listens for a whole run: it takes long to start. Or why it does not run.
+pub(super) struct Programs {
+    pub(super) kernel: Result<Kernel, String>,
+    pub(super) deliveries: Result<Deliveries, String>,
+    pub(super) strace: Option<Strace>,
+    /// A mount was not covered in time.
+    pub(super) has_uncovered: bool,
+}
+
 /// See the module.
 pub(super) struct Bench<'a> {
     lab: &'a mut Lab,
-    kernel: &'a mut Result<Kernel, String>,
+    programs: &'a mut Programs,
     self_test: SelfTest,
     folder: PathBuf,
     inotify: Inotify,
@@ -88,13 +107,19 @@ pub(super) struct Bench<'a> {
     /// What was received of the operation, as soon as that is over.
     accounts: Vec<Account>,
     facts: Vec<(&'static str, u64)>,
+    /// Files whose marks are looked at before the operation.
+    named: Vec<(&'static str, PathBuf)>,
+    kernel_path: Vec<String>,
+    filesystems: Vec<&'static str>,
+    delays: Vec<(Listener, Duration)>,
+    system_calls: Vec<String>,
 }
 
 impl<'a> Bench<'a> {
     /// A bench in a new directory of this name.
     pub(super) fn new(
         lab: &'a mut Lab,
-        kernel: &'a mut Result<Kernel, String>,
+        programs: &'a mut Programs,
         self_test: SelfTest,
         name: &str,
     ) -> Result<Self, Stop> {
@@ -104,7 +129,7 @@ impl<'a> Bench<'a> {
         let fanotify = Fanotify::new(&lab.barriers()).map_err(|error| error.to_string());
         Ok(Self {
             lab,
-            kernel,
+            programs,
             self_test,
             folder,
             inotify,
@@ -116,11 +141,17 @@ impl<'a> Bench<'a> {
             covered: true,
             accounts: Vec::new(),
             facts: Vec::new(),
+            named: Vec::new(),
+            kernel_path: Vec::new(),
+            filesystems: Vec::new(),
+            delays: Vec::new(),
+            system_calls: Vec::new(),
         })
     }
 
     /// A directory in the laboratory's tmpfs.
-    pub(super) fn dir(&self, name: &str) -> Result<PathBuf, Stop> {
+    pub(super) fn dir(&mut self, name: &str) -> Result<PathBuf, Stop> {
+        self.uses("tmpfs");
         let dir = self.folder.join(name);
         fs::create_dir(&dir).during("make a directory")?;
         Ok(dir)
@@ -129,6 +160,7 @@ impl<'a> Bench<'a> {
     /// A directory of this experiment on a filesystem with a device.
     pub(super) fn dir_on(&mut self, disk: Disk) -> Result<PathBuf, Stop> {
         let root = self.lab.disk(disk)?;
+        self.uses(disk.name());
         self.uncovered.push(root.clone());
         let name = self.folder.file_name().unwrap_or_default();
         let dir = root.join(name);
@@ -138,31 +170,51 @@ impl<'a> Bench<'a> {
 
     /// An overlay; `fill` puts files into its layers before it is mounted.
     pub(super) fn overlay(&mut self, fill: impl FnOnce(&Layers) -> Result<(), Stop>) -> Result<Layers, Stop> {
+        self.overlay_with("", fill)
+    }
+
+    /// The same with more mount options, each after a comma.
+    pub(super) fn overlay_with(
+        &mut self,
+        options: &str,
+        fill: impl FnOnce(&Layers) -> Result<(), Stop>,
+    ) -> Result<Layers, Stop> {
         let [lower, upper, work, merged] = ["lower", "upper", "work", "merged"].map(|name| self.dir(name));
         let layers = Layers { lower: lower?, upper: upper?, work: work?, merged: merged? };
         fill(&layers)?;
-        self.mount_overlay(&layers)?;
+        self.mount_overlay(&layers, &layers.work, &layers.merged, options)?;
         Ok(layers)
     }
 
-    fn mount_overlay(&mut self, layers: &Layers) -> Result<(), Stop> {
+    /// Mounts the lower and the upper layer once more, with another workdir; returns where.
+    pub(super) fn overlay_again(&mut self, layers: &Layers) -> Result<PathBuf, Stop> {
+        let (work, merged) = (self.dir("work-again")?, self.dir("merged-again")?);
+        self.mount_overlay(layers, &work, &merged, "")?;
+        Ok(merged)
+    }
+
+    fn mount_overlay(&mut self, layers: &Layers, work: &Path, merged: &Path, more: &str) -> Result<(), Stop> {
         let option = |key: &str, path: &Path| format!("{key}={}", path.display());
-        let options = [
-            option("lowerdir", &layers.lower),
-            option("upperdir", &layers.upper),
-            option("workdir", &layers.work),
-        ];
-        self.mount("overlay", &layers.merged, &options.join(","))
+        let options =
+            [option("lowerdir", &layers.lower), option("upperdir", &layers.upper), option("workdir", work)];
+        self.mount("overlay", merged, &(options.join(",") + more))
     }
 
     /// Mounts a filesystem without a device; gone again at the end of the experiment.
-    pub(super) fn mount(&mut self, kind: &str, target: &Path, options: &str) -> Result<(), Stop> {
+    pub(super) fn mount(&mut self, kind: &'static str, target: &Path, options: &str) -> Result<(), Stop> {
         let options = std::ffi::CString::new(options).map_err(|error| Stop(error.to_string()))?;
         mount(kind, target, kind, MountFlags::empty(), Some(options.as_c_str()))
             .during(&format!("mount {kind}"))?;
+        self.uses(kind);
         self.remember_mount(target);
         self.uncovered.push(target.to_path_buf());
         Ok(())
+    }
+
+    fn uses(&mut self, filesystem: &'static str) {
+        if !self.filesystems.contains(&filesystem) {
+            self.filesystems.push(filesystem);
+        }
     }
 
     /// Unmounts it at the end.
@@ -193,12 +245,20 @@ impl<'a> Bench<'a> {
         path: &Path,
         mask: WatchFlags,
     ) -> Result<i32, Stop> {
+        self.name(at, path);
         self.inotify.add(at, path, mask).during("add an inotify watch")
     }
 
     /// Compares the attributes of a path only.
     pub(super) fn compare(&mut self, at: &'static str, path: &Path) {
+        self.name(at, path);
         self.poll.add(at, path);
+    }
+
+    fn name(&mut self, at: &'static str, path: &Path) {
+        if self.named.len() < MOST_MARKED && self.named.iter().all(|(_, known)| known != path) {
+            self.named.push((at, path.to_path_buf()));
+        }
     }
 
     /// Watches that inotify has.
@@ -206,9 +266,22 @@ impl<'a> Bench<'a> {
         self.inotify.live_watches()
     }
 
-    /// See [`Inotify::marked_devices`].
-    pub(super) fn marked_devices(&self) -> Vec<u64> {
-        self.inotify.marked_devices()
+    /// See [`Inotify::marks`].
+    pub(super) fn own_marks(&self) -> Vec<(u64, u64, u32)> {
+        self.inotify.marks()
+    }
+
+    /// What the marks on a file's inode ask for, and whether a kernel program has read it; otherwise only the marks of this instance
+    /// are known (/proc/self/fdinfo).
+    pub(super) fn notification_mask(&mut self, path: &Path) -> Result<(u32, bool), Stop> {
+        let marks =
+            self.marks_of(String::new(), path).ok_or_else(|| Stop("look at a file's marks".to_owned()))?;
+        if let Some(mask) = marks.asked {
+            return Ok((mask, true));
+        }
+        let own = self.inotify.marks();
+        let of_file = own.iter().find(|(dev, ino, _)| (*dev, *ino) == (marks.dev, marks.ino));
+        Ok((of_file.map_or(0, |(.., mask)| *mask), false))
     }
 
     /// Records a number.
@@ -227,19 +300,31 @@ impl<'a> Bench<'a> {
         operation: impl FnOnce(&mut Self) -> Result<T, Stop>,
     ) -> Result<Option<T>, Stop> {
         self.cover()?;
-        self.pass_barrier()?;
+        self.delays = self.pass_barrier()?;
         self.inotify.forget();
         if let Ok(fanotify) = &mut self.fanotify {
             fanotify.forget();
         }
-        if let Ok(kernel) = &mut self.kernel {
+        if let Ok(kernel) = &mut self.programs.kernel {
             kernel.forget();
         }
+        let before = self.look_at_marks();
+        if let Ok(deliveries) = &mut self.programs.deliveries {
+            deliveries.follow(self.inotify.as_fd());
+            deliveries.forget();
+        }
         self.poll.look();
+        if let Some(strace) = &mut self.programs.strace {
+            strace.forget();
+        }
         let result = if self.self_test.omit_operation { None } else { Some(operation(self)?) };
         self.poll.compare();
         self.pass_barrier()?;
+        if let Some(strace) = &mut self.programs.strace {
+            self.system_calls = strace.calls();
+        }
         self.accounts = self.all_accounts();
+        self.kernel_path = kernel_path::steps(self.seen(before));
         Ok(result)
     }
 
@@ -260,9 +345,11 @@ impl<'a> Bench<'a> {
 
     /// Lets hotr find the mounts of this experiment, as it finds those of others: until a barrier in each is reported.
     fn cover(&mut self) -> Result<(), Stop> {
-        let over = Instant::now() + COVERED;
+        // Mounts that are kept take the room of later ones.
+        let is_full = self.lab.keeps() && self.programs.has_uncovered;
+        let over = Instant::now() + if is_full { COVERED_WHEN_FULL } else { COVERED };
         for mount in std::mem::take(&mut self.uncovered) {
-            let Ok(kernel) = &mut self.kernel else { return Ok(()) };
+            let Ok(kernel) = &mut self.programs.kernel else { return Ok(()) };
             loop {
                 self.barriers += 1;
                 let name = barrier_name(&self.folder, self.barriers);
@@ -276,6 +363,7 @@ impl<'a> Bench<'a> {
                 }
                 if Instant::now() >= over || ending::is_asked() {
                     self.covered = false;
+                    self.programs.has_uncovered = true;
                     return Ok(());
                 }
             }
@@ -283,19 +371,28 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn pass_barrier(&mut self) -> Result<(), Stop> {
+    /// Makes a barrier and reads up to it; how long each listener took that received it.
+    fn pass_barrier(&mut self) -> Result<Vec<(Listener, Duration)>, Stop> {
         self.barriers += 1;
         let name = barrier_name(&self.folder, self.barriers);
         let path = self.lab.barriers().join(as_name(&name));
+        let since = Instant::now();
+        let mut delays = Vec::new();
+        let mut passed = |listener, has_received: bool| {
+            if has_received {
+                delays.push((listener, since.elapsed()));
+            }
+        };
         File::create(&path).during("make a barrier")?;
-        self.inotify.read_to(&name);
+        passed(Listener::Inotify, self.inotify.read_to(&name));
         if let Ok(fanotify) = &mut self.fanotify {
-            fanotify.read_to(&name);
+            passed(Listener::Fanotify, fanotify.read_to(&name));
         }
-        if let Ok(kernel) = &mut self.kernel {
-            kernel.read_to(&name);
+        if let Ok(kernel) = &mut self.programs.kernel {
+            passed(Listener::Ebpf, kernel.read_to(&name));
         }
-        fs::remove_file(&path).during("remove a barrier")
+        fs::remove_file(&path).during("remove a barrier")?;
+        Ok(delays)
     }
 
     /// The evidence.
@@ -307,7 +404,81 @@ impl<'a> Bench<'a> {
         for account in accounts.iter_mut().filter(muted) {
             *account = Account::new(account.listener, State::Silent);
         }
-        Evidence { accounts, facts: self.facts.clone() }
+        Evidence {
+            accounts,
+            facts: self.facts.clone(),
+            kernel_path: self.kernel_path.clone(),
+            filesystems: self.filesystems.clone(),
+            delays: self.delays.clone(),
+            system_calls: self.system_calls.clone(),
+        }
+    }
+
+    /// What was seen of the operation, which is over.
+    fn seen(&mut self, before: Vec<Marks>) -> Seen {
+        let own = self.folder.file_name().unwrap_or_default().as_bytes();
+        let records = match &self.programs.kernel {
+            Ok(kernel) if self.covered => kernel.records(own),
+            _ => Vec::new(),
+        };
+        let after = self.changed_marks(&records, &before);
+        let account = self.inotify.account();
+        let shown = account.events.iter().take(MOST_MARKED).map(ToString::to_string);
+        let mut received = shown.collect::<Vec<_>>().join(", ");
+        match account.events.len() {
+            0 => received.push_str("nothing"),
+            MOST_MARKED.. => received.push_str(", and more"),
+            _ => {}
+        }
+        let watches = self.inotify.watches();
+        let (offers, lost) = match &mut self.programs.deliveries {
+            Ok(deliveries) if deliveries.sees_offers() => {
+                let (offers, lost) = deliveries.read(&watches);
+                (Some(offers), lost)
+            }
+            _ => (None, 0),
+        };
+        Seen { before, after, records, offers, lost, received, own: self.inotify.marks() }
+    }
+
+    fn look_at_marks(&mut self) -> Vec<Marks> {
+        let named = self.named.clone();
+        named.into_iter().filter_map(|(at, path)| self.marks_of(at.to_owned(), &path)).collect()
+    }
+
+    /// The marks on files that were changed, and on their directories: those that were not looked at before.
+    fn changed_marks(&mut self, records: &[Record], before: &[Marks]) -> Vec<Marks> {
+        let mut all: Vec<Marks> = Vec::new();
+        for record in records {
+            let dir =
+                |path: &str| path.rsplit_once('/').map_or_else(|| ".".to_owned(), |(dir, _)| dir.to_owned());
+            let parent = record.path.parent().map(|parent| (dir(&record.name), parent, None));
+            let file = (record.name.clone(), record.path.as_path(), record.id.map(|(ino, _)| ino));
+            for (name, path, ino) in [Some(file), parent].into_iter().flatten() {
+                if all.len() >= MOST_MARKED {
+                    return all;
+                }
+                let Some(marks) = self.marks_of(name, path) else { continue };
+                let is_same = |other: &Marks| (other.dev, other.ino) == (marks.dev, marks.ino);
+                // Another file may have the name by now.
+                let is_it = ino.is_none_or(|ino| ino == marks.ino);
+                if is_it && !before.iter().any(is_same) && !all.iter().any(is_same) {
+                    all.push(marks);
+                }
+            }
+        }
+        all
+    }
+
+    /// The marks on what a path leads to, or without kernel programs only which inode that is.
+    fn marks_of(&mut self, name: String, path: &Path) -> Option<Marks> {
+        if let Ok(deliveries) = &mut self.programs.deliveries {
+            return deliveries.marks(name, path);
+        }
+        let stat = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO).ok()?;
+        // As fdinfo has it: the kernel's own form of a device number (include/linux/kdev_t.h).
+        let dev = u64::from(stat.stx_dev_major) << 20 | u64::from(stat.stx_dev_minor);
+        Some(Marks { name, ino: stat.stx_ino, dev, asked: None, count: None })
     }
 
     fn all_accounts(&self) -> Vec<Account> {
@@ -317,12 +488,9 @@ impl<'a> Bench<'a> {
             Ok(fanotify) => fanotify.account(),
             Err(why) => off(Listener::Fanotify, why),
         };
-        let ebpf = match &self.kernel {
+        let ebpf = match &self.programs.kernel {
             Ok(_) if !self.covered => off(Listener::Ebpf, "hotr does not cover this new mount"),
-            Ok(kernel) => {
-                use std::os::unix::ffi::OsStrExt;
-                kernel.account(self.folder.file_name().unwrap_or_default().as_bytes())
-            }
+            Ok(kernel) => kernel.account(self.folder.file_name().unwrap_or_default().as_bytes()),
             Err(why) => off(Listener::Ebpf, why),
         };
         vec![self.inotify.account(), fanotify, ebpf, self.poll.account()]
@@ -331,6 +499,9 @@ impl<'a> Bench<'a> {
 
 impl Drop for Bench<'_> {
     fn drop(&mut self) {
+        if let Ok(deliveries) = &mut self.programs.deliveries {
+            deliveries.leave();
+        }
         if self.lab.keeps() {
             return;
         }
@@ -347,13 +518,12 @@ const QUIET: WatchFlags = WatchFlags::ACCESS.union(WatchFlags::OPEN).union(Watch
 
 /// A barrier's name, which no other experiment of the run uses.
 fn barrier_name(folder: &Path, number: u32) -> Vec<u8> {
-    use std::os::unix::ffi::OsStrExt;
     let own = folder.file_name().map_or(&[][..], |name| name.as_bytes());
     [BARRIER, own, format!("-{number}").as_bytes()].concat()
 }
 
 fn as_name(bytes: &[u8]) -> &std::ffi::OsStr {
-    std::os::unix::ffi::OsStrExt::from_bytes(bytes)
+    OsStrExt::from_bytes(bytes)
 }
 
 /// Makes a file with this content and a time long ago, so that every later change shows in its times.

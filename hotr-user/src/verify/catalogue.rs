@@ -49,9 +49,10 @@ mod tests {
         for experiment in all() {
             let listening = |listener| Account::new(listener, State::Listening);
             let accounts: Vec<Account> = Listener::ALL.map(listening).into();
-            let nothing_done = Evidence { accounts: accounts.clone(), facts: Vec::new() };
+            let nothing_done =
+                Evidence { accounts: accounts.clone(), facts: Vec::new(), ..Evidence::default() };
             assert_eq!(experiment.judge(&nothing_done).verdict, Verdict::NotTestable, "{}", experiment.name);
-            let mut silent = Evidence { accounts, facts: vec![(DONE, 1)] };
+            let mut silent = Evidence { accounts, facts: vec![(DONE, 1)], ..Evidence::default() };
             silent.accounts.iter_mut().for_each(|account| account.state = State::Silent);
             assert_eq!(experiment.judge(&silent).verdict, Verdict::NotTestable, "{}", experiment.name);
         }

@@ -1,6 +1,7 @@
 //! What the listeners received, and what was measured: all that a verdict may rest upon.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::text::push_visible;
 
@@ -112,6 +113,11 @@ impl Account {
         Self { listener, state, events: Vec::new() }
     }
 
+    /// Its queue was full, so events are missing.
+    pub(crate) fn has_overflown(&self) -> bool {
+        self.events.iter().any(|event| event.is("Q_OVERFLOW"))
+    }
+
     /// How many events.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -126,6 +132,15 @@ pub struct Evidence {
     pub accounts: Vec<Account>,
     /// Numbers that were measured, by name.
     pub facts: Vec<(&'static str, u64)>,
+    /// What the kernel really called, in order, and the fields that decided it: a sentence a step, with names made visible.
+    pub kernel_path: Vec<String>,
+    /// Types of the filesystems that it was made on.
+    pub filesystems: Vec<&'static str>,
+    /// How long listeners took to receive the file that is made as a barrier before the operation: from before the call that makes it
+    /// until hotr has read the event. They are read in this order, so the time of one includes reading those before it.
+    pub delays: Vec<(Listener, Duration)>,
+    /// With strace: the listener's system calls on inotify instances from the operation to the barrier after it, a line each.
+    pub system_calls: Vec<String>,
 }
 
 impl Evidence {

@@ -1,13 +1,18 @@
 //! The experiments, one topic a file.
 
 mod content;
+mod core_dump;
 mod handles;
 mod identity;
+mod layers;
+mod limits;
 mod mounts;
 mod names;
 mod overlay;
 mod polling;
+mod renames;
 mod replaced;
+mod uring;
 mod watches;
 
 use super::experiment::Experiment;
@@ -15,11 +20,17 @@ use super::experiment::Experiment;
 /// Every experiment, in the order in which they are listed and made.
 pub(super) const ALL: &[&[Experiment]] = &[
     overlay::ALL,
+    layers::ALL,
     names::ALL,
+    renames::ALL,
     replaced::ALL,
+    uring::NAMES,
     content::ALL,
+    uring::CONTENT,
+    core_dump::ALL,
     handles::ALL,
     watches::ALL,
+    limits::ALL,
     mounts::ALL,
     identity::ALL,
     polling::ALL,

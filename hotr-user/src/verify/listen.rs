@@ -1,5 +1,6 @@
 //! The listeners: each starts, is given the same barriers, and tells what it received between two of them.
 
+pub(super) mod delivery;
 pub(super) mod fanotify;
 pub(super) mod inotify;
 pub(super) mod kernel;
@@ -18,10 +19,13 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Appends an event, or counts it where an equal one stands. Events of a rename are never equal: they have cookies.
 pub(super) fn put(events: &mut Vec<Event>, event: Event) {
+    if event.cookie != 0 {
+        events.push(event);
+        return;
+    }
     // Few kinds of events repeat, and those that do are old acquaintances: the search is short.
-    let known = events.iter_mut().filter(|known| known.cookie == 0).take(64).find(|known| {
-        (known.at, &known.what, &known.name, known.cookie)
-            == (event.at, &event.what, &event.name, event.cookie)
+    let known = events.iter_mut().take(64).find(|known| {
+        (known.at, &known.what, &known.name, known.cookie) == (event.at, &event.what, &event.name, 0)
     });
     match known {
         Some(known) => known.count += event.count,

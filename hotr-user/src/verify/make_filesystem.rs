@@ -1,5 +1,6 @@
 //! Filesystems made in a file, by the tools of their packages.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
@@ -15,24 +16,52 @@ use super::loop_device::LoopDevice;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Disk {
     Ext4,
+    /// With data=ordered, which is the usual mode, by name.
+    Ext4Ordered,
+    /// With data=journal.
+    Ext4Journal,
+    /// With data=writeback.
+    Ext4Writeback,
     Xfs,
     Btrfs,
 }
 
 impl Disk {
-    /// Its type in mount(2), and the name of its directory.
+    /// The name of its directory, and what evidence calls it.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
+            Self::Ext4Ordered => "ext4-ordered",
+            Self::Ext4Journal => "ext4-journal",
+            Self::Ext4Writeback => "ext4-writeback",
             Self::Xfs => "xfs",
             Self::Btrfs => "btrfs",
+        }
+    }
+
+    /// Its type in mount(2), and the ending of its mkfs.
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Ext4 | Self::Ext4Ordered | Self::Ext4Journal | Self::Ext4Writeback => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+        }
+    }
+
+    /// Options of mount(2).
+    const fn options(self) -> Option<&'static CStr> {
+        match self {
+            Self::Ext4 | Self::Xfs | Self::Btrfs => None,
+            Self::Ext4Ordered => Some(c"data=ordered"),
+            Self::Ext4Journal => Some(c"data=journal"),
+            Self::Ext4Writeback => Some(c"data=writeback"),
         }
     }
 
     /// Debian's package with its mkfs.
     const fn package(self) -> &'static str {
         match self {
-            Self::Ext4 => "e2fsprogs",
+            Self::Ext4 | Self::Ext4Ordered | Self::Ext4Journal | Self::Ext4Writeback => "e2fsprogs",
             Self::Xfs => "xfsprogs",
             Self::Btrfs => "btrfs-progs",
         }
@@ -41,7 +70,7 @@ impl Disk {
     /// Bytes of the image: what mkfs asks for at least, and a little more. Nearly all of it stays a hole.
     const fn bytes(self) -> u64 {
         match self {
-            Self::Ext4 => 32 << 20,
+            Self::Ext4 | Self::Ext4Ordered | Self::Ext4Journal | Self::Ext4Writeback => 32 << 20,
             Self::Xfs => 320 << 20,
             Self::Btrfs => 160 << 20,
         }
@@ -53,7 +82,7 @@ impl Disk {
 /// # Errors
 /// A sentence: the package that is missing, or what failed.
 pub(super) fn make_and_mount(disk: Disk, image: &Path, target: &Path) -> Result<(), String> {
-    let name = disk.name();
+    let name = disk.kind();
     let fault = |what: &str, error: &dyn std::fmt::Display| format!("{what} {name}: {error}");
     let mut options = File::options();
     let file = options.read(true).write(true).create_new(true).open(image);
@@ -61,7 +90,7 @@ pub(super) fn make_and_mount(disk: Disk, image: &Path, target: &Path) -> Result<
     file.set_len(disk.bytes()).map_err(|error| fault("make an image for", &error))?;
     let program = format!("mkfs.{name}");
     let mut command = Command::new(&program);
-    command.args(if disk == Disk::Ext4 { ["-q", "-F"] } else { ["-q", "-f"] }).arg(image);
+    command.args(if name == "ext4" { ["-q", "-F"] } else { ["-q", "-f"] }).arg(image);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     // SAFETY: between fork and exec only one system call is made.
     unsafe {
@@ -78,5 +107,6 @@ pub(super) fn make_and_mount(disk: Disk, image: &Path, target: &Path) -> Result<
         return Err(fault("run mkfs of", &said.lines().next().unwrap_or("it failed")));
     }
     let device = LoopDevice::of(&file)?;
-    mount(&device.path, target, name, MountFlags::empty(), None).map_err(|errno| fault("mount", &errno))
+    mount(&device.path, target, name, MountFlags::empty(), disk.options())
+        .map_err(|errno| fault("mount", &errno))
 }

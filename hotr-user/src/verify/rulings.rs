@@ -78,6 +78,7 @@ mod tests {
         Evidence {
             accounts: vec![account],
             facts: control.map(|value| (CONTROL, value)).into_iter().collect(),
+            ..Evidence::default()
         }
     }
 

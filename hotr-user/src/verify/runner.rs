@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::bench::Bench;
 pub use super::bench::SelfTest;
+use super::bench::{Bench, Programs};
 use super::evidence::Evidence;
 use super::experiment::Experiment;
 use super::lab::Lab;
+use super::listen::delivery::Deliveries;
 use super::listen::kernel::Kernel;
+use super::strace::Strace;
 use super::verdict::Ruling;
 use crate::ending;
 use crate::error::Error;
@@ -22,6 +24,8 @@ pub struct Options {
     pub repeat: u32,
     /// Files and mounts stay until the process ends.
     pub keep: bool,
+    /// The listener's system calls are recorded, by strace.
+    pub strace: bool,
     /// What the self-test leaves out.
     pub self_test: SelfTest,
 }
@@ -34,6 +38,7 @@ impl Options {
             experiments,
             repeat: 1,
             keep: false,
+            strace: false,
             self_test: SelfTest { mute: None, omit_operation: false },
         }
     }
@@ -63,8 +68,11 @@ pub fn run(
     mut tell: impl FnMut(Finding) -> std::io::Result<()>,
 ) -> Result<Lasting, Error> {
     be_alone()?;
+    let strace = options.strace.then(attach).transpose()?;
     let mut lab = Lab::enter(options.keep)?;
-    let mut kernel = Kernel::new(lab.base());
+    let mut deliveries = Err("the run ends".to_owned());
+    let kernel = Kernel::new(lab.base(), || deliveries = Deliveries::new());
+    let mut programs = Programs { kernel, deliveries, strace, has_uncovered: false };
     for experiment in &options.experiments {
         if ending::is_asked() {
             break;
@@ -75,7 +83,7 @@ pub fn run(
         let mut evidence = Evidence::default();
         for number in 0..options.repeat {
             let name = format!("{}-{number}", experiment.name);
-            let (ruling, new) = once(experiment, &mut lab, &mut kernel, options.self_test, &name);
+            let (ruling, new) = once(experiment, &mut lab, &mut programs, options.self_test, &name);
             evidence = new;
             rulings.push(ruling);
             if ending::is_asked() {
@@ -87,6 +95,15 @@ pub fn run(
         tell(Finding { experiment, ruling, evidence, duration }).map_err(Error::Output)?;
     }
     Ok(Lasting { _lab: lab })
+}
+
+fn attach() -> Result<Strace, Error> {
+    Strace::attach().map_err(|source| Error::Os {
+        operation: "start",
+        object: "strace".to_owned(),
+        source,
+        next: "or leave out --strace",
+    })
 }
 
 /// The laboratory is entered by a thread and copied by fork(2), so there must be one thread.
@@ -111,11 +128,11 @@ pub struct Lasting {
 fn once(
     experiment: &Experiment,
     lab: &mut Lab,
-    kernel: &mut Result<Kernel, String>,
+    programs: &mut Programs,
     self_test: SelfTest,
     name: &str,
 ) -> (Ruling, Evidence) {
-    let mut bench = match Bench::new(lab, kernel, self_test, name) {
+    let mut bench = match Bench::new(lab, programs, self_test, name) {
         Ok(bench) => bench,
         Err(stop) => return (Ruling::not_testable(stop.0), Evidence::default()),
     };

@@ -2,7 +2,7 @@
 //!
 //! In: the JSON Lines that `hotr verify --json` printed. Out: the verdict of each experiment in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -17,11 +17,41 @@ struct Line {
     kind: String,
     experiment: Option<String>,
     verdict: Option<String>,
+    claim: Option<String>,
 }
 
 /// Verdicts by the names of their experiments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Saved(BTreeMap<String, Verdict>);
+pub struct Saved(BTreeMap<String, (Verdict, String)>);
+
+/// An experiment whose verdict is not the same in all saved runs that have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Its name.
+    pub experiment: String,
+    /// Its claim, as the first run that has it says.
+    pub claim: String,
+    /// Its verdict in each run; none where the run did not make it.
+    pub verdicts: Vec<Option<Verdict>>,
+}
+
+/// How many experiments the runs have together, and those whose verdict differs, by name.
+#[must_use]
+pub fn compare(runs: &[Saved]) -> (usize, Vec<Difference>) {
+    let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.0.keys()).collect();
+    let difference = |name: &&String| {
+        let verdicts: Vec<Option<Verdict>> = runs.iter().map(|run| run.of(name)).collect();
+        let mut known = verdicts.iter().flatten();
+        let first = known.next()?;
+        let claim = runs.iter().find_map(|run| run.0.get(*name)).map_or("", |(_, claim)| claim);
+        known.any(|verdict| verdict != first).then(|| Difference {
+            experiment: (*name).clone(),
+            claim: claim.to_owned(),
+            verdicts: verdicts.clone(),
+        })
+    };
+    (names.len(), names.iter().filter_map(difference).collect())
+}
 
 impl Saved {
     /// Reads a file.
@@ -47,7 +77,7 @@ impl Saved {
             let (Some(experiment), Some(verdict)) = (line.experiment, verdict) else {
                 return Err(fault("has no experiment with a verdict"));
             };
-            verdicts.insert(experiment, verdict);
+            verdicts.insert(experiment, (verdict, line.claim.unwrap_or_default()));
         }
         if verdicts.is_empty() {
             return Err("it has no verdict; give a file that hotr verify --json printed".to_owned());
@@ -58,7 +88,7 @@ impl Saved {
     /// The verdict of an experiment at that time.
     #[must_use]
     pub fn of(&self, experiment: &str) -> Option<Verdict> {
-        self.0.get(experiment).copied()
+        self.0.get(experiment).map(|(verdict, _)| *verdict)
     }
 }
 
@@ -71,6 +101,29 @@ mod tests {
         let text = b"{\"type\":\"verdict\",\"experiment\":\"a\",\"verdict\":\"partly\",\"new\":1}\n{\"type\":\"summary\"}\n";
         let saved = Saved::parse(text).unwrap();
         assert_eq!((saved.of("a"), saved.of("b")), (Some(Verdict::Partly), None));
+    }
+
+    #[test]
+    fn only_verdicts_that_differ_are_given() {
+        let run = |verdicts: &[(&str, &str)]| {
+            let line = |(name, verdict): &(&str, &str)| {
+                format!(
+                    "{{\"type\":\"verdict\",\"experiment\":\"{name}\",\"verdict\":\"{verdict}\",\"claim\":\"C {name}.\"}}\n"
+                )
+            };
+            Saved::parse(verdicts.iter().map(line).collect::<String>().as_bytes()).unwrap()
+        };
+        let runs = [
+            run(&[("same", "partly"), ("other", "refuted"), ("once", "refuted")]),
+            run(&[("same", "partly"), ("other", "confirmed")]),
+            run(&[("same", "partly")]),
+        ];
+        let wanted = Difference {
+            experiment: "other".to_owned(),
+            claim: "C other.".to_owned(),
+            verdicts: vec![Some(Verdict::Refuted), Some(Verdict::Confirmed), None],
+        };
+        assert_eq!(compare(&runs), (3, vec![wanted]));
     }
 
     #[test]

@@ -4,20 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::chromium::{self as browser, size};
 use super::replay::RUN;
 use super::run::{HOTR, Scratch};
 
-/// Runs Chromium without a window, with a profile of its own, and returns what it prints.
 fn chromium(scratch: &Scratch, name: &str, words: &[&str], page: &Path) -> String {
-    let mut command = Command::new("chromium");
-    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
-    command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
-    command.arg("--hide-scrollbars").arg(format!("--user-data-dir={}", scratch.dir(name).display()));
-    command.args(words).arg(format!("file://{}", page.display()));
-    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output();
-    let output = output.unwrap_or_else(|error| panic!("chromium: {error} (cargo xtask setup --tests)"));
-    assert!(output.status.success(), "{command:?}");
-    String::from_utf8(output.stdout).unwrap()
+    browser::chromium(&scratch.dir(name), words, page)
 }
 
 fn page(scratch: &Scratch, recording: &Path) -> PathBuf {
@@ -26,12 +18,6 @@ fn page(scratch: &Scratch, recording: &Path) -> PathBuf {
     let output = Command::new(HOTR).args(words).stdin(Stdio::null()).output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
     page
-}
-
-/// Width and height of a PNG.
-fn size(png: &[u8]) -> (u32, u32) {
-    let number = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().unwrap());
-    (number(16), number(20))
 }
 
 #[test]

@@ -94,8 +94,8 @@ fn after_being_killed_anywhere() {
     }
     let _alone = MACHINE.write().unwrap();
     let before = Machine::now();
-    // Before anything was said, among overlays, while ext4, btrfs, a loop device and xfs are made, and after all.
-    for lines in [0, 5, 10, 23, 29, 48, 54] {
+    // Before anything was said, among overlays, while ext4, btrfs, a loop device and xfs are made, in another process, and after all.
+    for lines in [0, 5, 10, 14, 32, 38, 41, 52, 64, 70] {
         let mut run = Running::start(&["--json", "--keep"]);
         run.read(lines);
         run.send(Signal::KILL);

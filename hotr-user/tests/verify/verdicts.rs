@@ -5,7 +5,7 @@ use std::fs;
 use super::run::{MACHINE, Running, root, verify, whole};
 
 /// What holds on every kernel that hotr supports.
-const SURE: [(&str, &str); 16] = [
+const SURE: [(&str, &str); 22] = [
     ("overlay-upper-write", "confirmed"),
     ("overlay-lower-write", "confirmed"),
     ("overlay-workdir-write", "refuted"),
@@ -20,6 +20,12 @@ const SURE: [(&str, &str); 16] = [
     ("oneshot", "confirmed"),
     ("second-add-watch", "confirmed"),
     ("recursive-watch", "refuted"),
+    ("overlay-redirect-dir", "refuted"),
+    ("overlay-upper-shared", "refuted"),
+    ("renames-ext4-ordered", "refuted"),
+    ("watch-limit", "confirmed"),
+    ("watch-limit-descriptors", "refuted"),
+    ("watch-limit-freed", "refuted"),
     ("namespace-private-tmpfs", "confirmed"),
     ("mtime-set-back", "confirmed"),
 ];

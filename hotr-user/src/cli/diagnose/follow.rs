@@ -10,7 +10,7 @@ use hotr_user::output::diagnose::live::LivePrinter;
 use hotr_user::output::diagnose::page::Page;
 use hotr_user::output::diagnose::recording::{Damaged, Reader, Recorder};
 
-use super::files::{self, New, Replacing};
+use crate::cli::files::{self, New, Replacing};
 use crate::cli::{Status, runtime, say, signals};
 
 /// What the user wants to have.

@@ -52,4 +52,4 @@ pub(super) fn as_printed(change: &Change) -> Change {
     Change { seen_by: vec![Channel::Ebpf], ..change.clone() }
 }
 
-pub(super) use human::micros;
+pub(in crate::output) use human::micros;

@@ -6,13 +6,13 @@
 mod chain;
 mod kept;
 mod summary;
-mod text;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use crate::diagnose::finding::{Finding, Proof, Severity, Target};
 use crate::diagnose::live::{LiveReport, Machine, State, Summary, Verdict};
+use crate::output::page::{self, text};
 use crate::output::text::push_rfc3339;
 use hotr_events::mask::{names, watch_names};
 use kept::{Kept, Shown};
@@ -64,13 +64,8 @@ impl Page {
     /// The page.
     #[must_use]
     pub fn html(&self) -> Vec<u8> {
-        let mut html = String::from(
-            "<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content=\"width=device-width,initial-scale=1\">\
-             <meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">\
-             <title>hotr diagnose</title><style>",
-        );
-        html.push_str(include_str!("page/style.css"));
-        html.push_str("</style></head><body><header>");
+        let mut html = page::begin("hotr diagnose", "");
+        html.push_str("<header>");
         self.heading(&mut html);
         html.push_str("</header><main>");
         if let Some(summary) = &self.summary {
@@ -82,9 +77,8 @@ impl Page {
             waits(&mut html, &summary.read_us);
         }
         self.facts(&mut html);
-        html.push_str(
-            "</main><footer>made by hotr diagnose --report; times are in UTC</footer></body></html>\n",
-        );
+        html.push_str("</main>");
+        page::end(&mut html, "made by hotr diagnose --report; times are in UTC");
         html.into_bytes()
     }
 

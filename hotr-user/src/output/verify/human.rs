@@ -1,15 +1,19 @@
 //! Findings for humans: the verdict, the claim, one line of evidence a channel, and at the end a table of counts.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::output::human::style::Paint;
-use crate::text::visible_message;
+use crate::text::{push_visible, visible_message};
 use crate::verify::evidence::{Account, State};
+use crate::verify::saved::Difference;
 use crate::verify::{Experiment, Finding, Group, Verdict};
 
 /// Different events of a channel in its line.
 const SHOWN: usize = 6;
+/// System calls of a listener.
+const CALLS: usize = 12;
 
 /// Prints one finding, and hands it to the reader. `expected` is the verdict of a saved run, when it was another.
 ///
@@ -34,6 +38,16 @@ pub fn finding(
     }
     for account in &finding.evidence.accounts {
         line(&mut text, account.listener.as_str(), &evidence(account));
+    }
+    for (number, step) in finding.evidence.kernel_path.iter().enumerate() {
+        line(&mut text, if number == 0 { "kernel" } else { "" }, step);
+    }
+    for (number, call) in finding.evidence.system_calls.iter().take(CALLS).enumerate() {
+        line(&mut text, if number == 0 { "strace" } else { "" }, call);
+    }
+    let more = finding.evidence.system_calls.len().saturating_sub(CALLS);
+    if more > 0 {
+        line(&mut text, "", &format!("{more} more calls; --json has all"));
     }
     text.push(b'\n');
     out.write_all(&text)?;
@@ -63,6 +77,51 @@ pub fn list<'a>(
         }
         text.extend_from_slice(format!("  {:27} {}\n", experiment.name, experiment.claim).as_bytes());
     }
+    out.write_all(&text)?;
+    out.flush()
+}
+
+/// Prints what differs between saved runs: a row an experiment, a column a file.
+///
+/// # Errors
+/// Any error of `out`.
+pub fn comparison(
+    files: &[PathBuf],
+    experiments: usize,
+    differences: &[Difference],
+    color: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let mut text = Vec::new();
+    for (file, number) in files.iter().zip(1_u32..) {
+        line(&mut text, &format!("[{number}]"), &file.display().to_string());
+    }
+    if !differences.is_empty() {
+        text.extend_from_slice(format!("\n{:28}", "experiment").as_bytes());
+        (1..=files.len())
+            .for_each(|number| text.extend_from_slice(format!(" {:12}", format!("[{number}]")).as_bytes()));
+        text.push(b'\n');
+    }
+    for difference in differences {
+        let mut name = Vec::new();
+        push_visible(&mut name, difference.experiment.as_bytes());
+        Paint::Bold.push(&mut text, color, format!("{:28}", String::from_utf8_lossy(&name)).as_bytes());
+        for verdict in &difference.verdicts {
+            text.push(b' ');
+            match verdict {
+                Some(verdict) => {
+                    paint(*verdict).push(&mut text, color, format!("{:12}", word(*verdict)).as_bytes())
+                }
+                None => text.extend_from_slice(format!("{:12}", "-").as_bytes()),
+            }
+        }
+        text.push(b'\n');
+        line(&mut text, "claim", &difference.claim);
+    }
+    let differ = if differences.len() == 1 { "differs" } else { "differ" };
+    text.extend_from_slice(
+        format!("\n{} of {experiments} verdicts {differ}\n", differences.len()).as_bytes(),
+    );
     out.write_all(&text)?;
     out.flush()
 }

@@ -1,11 +1,13 @@
 //! Findings as JSON Lines: one `verdict` line an experiment, one `summary` at the end.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::json::{Object, quote_word};
 use crate::text::push_json_string;
 use crate::verify::evidence::{Account, State};
+use crate::verify::saved::Difference;
 use crate::verify::{Experiment, Finding, Verdict};
 
 /// Prints one finding, and hands it to the reader. `expected` is the verdict of a saved run, when it was another.
@@ -27,6 +29,21 @@ pub fn finding(finding: &Finding, expected: Option<Verdict>, out: &mut dyn Write
         });
         o.object("facts", |o| {
             finding.evidence.facts.iter().for_each(|(name, value)| o.number(name, *value));
+        });
+        o.list("kernel_path", &finding.evidence.kernel_path, |buf, step| {
+            push_json_string(buf, step.as_bytes());
+        });
+        o.list("filesystems", &finding.evidence.filesystems, |buf, name| quote_word(buf, name));
+        o.object("delays_us", |o| {
+            for (listener, delay) in &finding.evidence.delays {
+                o.number(listener.as_str(), u64::try_from(delay.as_micros()).unwrap_or(u64::MAX));
+            }
+        });
+        let calls = &finding.evidence.system_calls;
+        o.maybe((!calls.is_empty()).then_some(calls), |o, calls| {
+            o.list("system_calls", calls, |buf, call| {
+                push_json_string(buf, call.as_bytes());
+            });
         });
         o.number("duration_ms", milliseconds(finding.duration));
     })
@@ -101,6 +118,42 @@ fn milliseconds(duration: Duration) -> u64 {
 
 /// Different events of a channel that are printed; all are counted.
 const SHOWN: usize = 50;
+
+/// Prints an experiment whose verdict differs between saved runs.
+///
+/// # Errors
+/// Any error of `out`.
+pub fn difference(difference: &Difference, out: &mut dyn Write) -> io::Result<()> {
+    line(out, |o| {
+        o.word("type", "difference");
+        o.text("experiment", difference.experiment.as_bytes());
+        o.text("claim", difference.claim.as_bytes());
+        o.list("verdicts", &difference.verdicts, |buf, verdict| match verdict {
+            Some(verdict) => quote_word(buf, verdict.as_str()),
+            None => buf.extend_from_slice(b"null"),
+        });
+    })
+}
+
+/// Prints the last line of a comparison.
+///
+/// # Errors
+/// Any error of `out`.
+pub fn compared(
+    files: &[PathBuf],
+    experiments: usize,
+    differing: usize,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    line(out, |o| {
+        o.word("type", "summary");
+        o.list("files", files, |buf, file| {
+            push_json_string(buf, file.as_os_str().as_encoded_bytes());
+        });
+        o.number("experiments", experiments as u64);
+        o.number("differing", differing as u64);
+    })
+}
 
 #[cfg(test)]
 mod tests {

@@ -28,7 +28,20 @@ pub(super) fn finding() -> Finding {
     Finding {
         experiment: catalogue::find("splice").expect("an experiment"),
         ruling: Ruling { verdict: Verdict::Confirmed, why: "the watch on d received MODIFY".to_owned() },
-        evidence: Evidence { accounts, facts: vec![("done", 1)] },
+        evidence: Evidence {
+            accounts,
+            facts: vec![("done", 1)],
+            kernel_path: vec![
+                "vfs_write by kprobe (inode 1, d/f): write".to_owned(),
+                "after: inode 1 (d/f): no marks, i_fsnotify_mask 0".to_owned(),
+            ],
+            filesystems: vec!["tmpfs"],
+            delays: vec![
+                (Listener::Inotify, Duration::from_micros(40)),
+                (Listener::Ebpf, Duration::from_millis(2)),
+            ],
+            system_calls: vec!["read(5<anon_inode:inotify>, \"x\", 9) = 9".to_owned()],
+        },
         duration: Duration::from_millis(12),
     }
 }
@@ -40,7 +53,10 @@ pub(super) const LINES: &str = concat!(
     r#""verdict":"confirmed","why":"the watch on d received MODIFY","expected":"refuted","rests_on":["inotify"],"#,
     r#""channels":{"inotify":{"state":"listening","count":4,"events":["d: MODIFY f\\x1b ×3","d: CREATE|ISDIR"]},"#,
     r#""fanotify":{"state":"off","why":"no","count":0,"events":[]},"ebpf":{"state":"silent","count":0,"events":[]},"#,
-    r#""poll":{"state":"listening","count":0,"events":[]}},"facts":{"done":1},"duration_ms":12}"#,
+    r#""poll":{"state":"listening","count":0,"events":[]}},"facts":{"done":1},"#,
+    r#""kernel_path":["vfs_write by kprobe (inode 1, d/f): write","after: inode 1 (d/f): no marks, i_fsnotify_mask 0"],"#,
+    r#""filesystems":["tmpfs"],"delays_us":{"inotify":40,"ebpf":2000},"#,
+    r#""system_calls":["read(5<anon_inode:inotify>, \"x\", 9) = 9"],"duration_ms":12}"#,
     "\n",
     r#"{"type":"summary","experiments":2,"confirmed":1,"refuted":0,"partly":0,"not_testable":1,"differing":1,"#,
     r#""duration_ms":7}"#,
@@ -48,7 +64,7 @@ pub(super) const LINES: &str = concat!(
 );
 
 /// For humans.
-pub(super) const PAGE: &str = r"CONFIRMED    splice
+pub(super) const PAGE: &str = r#"CONFIRMED    splice
   claim      A splice from a pipe into a file is received as IN_MODIFY.
   because    the watch on d received MODIFY
   expected   REFUTED, by the saved run
@@ -56,6 +72,9 @@ pub(super) const PAGE: &str = r"CONFIRMED    splice
   fanotify   off: no
   ebpf       received not even the barrier
   poll       nothing
+  kernel     vfs_write by kprobe (inode 1, d/f): write
+             after: inode 1 (d/f): no marks, i_fsnotify_mask 0
+  strace     read(5<anon_inode:inotify>, "x", 9) = 9
 
 CONFIRMED      1
 REFUTED        0
@@ -63,4 +82,4 @@ PARTLY         0
 NOT-TESTABLE   1
 total          2 in 0.7 s
 1 verdict differs from the saved run
-";
+"#;

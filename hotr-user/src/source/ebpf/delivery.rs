@@ -7,6 +7,7 @@ use std::mem::size_of;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{Array, HashMap, MapData};
+use hotr_common::config::Registered;
 use hotr_common::delivery::{
     Chunk, FIRST_GROUPS, FirstGroups, MAX_GROUPS, NOTES, OFFERED, Offer, UNSEEN, Usage, Used, calls,
 };
@@ -239,13 +240,27 @@ impl DeliverySource {
         self.tier
     }
 
+    /// Whether programs see what instances are offered; otherwise they see system calls.
+    #[must_use]
+    pub fn sees_offers(&self) -> bool {
+        self.tier != Tier::Tracepoint
+    }
+
+    /// What a descriptor of this process leads to, with the marks on its inode.
+    ///
+    /// # Errors
+    /// When the kernel program could not resolve it.
+    pub fn look(&mut self, fd: BorrowedFd<'_>) -> Result<Registered, LoadError> {
+        let found = self.source.register(&[fd])?;
+        found.first().copied().ok_or(LoadError::Map("EXCHANGE"))
+    }
+
     /// Address of the group of an instance, by a descriptor of this process.
     ///
     /// # Errors
     /// When the kernel program could not resolve it.
     pub fn group_of(&mut self, instance: BorrowedFd<'_>) -> Result<u64, LoadError> {
-        let found = self.source.register(&[instance])?;
-        Ok(found.first().map_or(0, |found| found.private_data))
+        Ok(self.look(instance)?.private_data)
     }
 
     /// Follows an instance: its records have this slot.

@@ -1,6 +1,7 @@
 //! Inode numbers that are used again, and what becomes of the watch of the former file.
 
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -58,12 +59,18 @@ fn reuse(bench: &mut Bench<'_>, disk: Disk) -> Result<(), Stop> {
     let path = dir.join("f");
     old_file(&path, &[b'1'; 1 << 16])?;
     let ino = fs::metadata(&path).during("look at a file")?.ino();
+    let before = generation(&path);
     bench.watch("f", &path)?;
     let result = bench.operate(|bench| {
         fs::remove_file(&path).during("remove a file")?;
         let (tries, again) = make_until(&dir, ino, most_tries(disk))?;
         bench.fact("tries", tries);
         bench.fact("reused", u64::from(again));
+        let after = generation(&dir.join(tries.to_string()));
+        if let (Some(before), Some(after)) = (before, after) {
+            bench.fact("generation", before.into());
+            bench.fact("generation_of_new", after.into());
+        }
         if again {
             overwrite(&dir.join(tries.to_string()), b"2\n")?;
         }
@@ -88,6 +95,17 @@ fn make_until(dir: &Path, ino: u64, most: u64) -> Result<(u64, bool), Stop> {
     Ok((most, false))
 }
 
+/// The generation of an inode, where the filesystem tells it.
+fn generation(path: &Path) -> Option<u32> {
+    const GETVERSION: libc::c_ulong = 0x8008_7601;
+    let file = File::open(path).ok()?;
+    // The request has the size of a long; the filesystems write an int (fs/ext4/ioctl.c, `ext4_ioctl`).
+    let mut generation = [0_u32; 2];
+    // SAFETY: the destination is a local of the size in the request.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), GETVERSION, &raw mut generation) };
+    (result == 0).then_some(generation[0])
+}
+
 fn silenced(evidence: &Evidence) -> Ruling {
     let tries = evidence.fact("tries");
     if evidence.heard("f", "IGNORED") == 0 {
@@ -99,6 +117,9 @@ fn silenced(evidence: &Evidence) -> Ruling {
         1 if evidence.heard("f", "MODIFY") > 0 => {
             Ruling::refuted(format!("the watch even received MODIFY of the new file: {received}"))
         }
+        1 if evidence.fact("generation") != evidence.fact("generation_of_new") => Ruling::refuted(format!(
+            "reused at try {tries} with another generation; the watch on f received {received}"
+        )),
         1 => Ruling::refuted(format!("reused at try {tries}; the watch on f received {received}")),
         _ => Ruling::not_testable(format!("the number was not reused in {tries} tries")),
     }

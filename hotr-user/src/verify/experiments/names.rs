@@ -101,21 +101,25 @@ pub(super) const ALL: &[Experiment] = &[
     },
 ];
 
-struct Pairs {
-    complete: u64,
-    halves: u64,
-    created: u64,
+/// Events of renames.
+pub(super) struct Pairs {
+    /// IN_MOVED_FROM and IN_MOVED_TO with one cookie.
+    pub(super) complete: u64,
+    /// Cookies of another number of events.
+    pub(super) halves: u64,
+    /// IN_CREATE.
+    pub(super) created: u64,
 }
 
 impl Pairs {
-    fn say(&self) -> String {
+    pub(super) fn say(&self) -> String {
         let Self { complete, halves, created } = self;
         format!("{complete} complete pairs, {halves} halves, {created} IN_CREATE")
     }
 }
 
 /// Events of renames by their cookies.
-fn paired(evidence: &Evidence) -> Pairs {
+pub(super) fn paired(evidence: &Evidence) -> Pairs {
     let mut cookies: HashMap<u32, (u64, u64)> = HashMap::new();
     for event in evidence.at("d").filter(|event| event.cookie != 0) {
         let counts = cookies.entry(event.cookie).or_default();

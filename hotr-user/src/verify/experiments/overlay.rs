@@ -11,7 +11,7 @@ use crate::verify::bench::{Bench, During, Layers, Stop, holds, old_file, overwri
 use crate::verify::evidence::{Evidence, Listener};
 use crate::verify::experiment::{Experiment, Group};
 use crate::verify::rulings::{receives, receives_anything, receives_none, receives_nothing};
-use crate::verify::verdict::Ruling;
+use crate::verify::verdict::{Ruling, Verdict};
 
 const INOTIFY: &[Listener] = &[Listener::Inotify];
 
@@ -46,6 +46,16 @@ pub(super) const ALL: &[Experiment] = &[
             (0, 1) => Ruling::refuted("the mark is on the overlay's inode; the upper file's inode has none"),
             _ => Ruling::not_testable("the kernel shows no mark of a known filesystem"),
         },
+    },
+    Experiment {
+        name: "overlay-mask",
+        group: Group::Overlay,
+        claim: "A watch on a merged file misses a direct write to the upper file because the overlay's inode does not inherit the real inode's notification mask.",
+        source: "an article about file watchers in containers",
+        method: "Watch merged/f, write to upper/f, and read the notification masks of both inodes.",
+        rests_on: INOTIFY,
+        run: masks,
+        decide: by_masks,
     },
     Experiment {
         name: "overlay-merged-write",
@@ -178,7 +188,7 @@ fn marked(bench: &mut Bench<'_>) -> Result<(), Stop> {
     let file = layers.merged.join("f");
     bench.compare("merged/f", &file);
     bench.operate(|bench| bench.inotify_watch("merged/f", &file, WatchFlags::MODIFY))?;
-    let devices = bench.marked_devices();
+    let devices: Vec<u64> = bench.own_marks().iter().map(|(dev, ..)| *dev).collect();
     let minor = |path: &std::path::Path| -> Result<u64, Stop> {
         Ok(u64::from(rustix::fs::minor(fs::metadata(path).during("look at a directory")?.dev())))
     };
@@ -186,6 +196,45 @@ fn marked(bench: &mut Bench<'_>) -> Result<(), Stop> {
     bench.fact("mark_on_overlay", u64::from(devices.contains(&minor(&layers.merged)?)));
     bench.done(!devices.is_empty());
     Ok(())
+}
+
+/// Notification masks: `i_fsnotify_mask` by eBPF, or else the masks of this instance's own marks.
+fn masks(bench: &mut Bench<'_>) -> Result<(), Stop> {
+    let layers = bench.overlay(|layers| old_file(&layers.upper.join("f"), b"1\n"))?;
+    let (upper, merged) = (layers.upper.join("f"), layers.merged.join("f"));
+    bench.watch("merged/f", &merged)?;
+    bench.compare("upper/f", &upper);
+    bench.operate(|bench| {
+        for (name, path) in [("mask_of_overlay_inode", &merged), ("mask_of_upper_inode", &upper)] {
+            let (mask, is_read) = bench.notification_mask(path)?;
+            bench.fact(name, mask.into());
+            if name == "mask_of_upper_inode" {
+                bench.fact("masks_by_ebpf", is_read.into());
+            }
+        }
+        overwrite(&upper, b"22\n")
+    })?;
+    bench.done(holds(&merged, b"22\n"));
+    bench.control("merged/f", || overwrite(&merged, b"3\n"))
+}
+
+fn by_masks(evidence: &Evidence) -> Ruling {
+    const MODIFY: u64 = 0x2;
+    let missed = receives_nothing(evidence, "merged/f");
+    if missed.verdict != Verdict::Confirmed {
+        return missed;
+    }
+    let (overlay, upper) = (evidence.fact("mask_of_overlay_inode"), evidence.fact("mask_of_upper_inode"));
+    let way = if evidence.fact("masks_by_ebpf") == 1 { "i_fsnotify_mask" } else { "marks in fdinfo" };
+    let why = format!("missed; overlay inode {overlay:#x}, upper inode {upper:#x} ({way})");
+    match (overlay & MODIFY, upper & MODIFY) {
+        // The write notifies the upper inode, and nothing there asks for it: there is no mask to inherit.
+        (1.., 0) => Ruling::refuted(format!(
+            "{why}: the upper inode, which the write notifies, has no mark to inherit"
+        )),
+        (0, 1..) => Ruling::confirmed(why),
+        _ => Ruling::not_testable(why),
+    }
 }
 
 fn split(bench: &mut Bench<'_>) -> Result<(), Stop> {

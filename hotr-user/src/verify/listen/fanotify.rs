@@ -114,21 +114,21 @@ impl Fanotify {
         self.state = State::Silent;
     }
 
-    /// Reads up to the barrier of this name, or to the end of a queue that has overflowed.
-    pub(in crate::verify) fn read_to(&mut self, barrier: &[u8]) {
+    /// Whether it was received: reads up to the barrier of this name, or to the end of a queue that has overflowed.
+    pub(in crate::verify) fn read_to(&mut self, barrier: &[u8]) -> bool {
         let over = Instant::now() + PATIENCE;
         self.state = State::Silent;
         loop {
             match self.read(barrier) {
                 Ok(true) => {
                     self.state = State::Listening;
-                    return;
+                    return true;
                 }
                 Ok(false) => {}
-                Err(_) => return,
+                Err(_) => return false,
             }
             if !wait(self.queue.as_fd(), over) {
-                return;
+                return false;
             }
         }
     }

@@ -3,9 +3,10 @@
 //! In: paths to watch. Out: what was queued up to a barrier. An instance has one queue, so the event of a barrier in any
 //! watched directory stands behind all earlier ones (fs/notify/notification.c, `fsnotify_insert_event`).
 
+use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
@@ -60,19 +61,31 @@ impl Inotify {
         u64::try_from(watches).unwrap_or(u64::MAX).saturating_sub(1)
     }
 
-    /// The superblocks of the marked inodes, by their minor device numbers, without that for barriers: what the kernel says of the
-    /// marks (fs/notify/fdinfo.c, `inotify_fdinfo`). Filesystems without a device have major number 0.
-    pub(in crate::verify) fn marked_devices(&self) -> Vec<u64> {
+    /// Device number of the superblock, inode number and mask of each mark, without that for barriers: what the kernel says of them
+    /// (fs/notify/fdinfo.c, `inotify_fdinfo`).
+    pub(in crate::verify) fn marks(&self) -> Vec<(u64, u64, u32)> {
         let path = format!("/proc/self/fdinfo/{}", self.fd.as_raw_fd());
         let info = std::fs::read_to_string(path).unwrap_or_default();
-        let number = |line: &str| -> Option<u64> {
+        let mark = |line: &str| -> Option<(u64, u64, u32)> {
             let wd = line.strip_prefix("inotify wd:")?.split(' ').next()?;
             let wd = i32::from_str_radix(wd, 16).ok()?;
             let is_of_experiment = self.watches.iter().any(|(known, at)| *known == wd && *at != BARRIER);
-            let device = line.split(' ').find_map(|word| word.strip_prefix("sdev:"))?;
-            u64::from_str_radix(device, 16).ok().filter(|_| is_of_experiment)
+            let field = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name));
+            let number = |name: &str| u64::from_str_radix(field(name)?, 16).ok();
+            let mark = (number("sdev:")?, number("ino:")?, u32::try_from(number("mask:")?).ok()?);
+            Some(mark).filter(|_| is_of_experiment)
         };
-        info.lines().filter_map(number).collect()
+        info.lines().filter_map(mark).collect()
+    }
+
+    /// Watch descriptors and what the experiment calls them, without that for barriers.
+    pub(in crate::verify) fn watches(&self) -> HashMap<i32, &'static str> {
+        self.watches.iter().filter(|(_, at)| *at != BARRIER).copied().collect()
+    }
+
+    /// Its descriptor.
+    pub(in crate::verify) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Forgets what was received so far.
@@ -81,8 +94,8 @@ impl Inotify {
         self.state = State::Silent;
     }
 
-    /// Reads up to the barrier of this name, or to the end of a queue that has overflowed: it has no room for a barrier.
-    pub(in crate::verify) fn read_to(&mut self, barrier: &[u8]) {
+    /// Whether it was received: reads up to the barrier of this name, or to the end of a queue that has overflowed: it has no room for a barrier.
+    pub(in crate::verify) fn read_to(&mut self, barrier: &[u8]) -> bool {
         let over = Instant::now() + PATIENCE;
         self.state = State::Silent;
         let mut overflown = false;
@@ -90,17 +103,17 @@ impl Inotify {
             match self.read(barrier, &mut overflown) {
                 Ok(true) => {
                     self.state = State::Listening;
-                    return;
+                    return true;
                 }
                 Ok(false) if overflown => {
                     self.state = State::Listening;
-                    return;
+                    return true;
                 }
                 Ok(false) => {}
-                Err(_) => return,
+                Err(_) => return false,
             }
             if !wait(self.fd.as_fd(), over) {
-                return;
+                return false;
             }
         }
     }

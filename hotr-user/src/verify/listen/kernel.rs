@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use hotr_events::{Change, Raw, Report};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_parent_process_death_signal, waitpid};
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;
 
 use super::fanotify::BARRIER;
@@ -22,7 +23,9 @@ use crate::ending;
 use crate::error::Error;
 use crate::options::{Channels, TraceOptions};
 use crate::session::Session;
+use crate::text::push_visible;
 use crate::verify::evidence::{Account, Event, Listener, State};
+use crate::verify::kernel_path::Record;
 
 /// Loading the programs on a slow machine, emulated ones among them.
 const START: Duration = Duration::from_secs(120);
@@ -38,15 +41,31 @@ pub(in crate::verify) struct Kernel {
     unread: Vec<u8>,
     base: Vec<u8>,
     events: Vec<Event>,
+    records: Vec<Record>,
     state: State,
 }
 
+/// One line of the child.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    hook: String,
+    tier: String,
+    made_ns: u64,
+    /// Of the inode; 0 when it is not known.
+    dev: u64,
+    change: Change,
+}
+
+/// Records of one operation that are kept.
+const KEPT: usize = 20_000;
+
 impl Kernel {
-    /// Starts the channel for everything below `base`. This process must have no other threads.
+    /// Starts the channel for everything below `base`. This process must have no other threads. While the channel loads its programs,
+    /// `meanwhile` is done.
     ///
     /// # Errors
     /// A sentence: why it cannot run here.
-    pub(in crate::verify) fn new(base: &Path) -> Result<Self, String> {
+    pub(in crate::verify) fn new(base: &Path, meanwhile: impl FnOnce()) -> Result<Self, String> {
         let fault = |error: &dyn std::fmt::Display| format!("start a process: {error}");
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| fault(&errno))?;
         let (reader, writer) = (File::from(reader), File::from(writer));
@@ -71,8 +90,10 @@ impl Kernel {
             unread: Vec::new(),
             base,
             events: Vec::new(),
+            records: Vec::new(),
             state: State::Listening,
         };
+        meanwhile();
         match kernel.line(Instant::now() + START) {
             Some(line) if line == READY => Ok(kernel),
             Some(why) => Err(String::from_utf8_lossy(&why).into_owned()),
@@ -83,27 +104,31 @@ impl Kernel {
     /// Forgets what was received so far.
     pub(in crate::verify) fn forget(&mut self) {
         self.events.clear();
+        self.records.clear();
         self.state = State::Silent;
     }
 
-    /// Reads up to the barrier of this name.
-    pub(in crate::verify) fn read_to(&mut self, barrier: &[u8]) {
-        self.state = State::Silent;
-        if self.read_until(barrier, Instant::now() + PATIENCE) {
-            self.state = State::Listening;
-        }
+    /// Whether it was received: reads up to the barrier of this name.
+    pub(in crate::verify) fn read_to(&mut self, barrier: &[u8]) -> bool {
+        let has_received = self.read_until(barrier, Instant::now() + PATIENCE);
+        self.state = if has_received { State::Listening } else { State::Silent };
+        has_received
     }
 
     /// Reads until the barrier is reported or the time is over; whether it was.
     pub(in crate::verify) fn read_until(&mut self, barrier: &[u8], over: Instant) -> bool {
         while let Some(line) = self.line(over) {
-            let Ok(change) = serde_json::from_slice::<Change>(&line) else { continue };
-            let name = change.path.file_name().map_or(&[][..], |name| name.as_bytes());
+            let Ok(line) = serde_json::from_slice::<Line>(&line) else { continue };
+            let name = line.change.path.file_name().map_or(&[][..], |name| name.as_bytes());
             if name == barrier {
                 return true;
             }
             if !name.starts_with(BARRIER) {
-                put(&mut self.events, event(&change, &self.base));
+                let event = event(&line.change, &self.base);
+                if self.records.len() < KEPT {
+                    self.records.push(record(line, &event));
+                }
+                put(&mut self.events, event);
             }
         }
         false
@@ -126,17 +151,32 @@ impl Kernel {
         }
     }
 
+    /// The records behind what was received, each by itself.
+    pub(in crate::verify) fn records(&self, own: &[u8]) -> Vec<Record> {
+        let mut records = self.records.clone();
+        for record in &mut records {
+            let mut name = std::mem::take(&mut record.name).into_bytes();
+            strip(&mut name, own);
+            record.name = String::from_utf8_lossy(&name).into_owned();
+        }
+        records
+    }
+
     /// What was received; paths in the directory `own` of an experiment are shown without it.
     pub(in crate::verify) fn account(&self, own: &[u8]) -> Account {
-        let own = [own, b"/"].concat();
         let mut events = self.events.clone();
         for name in events.iter_mut().filter_map(|event| event.name.as_mut()) {
-            let found = name.windows(own.len()).position(|part| part == own);
-            if let Some(at) = found {
-                name.drain(at..at + own.len());
-            }
+            strip(name, own);
         }
         Account { listener: Listener::Ebpf, state: self.state.clone(), events }
+    }
+}
+
+/// Takes the directory of an experiment out of a path.
+fn strip(name: &mut Vec<u8>, own: &[u8]) {
+    let own = [own, b"/"].concat();
+    if let Some(at) = name.windows(own.len()).position(|part| part == own) {
+        name.drain(at..at + own.len());
     }
 }
 
@@ -171,8 +211,10 @@ fn trace(base: &Path, mut out: File) -> io::Result<()> {
         while !ending::is_asked() {
             let mut lines = Vec::new();
             for report in session.next().await.map_err(io::Error::other)? {
-                if let Report::Raw(Raw::Ebpf { change, .. }) = report {
-                    serde_json::to_writer(&mut lines, &change)?;
+                if let Report::Raw(Raw::Ebpf { change, hook, tier, made_ns, .. }) = report {
+                    let dev = change.id.map_or(0, |id| id.dev);
+                    let (hook, tier) = (hook.into_owned(), tier.into_owned());
+                    serde_json::to_writer(&mut lines, &Line { hook, tier, made_ns, dev, change: *change })?;
                     lines.push(b'\n');
                 }
             }
@@ -190,4 +232,22 @@ fn event(change: &Change, base: &[u8]) -> Event {
     let ways = change.detail.iter().filter(|detail| **detail != change.op.as_str());
     what.extend(ways.map(|detail| detail.to_string()));
     Event { at: "", what, name: Some(below.to_vec()), cookie: 0, count: 1 }
+}
+
+/// A record for the kernel path; its name is visible text.
+fn record(line: Line, event: &Event) -> Record {
+    let Line { hook, tier, made_ns, dev, change } = line;
+    let mut name = Vec::new();
+    push_visible(&mut name, event.name.as_deref().unwrap_or_default());
+    Record {
+        made_ns,
+        hook,
+        tier,
+        tid: change.actor.as_ref().map(|actor| actor.tid),
+        op: change.op,
+        what: event.what.join("|"),
+        id: change.id.map(|id| (id.ino, dev)),
+        name: String::from_utf8_lossy(&name).into_owned(),
+        path: change.path,
+    }
 }

@@ -153,7 +153,7 @@ impl Page<'_> {
 }
 
 /// A time that people read at once.
-pub(in crate::output::diagnose) fn micros(micros: u64) -> String {
+pub(in crate::output) fn micros(micros: u64) -> String {
     match micros {
         0..10_000 => format!("{micros} µs"),
         10_000..10_000_000 => format!("{}.{} ms", micros / 1000, micros % 1000 / 100),

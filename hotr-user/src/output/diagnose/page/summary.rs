@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{color, text};
+use super::color;
 use crate::diagnose::live::{Histogram, Row, State, Summary};
 use crate::output::diagnose::live::micros;
+use crate::output::page::text;
 
 pub(super) fn banner(html: &mut String, summary: &Summary, findings: usize) {
     let count = |state| summary.counts.get(&state).copied().unwrap_or(0);

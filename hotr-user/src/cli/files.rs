@@ -42,13 +42,13 @@ fn create(dir: &Dir, name: &OsStr) -> rustix::io::Result<File> {
 }
 
 /// A file that was not there before.
-pub(super) struct New {
+pub(in crate::cli) struct New {
     dir: Dir,
     name: OsString,
 }
 
 impl New {
-    pub(super) fn create(operation: &str, path: &Path) -> anyhow::Result<(Self, File)> {
+    pub(in crate::cli) fn create(operation: &str, path: &Path) -> anyhow::Result<(Self, File)> {
         let (dir, name) = directory(operation, path)?;
         let file = create(&dir, &name).map_err(|errno| {
             let why = match errno {
@@ -61,13 +61,13 @@ impl New {
     }
 
     /// Removes it: nothing is in it.
-    pub(super) fn remove(&self) {
+    pub(in crate::cli) fn remove(&self) {
         let _ = unlinkat(&self.dir, &self.name, AtFlags::empty());
     }
 }
 
 /// A file that takes a place, or that of another file, once it is complete.
-pub(super) struct Replacing {
+pub(in crate::cli) struct Replacing {
     path: PathBuf,
     dir: Dir,
     name: OsString,
@@ -77,7 +77,7 @@ pub(super) struct Replacing {
 }
 
 impl Replacing {
-    pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
+    pub(in crate::cli) fn create(path: &Path) -> anyhow::Result<Self> {
         let (dir, name) = directory("report", path)?;
         match statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| FileType::from_raw_mode(stat.st_mode))
         {
@@ -103,7 +103,7 @@ impl Replacing {
     }
 
     /// Puts it in its place with this content.
-    pub(super) fn finish(mut self, content: &[u8]) -> anyhow::Result<()> {
+    pub(in crate::cli) fn finish(mut self, content: &[u8]) -> anyhow::Result<()> {
         let put = |this: &mut Self| {
             this.file.write_all(content)?;
             this.file.sync_data()?;
@@ -125,7 +125,7 @@ impl Drop for Replacing {
 }
 
 /// A regular file for reading.
-pub(super) fn open(path: &Path) -> anyhow::Result<File> {
+pub(in crate::cli) fn open(path: &Path) -> anyhow::Result<File> {
     let (dir, name) = directory("replay", path)?;
     let (file, _) = regular(dir.as_fd(), &name).map_err(|instead| {
         let why = match instead {
