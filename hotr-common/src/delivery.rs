@@ -74,9 +74,9 @@ pub mod calls {
 
 /// [`Offer::result`]: queued, unless a [`REFUSED`] of this event follows.
 pub const QUEUED: i32 = 0;
-/// [`Offer::result`]: an overflow was queued instead, because there was no memory for the event.
+/// [`Offer::result`]: an overflow was queued instead, because there was no memory for the event. Watch and name are not known.
 pub const NO_MEMORY: i32 = -12;
-/// `FS_Q_OVERFLOW`.
+/// `FS_Q_OVERFLOW`, of [`Offer::mask`] and of what a reader gets.
 pub const Q_OVERFLOW: u32 = 0x4000;
 
 /// Room for a name in a short record, with the NUL.
@@ -134,12 +134,8 @@ pub struct NamedOffer<const ROOM: usize> {
     pub name: [u8; ROOM],
 }
 
-/// With a name of any length.
-pub type LongOffer = NamedOffer<MAX_NAME>;
-/// With a name that leaves room for the NUL.
-pub type ShortOffer = NamedOffer<SHORT_NAME>;
-
-const _: () = assert!(size_of::<Offer>() == 4 * 8 + 12 * 4 && size_of::<LongOffer>() < size_of::<Chunk>());
+const _: () = assert!(size_of::<Offer>() == 4 * 8 + 12 * 4);
+const _: () = assert!(size_of::<NamedOffer<MAX_NAME>>() < size_of::<Chunk>());
 
 /// Instances that are found without a look-up in a hash table; a power of two.
 pub const FIRST_GROUPS: usize = 8;

@@ -35,6 +35,14 @@ pub struct DevId {
     pub minor: u32,
 }
 
+impl DevId {
+    /// From the kernel's own form of a device number (include/linux/kdev_t.h `MINORBITS`).
+    #[must_use]
+    pub const fn from_kernel(dev: u32) -> Self {
+        Self { major: dev >> 20, minor: dev & 0xf_ffff }
+    }
+}
+
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {

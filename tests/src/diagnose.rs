@@ -42,6 +42,7 @@ const CASES: &[Case] = &[
     (usage::APPLICATION, dir, WatchFlags::MODIFY, usage::application),
     (usage::READ_EARLY, dir, WatchFlags::MODIFY, usage::read_early),
     (usage::RELOADED, dir, SAVES, usage::reloaded),
+    (usage::WITHOUT_ATIME, dir, WatchFlags::MODIFY, usage::read_without_atime),
     (usage::RACE, file, WatchFlags::MODIFY, usage::rewatch_race),
     (usage::REWATCHED, file, WatchFlags::MODIFY, usage::rewatched),
     ("live-healthy", dir, SAVES, healthy),

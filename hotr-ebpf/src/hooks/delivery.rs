@@ -43,21 +43,26 @@ static NOTES: Array<Note> = Array::with_max_entries(1, 0);
 #[repr(C)]
 struct Note {
     group: u64,
-    /// Address of the watch.
-    mark: u64,
-    ino: u64,
+    noted: Noted,
     /// Address of the event, and when it was offered.
     event: u64,
     time: u64,
+    state: u32,
+    reserved: u32,
+}
+
+/// What was noted; used as a copy that its check has shown to be whole.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Noted {
+    ino: u64,
     thread: u32,
     slot: u32,
     dev: u32,
     mask: u32,
     name_len: u32,
-    /// See [`Note::sum`].
+    /// See [`Self::sum`].
     check: u32,
-    state: u32,
-    reserved: u32,
 }
 
 /// [`Note::state`]: the event is about to be made.
@@ -65,11 +70,17 @@ const AWAITED: u32 = 1;
 /// It is being queued.
 const OFFERING: u32 = 2;
 
-impl Note {
+impl Noted {
     /// Shows that two threads have not written into the entry at once.
     #[inline(always)]
-    fn sum(thread: u32, slot: u32, dev: u32, ino: u64, mask: u32, name_len: u32) -> u32 {
-        thread ^ slot ^ dev ^ ino as u32 ^ (ino >> 32) as u32 ^ mask ^ name_len
+    fn sum(&self) -> u32 {
+        let file = self.ino as u32 ^ (self.ino >> 32) as u32 ^ self.dev;
+        file ^ self.thread ^ self.slot ^ self.mask ^ self.name_len
+    }
+
+    #[inline(always)]
+    fn is_whole(&self, thread: u32) -> bool {
+        self.thread == thread && self.check == self.sum()
     }
 }
 
@@ -142,20 +153,15 @@ fn begin<M: Mem>(_: PhantomData<M>, mark: *const u8, mask: u32, inode: *const u8
         // A `qstr`, whose first member is the hash.
         name_len = M::u32(name, off!(dentry_d_name_len) - off!(dentry_d_name_hash));
     }
-    // SAFETY: memory of the map. Another thread's entry is recognised by its check, and this one's loss is counted.
+    let mut noted = Noted { ino, thread, slot, dev, mask, name_len, check: 0 };
+    noted.check = noted.sum();
+    // SAFETY: memory of the map. Another thread's entry is recognised by its check, and that thread's loss is counted.
     unsafe {
-        if (*note).state == AWAITED && (*note).thread != thread {
+        if (*note).state == AWAITED && (*note).noted.thread != thread {
             count(Count::RingFull);
         }
         (*note).group = group;
-        (*note).mark = mark as u64;
-        (*note).ino = ino;
-        (*note).thread = thread;
-        (*note).slot = slot;
-        (*note).dev = dev;
-        (*note).mask = mask;
-        (*note).name_len = name_len;
-        (*note).check = Note::sum(thread, slot, dev, ino, mask, name_len);
+        (*note).noted = noted;
         (&raw mut (*note).state).write_volatile(AWAITED);
     }
 }
@@ -195,9 +201,9 @@ fn offered<M: Mem>(_: PhantomData<M>, group: *const u8, event: *const u8) {
     let Some(note) = note_of(thread) else { return };
     // SAFETY: memory of the map; what another thread writes meanwhile shows in the check.
     unsafe {
-        let is_own = (*note).thread == thread;
-        if !is_own || (*note).state != AWAITED || (*note).group != group as u64 {
-            if is_own {
+        let noted = (&raw const (*note).noted).read();
+        if (*note).state != AWAITED || (*note).group != group as u64 || !noted.is_whole(thread) {
+            if noted.thread == thread {
                 (*note).state = 0;
             }
             if slot_of(group as u64).is_some() {
@@ -206,27 +212,21 @@ fn offered<M: Mem>(_: PhantomData<M>, group: *const u8, event: *const u8) {
             }
             return;
         }
-        let (slot, dev, ino, mask, name_len) =
-            ((*note).slot, (*note).dev, (*note).ino, (*note).mask, (*note).name_len);
-        if (*note).check != Note::sum(thread, slot, dev, ino, mask, name_len) {
-            count(Count::RingFull);
-            return;
-        }
         let time = now();
         (*note).event = event as u64;
         (*note).time = time;
         (*note).state = OFFERING;
-        if name_len < SHORT_NAME as u32 {
-            emit_offer::<M, SHORT_NAME>(group, event, note, time);
+        if noted.name_len < SHORT_NAME as u32 {
+            emit_offer::<M, SHORT_NAME>(group, event, &noted, time);
         } else {
-            emit_offer::<M, MAX_NAME>(group, event, note, time);
+            emit_offer::<M, MAX_NAME>(group, event, &noted, time);
         }
     }
 }
 
 /// Sends what is offered, before it is queued: from then on the reader may free it.
 #[inline(always)]
-fn emit_offer<M: Mem, const ROOM: usize>(group: *const u8, event: *const u8, note: *const Note, time: u64) {
+fn emit_offer<M: Mem, const ROOM: usize>(group: *const u8, event: *const u8, noted: &Noted, time: u64) {
     let Some(mut entry) = RECORDS.reserve::<NamedOffer<ROOM>>(0) else {
         count(Count::RingFull);
         return;
@@ -240,16 +240,16 @@ fn emit_offer<M: Mem, const ROOM: usize>(group: *const u8, event: *const u8, not
         (*head).time = time;
         (*head).group = group as u64;
         (*head).event = event as u64;
-        (*head).ino = (*note).ino;
+        (*head).ino = noted.ino;
         (*head).kind = OFFERED;
-        (*head).slot = (*note).slot;
+        (*head).slot = noted.slot;
         (*head).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        (*head).tid = (*note).thread;
-        (*head).dev = (*note).dev;
+        (*head).tid = noted.thread;
+        (*head).dev = noted.dev;
         (*head).result = QUEUED;
         (*head).queued = M::u32(group, off!(group_q_len));
         (*head).limit = M::u32(group, off!(group_max_events));
-        let length = EVENT_HEAD as u32 + ((*note).name_len & (ROOM as u32 - 1)) + 1;
+        let length = EVENT_HEAD as u32 + (noted.name_len & (ROOM as u32 - 1)) + 1;
         bpf_probe_read_kernel(
             (&raw mut (*head).mask).cast(),
             length,
@@ -257,8 +257,7 @@ fn emit_offer<M: Mem, const ROOM: usize>(group: *const u8, event: *const u8, not
         );
         if (*head).mask & Q_OVERFLOW != 0 {
             (*head).result = NO_MEMORY;
-            (*head).mask = (*note).mask;
-            (*head).wd = Probe::u32((*note).mark as *const u8, off!(inotify_mark_wd)) as i32;
+            (*head).mask = noted.mask;
             (*head).name_len = 0;
         }
         wakeup::<NamedOffer<ROOM>>(place)
@@ -285,7 +284,12 @@ fn refused(result: i32) {
     let Some(note) = note_of(thread) else { return };
     // SAFETY: memory of the map; the record is of this size.
     unsafe {
-        if (*note).thread != thread || (*note).state != OFFERING {
+        let noted = (&raw const (*note).noted).read();
+        if (*note).state != OFFERING || !noted.is_whole(thread) {
+            if noted.thread != thread && noted.thread != 0 {
+                // Another thread may have taken the entry.
+                count(Count::RingFull);
+            }
             return;
         }
         (*note).state = 0;
@@ -294,21 +298,22 @@ fn refused(result: i32) {
             return;
         };
         let record = entry.as_mut_ptr();
-        let group = (*note).group as *const u8;
+        let (group, event) = ((*note).group as *const u8, (*note).event as *const u8);
         (*record).time = (*note).time;
         (*record).group = (*note).group;
         (*record).event = (*note).event;
-        (*record).ino = (*note).ino;
+        (*record).ino = noted.ino;
         (*record).kind = REFUSED;
-        (*record).slot = (*note).slot;
+        (*record).slot = noted.slot;
         (*record).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
         (*record).tid = thread;
-        (*record).dev = (*note).dev;
+        (*record).dev = noted.dev;
         (*record).result = result;
-        (*record).mask = (*note).mask;
-        (*record).wd = Probe::u32((*note).mark as *const u8, off!(inotify_mark_wd)) as i32;
         (*record).queued = Probe::u32(group, off!(group_q_len));
         (*record).limit = Probe::u32(group, off!(group_max_events));
+        (*record).mask = noted.mask;
+        // The second of the event's members; it is freed after this.
+        (*record).wd = Probe::u32(event, off!(inotify_event) + 4) as i32;
         entry.submit(u64::from(BPF_RB_NO_WAKEUP));
     }
 }

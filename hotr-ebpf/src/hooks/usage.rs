@@ -32,10 +32,6 @@ const FMODE_READ: u32 = 1;
 const S_IFREG: u16 = 0o100_000;
 /// `O_NOATIME`, which has one value on all architectures.
 const O_NOATIME: u32 = 0o1_000_000;
-/// `s_magic` of filesystems whose reads all call `touch_atime`: ext2 to ext4, xfs, btrfs, f2fs, tmpfs, ramfs, vfat, overlayfs.
-const READS_ARE_SEEN: [u64; 8] =
-    [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994, 0x8584_58f6, 0x4d44, 0x794c_7630];
-
 /// `security_file_open(file)`.
 #[fentry]
 pub fn fentry_usage_open(ctx: FEntryContext) -> u32 {
@@ -105,9 +101,8 @@ fn opened(file: u64) {
     if Probe::u16(inode, off!(inode_i_mode)) & S_IFMT != S_IFREG {
         return;
     }
-    let magic = Probe::u64(Probe::ptr(inode, off!(inode_i_sb)), off!(super_block_s_magic));
-    let is_seen = READS_ARE_SEEN.contains(&magic) && Probe::u32(file, off!(file_f_flags)) & O_NOATIME == 0;
-    used_inode(process, inode, if is_seen { Use::Opened } else { Use::OpenedUnseen });
+    let is_unseen = Probe::u32(file, off!(file_f_flags)) & O_NOATIME != 0;
+    used_inode(process, inode, if is_unseen { Use::OpenedUnseen } else { Use::Opened });
 }
 
 #[inline(always)]

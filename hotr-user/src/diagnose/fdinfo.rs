@@ -138,7 +138,7 @@ fn hex(text: &[u8]) -> Option<u64> {
 
 fn device(sdev: u64) -> Option<DevId> {
     let sdev = u32::try_from(sdev).ok()?;
-    Some(DevId { major: sdev >> 20, minor: sdev & 0xf_ffff })
+    Some(DevId::from_kernel(sdev))
 }
 
 fn watch(fields: &Fields<'_>) -> Option<Watch> {

@@ -152,7 +152,7 @@ pub async fn run(
     let mut end = std::pin::pin!(end);
     loop {
         let left =
-            over.map_or(READ_EVERY, |over| over.saturating_duration_since(Instant::now()).min(READ_EVERY));
+            over.map_or(LOOK_EVERY, |over| over.saturating_duration_since(Instant::now()).min(LOOK_EVERY));
         let reports = tokio::select! {
             () = &mut end => break,
             reports = live.session.next() => reports?,
@@ -400,10 +400,6 @@ impl Live {
         Ok(summary.is_bad())
     }
 }
-
-/// How often records are read when there is no change: they do not wake hotr, because that costs the writer and the reader
-/// of an event more than all else together.
-const READ_EVERY: Duration = Duration::from_millis(100);
 
 /// How much longer than its delivery a change may take.
 const GAP_NS: u64 = 1_000_000_000;

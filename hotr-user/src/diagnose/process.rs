@@ -161,6 +161,15 @@ impl ProcDir {
         )
     }
 
+    /// Whether it has a file open whose reads do not call `touch_atime`. `None` where its descriptors cannot be read.
+    pub(super) fn reads_without_atime(&self) -> Option<bool> {
+        let names = self.list("fd").ok()?.into_iter().filter_map(|name| String::from_utf8(name).ok());
+        // What has a path; the text about an inotify instance may be long.
+        let mut files =
+            names.filter(|name| self.link(&format!("fd/{name}")).is_ok_and(|to| to.starts_with(b"/")));
+        Some(files.any(|name| self.read(&format!("fdinfo/{name}")).is_ok_and(|text| has_noatime(&text))))
+    }
+
     /// The descriptors that are instances.
     fn instances(&self) -> rustix::io::Result<Vec<(i32, Kind)>> {
         let mut found = Vec::new();
@@ -321,9 +330,28 @@ pub(super) fn has_ended(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::SRCH)
 }
 
+/// Whether the text about a descriptor has `O_NOATIME` among its flags, which are octal (kernel: fs/proc/fd.c `seq_show`).
+fn has_noatime(fdinfo: &[u8]) -> bool {
+    let flags = fdinfo.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(std::str::from_utf8(flags).ok()?.trim(), 8).ok());
+    flags.is_some_and(|flags| OFlags::from_bits_retain(flags).contains(OFlags::NOATIME))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_descriptor_without_atime_is_found() {
+        assert!(has_noatime(b"pos:\t0\nflags:\t01100000\nmnt_id:\t26\n"));
+        assert!(!has_noatime(b"pos:\t0\nflags:\t0100000\n") && !has_noatime(b""));
+        let me = ProcDir::open(std::process::id()).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let flags = OFlags::RDONLY | OFlags::NOATIME | OFlags::CLOEXEC;
+        let held = openat(CWD, file.path(), flags, Mode::empty()).unwrap();
+        assert_eq!(me.reads_without_atime(), Some(true));
+        drop(held);
+    }
 
     #[test]
     fn a_ring_of_requests_is_found() {

@@ -471,7 +471,7 @@ impl Reader<'_> {
             return Some(decode::join(&place.visible, names));
         }
         let from_root = decode::join("/".as_ref(), names);
-        let dev = crate::mounts::DevId { major: record.dev >> 20, minor: record.dev & 0xf_ffff };
+        let dev = crate::mounts::DevId::from_kernel(record.dev);
         self.roots.table.other_mounts_of(dev).find_map(|mount| mount.visible_path(&from_root))
     }
 

@@ -157,6 +157,16 @@ impl<'a> Bench<'a> {
         Ok(dir)
     }
 
+    /// A watched directory `d` with an old file `f`, which is compared.
+    pub(super) fn watched_file(&mut self) -> Result<PathBuf, Stop> {
+        let dir = self.dir("d")?;
+        let path = dir.join("f");
+        old_file(&path, b"1\n")?;
+        self.watch("d", &dir)?;
+        self.compare("d/f", &path);
+        Ok(path)
+    }
+
     /// A directory of this experiment on a filesystem with a device.
     pub(super) fn dir_on(&mut self, disk: Disk) -> Result<PathBuf, Stop> {
         let root = self.lab.disk(disk)?;

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use hotr_common::delivery::NO_MEMORY;
 use hotr_events::Op;
 use hotr_events::mask::names;
+use rustix::fs::inotify::ReadFlags;
 
 /// Different steps that are given.
 const SHOWN: usize = 10;
@@ -120,18 +121,22 @@ fn device(dev: u64) -> String {
 
 /// What a change is notified as, in the call that makes it.
 const fn notified_as(op: Op) -> u32 {
-    const MODIFY: u32 = 0x2;
-    const ATTRIB: u32 = 0x4;
-    match op {
-        Op::Write => MODIFY,
-        Op::Attrib => ATTRIB,
+    let attributes = ReadFlags::ATTRIB;
+    let events = match op {
+        Op::Write => ReadFlags::MODIFY,
+        Op::Attrib => attributes,
         // A new hard link changes the attributes of the file.
-        Op::Create => 0x100 | ATTRIB,
+        Op::Create => ReadFlags::CREATE.union(attributes),
         // Both names, the file itself, and the attributes of a file that lost its name.
-        Op::Rename => 0x40 | 0x80 | 0x800 | ATTRIB,
+        Op::Rename => {
+            ReadFlags::MOVED_FROM.union(ReadFlags::MOVED_TO).union(ReadFlags::MOVE_SELF).union(attributes)
+        }
         // The name, and the end of the file and of its watch.
-        Op::Remove => 0x200 | 0x400 | 0x8000 | ATTRIB,
-    }
+        Op::Remove => {
+            ReadFlags::DELETE.union(ReadFlags::DELETE_SELF).union(ReadFlags::IGNORED).union(attributes)
+        }
+    };
+    events.bits()
 }
 
 /// Records with the offers that their threads made since their changes before; offers of no record are steps by themselves.

@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use serde_json::Value;
 
 use super::run::{HOTR, Program, Scratch, inotifywait, root};
+use super::targets::installed;
 
 pub(crate) struct Live {
     child: Child,
@@ -140,15 +141,17 @@ fn it_ends_with_the_process() {
         let mut live = Live::start(tier, pid);
         drop(watcher);
         live.until("summary", |line| line["type"] == "summary");
-        let mut said = String::new();
-        std::io::Read::read_to_string(&mut live.child.stderr.take().unwrap(), &mut said).unwrap();
-        assert_eq!(
-            said,
-            format!("hotr: note: process {pid} has exited: it is followed no longer\n"),
-            "{tier}"
-        );
-        assert_eq!(live.child.wait().unwrap().code(), Some(0));
+        has_ended_with(live, pid, tier);
     }
+}
+
+/// The run ended by itself, and said that the process has exited.
+fn has_ended_with(mut live: Live, pid: u32, tier: &str) {
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut live.child.stderr.take().unwrap(), &mut said).unwrap();
+    let want = format!("hotr: note: process {pid} has exited: it is followed no longer\n");
+    assert_eq!(said, want, "{tier}");
+    assert_eq!(live.child.wait().unwrap().code(), Some(0));
 }
 
 /// Starts a program under a certain id, as a machine whose ids have gone round does it. `None` where that is refused.
@@ -181,8 +184,7 @@ fn another_process_that_gets_the_number_is_no_target() {
     if !root() {
         return;
     }
-    let path = std::env::var_os("PATH").unwrap();
-    let found = std::env::split_paths(&path).map(|dir| dir.join("inotifywait")).find(|path| path.exists());
+    let Some(program) = installed("inotifywait") else { return };
     for tier in TIERS {
         let scratch = Scratch::new("reused");
         let (file, other) = (scratch.file("app.conf"), scratch.dir("other"));
@@ -191,7 +193,7 @@ fn another_process_that_gets_the_number_is_no_target() {
         let mut live = Live::start(tier, pid);
         drop(watcher);
         // hotr looks every 200 ms.
-        let Some(heir) = start_as(pid, found.as_ref().unwrap(), &scratch.0) else {
+        let Some(heir) = start_as(pid, &program, &scratch.0) else {
             return eprintln!("not run: the kernel gives no chosen process id");
         };
         fs::write(other.join("x"), "1\n").unwrap();
@@ -203,14 +205,7 @@ fn another_process_that_gets_the_number_is_no_target() {
         rustix::process::waitpid(Some(heir), rustix::process::WaitOptions::empty()).unwrap();
         let summary = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         assert_eq!(summary["delivered"], 0, "{:?}", live.said);
-        let mut said = String::new();
-        std::io::Read::read_to_string(&mut live.child.stderr.take().unwrap(), &mut said).unwrap();
-        assert_eq!(
-            said,
-            format!("hotr: note: process {pid} has exited: it is followed no longer\n"),
-            "{tier}"
-        );
-        assert_eq!(live.child.wait().unwrap().code(), Some(0));
+        has_ended_with(live, pid, tier);
     }
 }
 

@@ -24,7 +24,7 @@ mod programs;
 mod rust;
 
 /// A program of this name in `PATH` or where administrators' programs are; says so when there is none.
-fn installed(name: &str) -> Option<PathBuf> {
+pub(crate) fn installed(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
     there(dirs.map(|dir| dir.join(name)).find(|file| file.is_file()), name)
@@ -101,6 +101,16 @@ fn verdict(live: &mut Live, op: &str, path: &Path, make: impl FnOnce()) -> Value
 }
 
 /// Ends a run in which nothing was lost.
+/// A watch on a file receives a write, and none to the file that replaces it.
+fn loses_a_replaced_file(mut live: Live, file: &Path) {
+    let line = verdict(&mut live, "write", file, || append(file));
+    assert_eq!(words(&line), ("delivered", None), "{line}");
+    replace(file);
+    let line = verdict(&mut live, "write", file, || append(file));
+    assert_eq!(words(&line), ("never-sent", Some("replaced-file")), "{line}");
+    assert_eq!(live.end().0, Some(3));
+}
+
 fn nothing_lost(live: Live) {
     assert_eq!(live.end().0, Some(0));
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use super::run::{HOTR, MACHINE, Scratch, finish, root, verify};
+use super::run::{HOTR, MACHINE, Scratch, finish, in_user_namespace, root, verify};
 
 const NOBODY: u32 = 65534;
 
@@ -98,15 +98,7 @@ fn a_missing_mkfs_is_named_with_its_package() {
 
 #[test]
 fn in_a_user_namespace_only_disks_and_ebpf_are_out_of_reach() {
-    let mut probe = Command::new("unshare");
-    if !probe.args(["-U", "-r", "true"]).status().is_ok_and(|status| status.success()) {
-        eprintln!("not run: no user namespace can be made here");
-        return;
-    }
-    let _others = MACHINE.read().unwrap();
-    let mut command = Command::new("unshare");
-    command.args(["-U", "-r", HOTR, "verify", "--json", "rename-exchange", "mmap-store-ebpf"]);
-    let said = finish(&mut command);
+    let Some(said) = in_user_namespace(&["rename-exchange", "mmap-store-ebpf"]) else { return };
     assert_eq!((said.status, said.stderr.as_str()), (Some(0), ""));
     let names = said.of("rename-exchange");
     assert_eq!(

@@ -1,10 +1,8 @@
 //! `kernel_path`: steps that the kernel made, and none that it did not.
 
-use std::process::Command;
-
 use serde_json::Value;
 
-use super::run::{HOTR, MACHINE, finish, root, verify, whole};
+use super::run::{in_user_namespace, root, verify, whole};
 
 fn path(line: &Value) -> Vec<String> {
     let steps = line["kernel_path"].as_array().unwrap_or_else(|| panic!("{line}"));
@@ -55,15 +53,7 @@ fn without_the_operation_it_has_no_change() {
 
 #[test]
 fn without_ebpf_it_has_what_fdinfo_shows() {
-    let mut probe = Command::new("unshare");
-    if !probe.args(["-U", "-r", "true"]).status().is_ok_and(|status| status.success()) {
-        eprintln!("not run: no user namespace can be made here");
-        return;
-    }
-    let _others = MACHINE.read().unwrap();
-    let mut command = Command::new("unshare");
-    command.args(["-U", "-r", HOTR, "verify", "--json", "mask-mismatch"]);
-    let said = finish(&mut command);
+    let Some(said) = in_user_namespace(&["mask-mismatch"]) else { return };
     let line = said.of("mask-mismatch");
     let steps = path(&line);
     // IN_CLOSE_WRITE is 0x8, and was all that the watch asked for.

@@ -88,12 +88,14 @@ fn no_watch(view: &View<'_>, instance: &Instance) -> Option<Finding> {
     Some(finding.remedy("restart the program; let it watch the directory for IN_MOVED_TO and IN_CREATE"))
 }
 
-/// What the command line names and took its name while the process ran: the newest. A script, or a file that is only
-/// read, is older. The start is known to 10 ms, and times of files lag by as much.
+/// What the command line names and may have taken its name while the process ran: the newest. A script, or a file that is
+/// only read, is older. The start is known to be up to 10 ms too early, and times of files are as much: what may be younger is.
 fn newest<'v>(view: &'v View<'_>) -> Option<&'v Hint> {
-    let since = view.process.started? + Duration::from_millis(20);
+    const TICK: Duration = Duration::from_millis(10);
+    let started = view.process.started?;
     let times = view.hints.iter().filter_map(|hint| Some((hint.times?.changed, hint)));
-    times.filter(|(changed, _)| *changed > since).max_by_key(|(changed, _)| *changed).map(|(_, hint)| hint)
+    let younger = times.filter(|(changed, _)| *changed + TICK > started);
+    younger.max_by_key(|(changed, _)| *changed).map(|(_, hint)| hint)
 }
 
 /// How many events some bytes can be: at least, and at most.

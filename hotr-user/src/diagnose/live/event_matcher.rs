@@ -8,11 +8,11 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use hotr_common::delivery::Chunk;
+use hotr_common::delivery::{Chunk, Q_OVERFLOW};
 
 use super::expected_events::{Key, keys};
 use super::instance::Instance;
-use super::stand_in_instances::{OVERFLOW, ReceivedEvent};
+use super::stand_in_instances::ReceivedEvent;
 use super::verdict::{ReportedChange, Verdict};
 
 /// The kernel queues an event at most so long before the call that makes the change ends.
@@ -331,7 +331,7 @@ impl Line {
     fn note_overflow(&mut self) {
         let mut last = 0;
         for got in &mut self.got {
-            if got.mask & OVERFLOW != 0 {
+            if got.mask & Q_OVERFLOW != 0 {
                 if got.made.is_none() {
                     got.made = Some(last);
                     self.overflow = Some((got.time, last));
@@ -459,7 +459,7 @@ mod tests {
         for (made, name) in [(1, "a"), (2, "a"), (3, "b"), (4, "a")] {
             echoes.wait(1, key(name), SECOND + made, true, Vec::new());
         }
-        read(&mut echoes, SECOND + 10, 0, &buffer(&[(1, 2, "a"), (1, 2, "b"), (-1, OVERFLOW, "")]));
+        read(&mut echoes, SECOND + 10, 0, &buffer(&[(1, 2, "a"), (1, 2, "b"), (-1, Q_OVERFLOW, "")]));
         let want = [("read", 1), ("merged", 2), ("read", 3), ("dropped", 4)];
         assert_eq!(fates(&mut echoes, 2 * SECOND), want.map(|(word, made)| (word, SECOND + made)));
     }

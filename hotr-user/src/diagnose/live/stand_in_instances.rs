@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use hotr_common::delivery::Q_OVERFLOW;
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 
 use crate::diagnose::view::bits;
@@ -19,9 +20,6 @@ use crate::source::mono_ns;
 const MOST: usize = 65_536;
 /// Bits of a mask that mean the same to a stand-in.
 const KEPT: u32 = 0xfff | bits::EXCL_UNLINK | bits::ONESHOT;
-
-/// `IN_Q_OVERFLOW`.
-pub(super) const OVERFLOW: u32 = 0x4000;
 
 /// An event of a stand-in.
 #[derive(Clone, Debug)]
@@ -173,7 +171,7 @@ impl StandInInstances {
             let mut reader = Reader::new(&shadow.own, &mut buffer);
             while let Ok(event) = reader.next() {
                 let mask = event.events().bits();
-                overflow |= mask & OVERFLOW != 0;
+                overflow |= mask & Q_OVERFLOW != 0;
                 let name = event.file_name().map(|name| name.to_bytes().into()).unwrap_or_default();
                 events.push((event.wd(), mask, name));
             }

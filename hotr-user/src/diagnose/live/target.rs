@@ -2,6 +2,7 @@
 //!
 //! In: processes. Out: [`Instance`]s, each with the slot by which the kernel programs name it.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,14 @@ use super::scan::{duplicate, look};
 use super::stand_in_instances::{ReceivedEvent, StandInInstances};
 use crate::diagnose::process::{ProcDir, stat_field};
 use crate::diagnose::select::{Choice, Error};
+use crate::mounts::{DevId, MountTable};
 use crate::source::ebpf::DeliverySource;
 use crate::source::mono_ns;
+
+/// Filesystems whose reads all call `touch_atime`, as mountinfo names them. Others may read without it: by a server, or directly.
+const READS_ARE_SEEN: [&str; 12] = [
+    "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "devtmpfs", "ramfs", "rootfs", "vfat", "overlay",
+];
 
 /// All of them.
 pub(super) struct Targets {
@@ -32,8 +39,10 @@ pub(super) struct Targets {
     named: BTreeMap<u32, ProcDir>,
     exited: BTreeSet<u32>,
     /// A process may have used files unseen: only system calls are seen where stand-ins are, and a request of io_uring
-    /// is none.
+    /// is none; elsewhere, reads that do not call `touch_atime` are not seen.
     may_use_unseen: bool,
+    /// Where stand-ins are not: by device, whether reads of its files are seen. As of the last look.
+    reads_are_seen: RefCell<HashMap<u32, bool>>,
 }
 
 impl Targets {
@@ -51,6 +60,7 @@ impl Targets {
             is_short_told: false,
             exited: BTreeSet::new(),
             may_use_unseen: false,
+            reads_are_seen: RefCell::default(),
         })
     }
 
@@ -136,12 +146,25 @@ impl Targets {
 
     /// When a file was used last by any of the processes; `None` when that is not known of one of them.
     pub(super) fn usage(&self, source: &DeliverySource, dev: u32, ino: u64) -> Option<Usage> {
-        if self.may_use_unseen {
+        if self.may_use_unseen || !self.are_doubled() && !self.reads_are_seen(dev) {
             return None;
         }
         self.processes().into_iter().try_fold(Usage::default(), |last, process| {
             let usage = source.usage(Used { process, dev, ino })?;
             Some(Usage { opened: last.opened.max(usage.opened), read: last.read.max(usage.read) })
+        })
+    }
+
+    /// Whether all reads of files of a superblock are seen.
+    fn reads_are_seen(&self, dev: u32) -> bool {
+        *self.reads_are_seen.borrow_mut().entry(dev).or_insert_with(|| {
+            let dev = DevId::from_kernel(dev);
+            let tables = self.processes().into_iter().filter_map(|pid| MountTable::read_process(pid).ok());
+            let fs = tables.into_iter().find_map(|table| {
+                let mount = table.mounts().iter().find(|mount| mount.dev == dev)?;
+                Some(mount.fs_type.clone())
+            });
+            fs.is_some_and(|fs| READS_ARE_SEEN.iter().any(|known| fs == *known))
         })
     }
 
@@ -190,6 +213,12 @@ impl Targets {
         let first = self.next_slot;
         for instance in self.instances.iter().filter(|instance| instance.group == 0) {
             source.observe(instance.pid);
+            if self.shadows.is_none() {
+                // What it opens from now on is seen.
+                let process = ProcDir::open(instance.pid);
+                self.may_use_unseen |=
+                    process.is_ok_and(|process| process.reads_without_atime().unwrap_or(true));
+            }
         }
         for at in 0..self.instances.len() {
             let instance = &self.instances[at];
@@ -224,6 +253,7 @@ impl Targets {
 
     /// Looks again.
     pub(super) fn look(&mut self, source: &mut DeliverySource) {
+        self.reads_are_seen.get_mut().clear();
         // Processes that ended are found closed.
         let runs = |choice: &&Choice| pid_of(choice).is_none_or(|pid| !self.has_exited(pid));
         let choices: Vec<_> = self.choices.iter().filter(runs).cloned().collect();

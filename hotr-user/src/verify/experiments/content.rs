@@ -116,11 +116,7 @@ pub(super) const ALL: &[Experiment] = &[
         method: "Call ftruncate with the file's own size in a watched directory.",
         rests_on: INOTIFY,
         run: |bench| {
-            let dir = bench.dir("d")?;
-            let path = dir.join("f");
-            old_file(&path, b"1\n")?;
-            bench.watch("d", &dir)?;
-            bench.compare("d/f", &path);
+            let path = bench.watched_file()?;
             let result = bench.operate(|_| {
                 let file = File::options().write(true).open(&path)?;
                 ftruncate(&file, 2).during("truncate a file")
@@ -138,11 +134,7 @@ pub(super) const ALL: &[Experiment] = &[
         method: "Truncate a file in a watched directory.",
         rests_on: INOTIFY,
         run: |bench| {
-            let dir = bench.dir("d")?;
-            let path = dir.join("f");
-            old_file(&path, b"1\n")?;
-            bench.watch("d", &dir)?;
-            bench.compare("d/f", &path);
+            let path = bench.watched_file()?;
             bench.operate(|_| {
                 let file = File::options().write(true).open(&path)?;
                 ftruncate(&file, 0).during("truncate a file")

@@ -31,11 +31,7 @@ pub(super) const CONTENT: &[Experiment] = &[
         method: "Write to a file in a watched directory by IORING_OP_WRITE.",
         rests_on: INOTIFY,
         run: |bench| {
-            let dir = bench.dir("d")?;
-            let path = dir.join("f");
-            old_file(&path, b"1\n")?;
-            bench.watch("d", &dir)?;
-            bench.compare("d/f", &path);
+            let path = bench.watched_file()?;
             bench.operate(|_| {
                 let file = File::options().write(true).open(&path)?;
                 let ring = IoUring::new(4).during("make an io_uring")?;

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
+use hotr_common::delivery::Q_OVERFLOW;
 use hotr_events::mask;
 use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
 use rustix::io::Errno;
@@ -17,7 +18,6 @@ use rustix::io::Errno;
 use super::{PATIENCE, put, wait};
 use crate::verify::evidence::{Account, Event, Listener, State};
 
-const OVERFLOW: u32 = 0x4000;
 /// The label of the watch for barriers.
 const BARRIER: &str = "barrier";
 
@@ -138,7 +138,7 @@ impl Inotify {
                 }
                 continue;
             }
-            *overflown |= bits & OVERFLOW != 0;
+            *overflown |= bits & Q_OVERFLOW != 0;
             let words = mask::names(bits);
             let what = words.iter().map(|word| word.trim_start_matches("IN_").to_owned()).collect();
             let event = Event { at, what, name, cookie: event.cookie(), count: 1 };

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::{
-    Live, append, found, installed, nothing_lost, releases, replace, switch, tool_at, until_found, verdict,
-    words,
+    Live, append, found, installed, loses_a_replaced_file, nothing_lost, releases, replace, switch, tool_at,
+    until_found, verdict, words,
 };
 use crate::run::{Program, Scratch, diagnose, root};
 
@@ -59,13 +59,8 @@ fn plain_node_loses_a_replaced_file() {
     let script = "require('fs').watch(process.argv[1], () => {}); setInterval(() => {}, 1e6)";
     let program = Program::start(Command::new(node).args(["-e", script]).arg(&file), 1);
     assert_eq!(found(program.pid()), [LONE]);
-    let mut live = Live::start("auto", program.pid());
-    let line = verdict(&mut live, "write", &file, || append(&file));
-    assert_eq!(words(&line), ("delivered", None), "{line}");
-    replace(&file);
-    let line = verdict(&mut live, "write", &file, || append(&file));
-    assert_eq!(words(&line), ("never-sent", Some("replaced-file")), "{line}");
-    assert_eq!(live.end().0, Some(3));
+    let live = Live::start("auto", program.pid());
+    loses_a_replaced_file(live, &file);
 }
 
 #[test]
