@@ -22,7 +22,7 @@ use hotr_common::record::MAX_NAME;
 
 use crate::call::CALLS;
 use crate::counters::{Count, count};
-use crate::globals::off;
+use crate::globals::{off, verifier_opaque};
 use crate::kernel::{Direct, Mem, Probe};
 use crate::records::RECORDS;
 
@@ -249,7 +249,9 @@ fn emit_offer<M: Mem, const ROOM: usize>(group: *const u8, event: *const u8, not
         (*head).result = QUEUED;
         (*head).queued = M::u32(group, off!(group_q_len));
         (*head).limit = M::u32(group, off!(group_max_events));
-        let length = EVENT_HEAD as u32 + (noted.name_len & (ROOM as u32 - 1)) + 1;
+        // The compiler would leave out a mask that changes nothing, which the verifier of older kernels needs to see.
+        let name_len = verifier_opaque(u64::from(noted.name_len)) as u32 & (ROOM as u32 - 1);
+        let length = EVENT_HEAD as u32 + name_len + 1;
         bpf_probe_read_kernel(
             (&raw mut (*head).mask).cast(),
             length,
