@@ -4,7 +4,7 @@
 //! followed, no `..` taken, nothing waited for: a directory that somebody swaps meanwhile leads to an error, never
 //! elsewhere. A descriptor stays with its directory, whatever name that has later.
 
-mod link_path;
+mod named_path;
 mod names;
 mod roots;
 
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, statat};
 use rustix::io::Errno;
 
-pub use link_path::{Lost, way};
+pub use named_path::{End, HeldName, Lost, NamedPath, way};
 pub use names::Names;
 pub use roots::Roots;
 
@@ -148,6 +148,15 @@ impl Dir {
     /// When it does not.
     pub fn stat(&self) -> io::Result<Stat> {
         Ok(fstat(&self.0)?)
+    }
+
+    /// Device and inode, as `stat` gives them.
+    ///
+    /// # Errors
+    /// As [`Self::stat`].
+    pub fn id(&self) -> io::Result<(u64, u64)> {
+        let stat = self.stat()?;
+        Ok((stat.st_dev, stat.st_ino))
     }
 
     /// A further descriptor of the same directory.

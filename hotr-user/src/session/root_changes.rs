@@ -6,8 +6,6 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
-
 use super::watched_directories::{Spot, spots};
 
 /// Nanoseconds between two looks.
@@ -107,26 +105,17 @@ impl RootWatch {
 }
 
 fn way(path: &Path, with_mounts: bool) -> Option<Way> {
-    let identified = |spot: Spot| {
-        let stat = statx(CWD, spot.dir(), AtFlags::empty(), StatxFlags::INO).ok()?;
-        let only = spot.only().map(OsStr::to_owned);
-        let name = only.as_ref().filter(|_| with_mounts);
-        let over = name.and_then(|name| mounted_on(&spot.dir().join(name)));
-        Some(Step { id: (crate::source::device(&stat), stat.stx_ino), only, over })
+    let step = |spot: &Spot| Step {
+        id: spot.id(),
+        only: spot.only().map(OsStr::to_owned),
+        over: spot.over().filter(|_| with_mounts),
     };
-    spots(path).ok()?.into_iter().map(identified).collect()
+    Some(spots(path).ok()?.iter().map(step).collect())
 }
 
 /// Of the last directory.
 fn device(way: &Way) -> Option<u64> {
     way.last().map(|step| step.id.0)
-}
-
-/// The mount of which this path is the root (Linux 5.8).
-fn mounted_on(path: &Path) -> Option<u64> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    let stat = statx(CWD, path, flags, StatxFlags::MNT_ID).ok()?;
-    stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT).then_some(stat.stx_mnt_id)
 }
 
 /// Whether another file was mounted on one of the names.

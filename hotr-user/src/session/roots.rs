@@ -15,7 +15,7 @@ use rustix::fs::inotify::ReadFlags;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, openat, statx};
 
 use super::pin::{InodePin, InodePins};
-use super::watched_directories::{Spot, WatchedDirectory, bases, look_up, spots};
+use super::watched_directories::{Spot, WatchedDirectory, bases, identity, look_up, spots};
 use crate::error::Error;
 use crate::kernel::load::LoadError;
 use crate::mounts::{Aliases, MountTable, aliases, join, mount_id};
@@ -541,7 +541,7 @@ impl Roots {
         let mut replaced = Vec::new();
         for index in 0..self.watched.len() {
             let Ok(now) = spots(&self.watched[index].path) else { continue };
-            let is_same = now == self.watched[index].spots;
+            let is_same = now.iter().map(Spot::place).eq(self.watched[index].spots.iter().map(Spot::place));
             let (is_whole, lost) = self.compare(index, &now);
             if is_same && is_whole {
                 self.watched[index].untold_until_ns = None;
@@ -573,21 +573,19 @@ impl Roots {
     }
 
     /// What a path leads to now beside the places of its bases: whether every spot has a place, and the bases whose place
-    /// is somewhere else. A spot at which nothing is any more is as before: the kernel tells what became of it.
+    /// is somewhere else.
     fn compare(&self, index: usize, now: &[Spot]) -> (bool, Vec<usize>) {
         let bases = || (0..self.bases.len()).filter(|base| self.bases[*base].is_of(index));
-        let found: Vec<_> =
-            now.iter().map(|spot| (spot.dir(), open(spot.dir()).and_then(|fd| identity(&fd)))).collect();
-        let is_whole = found.iter().all(|(dir, there)| {
-            let place =
-                bases().find(|base| self.bases[*base].dir == *dir).and_then(|base| self.own_place(base));
-            there.is_none() || place.is_some_and(|place| place.identity == *there)
+        let is_whole = now.iter().all(|spot| {
+            let place = bases()
+                .find(|base| self.bases[*base].dir == spot.dir())
+                .and_then(|base| self.own_place(base));
+            place.is_some_and(|place| place.identity == Some(spot.id()))
         });
         let is_lost = |base: &usize| {
-            let there = found.iter().find(|(dir, _)| *dir == self.bases[*base].dir);
-            self.own_place(*base).is_some_and(|place| {
-                there.is_none_or(|(_, there)| there.is_some() && *there != place.identity)
-            })
+            let there = now.iter().find(|spot| spot.dir() == self.bases[*base].dir);
+            self.own_place(*base)
+                .is_some_and(|place| there.is_none_or(|spot| place.identity != Some(spot.id())))
         };
         (is_whole, bases().filter(is_lost).collect())
     }
@@ -652,11 +650,6 @@ fn open(dir: &Path) -> Option<OwnedFd> {
 fn is_dir(fd: &OwnedFd) -> bool {
     statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory)
-}
-
-fn identity(fd: &OwnedFd) -> Option<(u64, u64)> {
-    let stat = statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::INO).ok()?;
-    Some((crate::source::device(&stat), stat.stx_ino))
 }
 
 /// The next step after the one that the cause names. It goes without saying where inotify is tried anyway.

@@ -6,14 +6,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
+use rustix::io::Errno;
+
+use crate::beneath::{Dir, HeldName, NamedPath};
 use crate::error::Error;
 use crate::mounts::join;
 use hotr_events::Change;
-
-/// As the kernel: more links on one way are a loop.
-const MOST_LINKS: usize = 40;
 
 /// A directory that a named path leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,10 @@ pub(super) struct Spot {
     shown: PathBuf,
     /// The one name in it that counts, when the path does not name the directory itself.
     only: Option<OsString>,
+    /// Device and inode of the directory.
+    id: (u64, u64),
+    /// The mount on that name, if a file is mounted there.
+    over: Option<u64>,
 }
 
 /// A directory to be watched.
@@ -51,22 +57,34 @@ struct Use {
 /// # Errors
 /// When it leads nowhere.
 pub(super) fn spots(path: &Path) -> io::Result<Vec<Spot>> {
-    let real = path.canonicalize()?;
-    // What disappears meanwhile leads nowhere: it is not known to be a file.
-    if real.symlink_metadata()?.is_dir() {
-        return Ok(vec![Spot { dir: real, shown: path.to_path_buf(), only: None }]);
-    }
-    let mut found = Vec::new();
-    let mut at = path.to_path_buf();
-    while let Some(name) = at.file_name().filter(|_| found.len() <= MOST_LINKS) {
-        let parent = at.parent().unwrap_or(Path::new("/"));
-        let dir = parent.canonicalize()?;
-        let shown = if found.is_empty() { parent.to_path_buf() } else { dir.clone() };
-        found.push(Spot { dir: dir.clone(), shown, only: Some(name.to_owned()) });
-        let Ok(target) = at.read_link() else { break };
-        at = dir.join(target);
-    }
-    Ok(found)
+    let names = match NamedPath::follow(path).into_last_names()? {
+        Ok((dir, real)) => {
+            let id = identity(&dir).ok_or(Errno::STALE)?;
+            return Ok(vec![Spot { dir: real, shown: path.to_path_buf(), only: None, id, over: None }]);
+        }
+        Err(names) => names,
+    };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let spot = |(at, found): (usize, HeldName)| {
+        let shown = if at == 0 { parent.to_path_buf() } else { found.dir_path.clone() };
+        let id = identity(&found.dir).ok_or(Errno::STALE)?;
+        let over = mounted_on(&found.dir, &found.name);
+        Ok(Spot { dir: found.dir_path, shown, only: Some(found.name), id, over })
+    };
+    names.into_iter().enumerate().map(spot).collect()
+}
+
+/// Device and inode of what a descriptor stands for.
+pub(super) fn identity(fd: impl AsFd) -> Option<(u64, u64)> {
+    let stat = statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::INO).ok()?;
+    Some((crate::source::device(&stat), stat.stx_ino))
+}
+
+/// The mount of which this name is the root (Linux 5.8).
+fn mounted_on(dir: &Dir, name: &OsStr) -> Option<u64> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let stat = statx(dir, name, flags, StatxFlags::MNT_ID).ok()?;
+    stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT).then_some(stat.stx_mnt_id)
 }
 
 /// As [`spots`], with what to say to the user.
@@ -82,7 +100,7 @@ pub(super) fn look_up(path: &Path) -> Result<Vec<Spot>, Error> {
 pub(super) fn bases<'a>(roots: impl Iterator<Item = (&'a Path, &'a [Spot])>) -> Vec<WatchedDirectory> {
     let mut bases: Vec<WatchedDirectory> = Vec::new();
     for (root, (path, spots)) in roots.enumerate() {
-        for Spot { dir, shown, only } in spots {
+        for Spot { dir, shown, only, .. } in spots {
             let place = Use { root, path: path.to_path_buf(), shown: shown.clone(), only: only.clone() };
             match bases.iter_mut().find(|base| base.dir == *dir) {
                 Some(base) => base.uses.push(place),
@@ -110,6 +128,21 @@ pub(super) fn bases<'a>(roots: impl Iterator<Item = (&'a Path, &'a [Spot])>) -> 
 }
 
 impl Spot {
+    /// Device and inode of the directory.
+    pub(super) fn id(&self) -> (u64, u64) {
+        self.id
+    }
+
+    /// The mount on the one name that counts, if a file is mounted there.
+    pub(super) fn over(&self) -> Option<u64> {
+        self.over
+    }
+
+    /// Where it is, and how that is shown, whatever directory is there.
+    pub(super) fn place(&self) -> (&Path, &Path, Option<&OsStr>) {
+        (&self.dir, &self.shown, self.only.as_deref())
+    }
+
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }

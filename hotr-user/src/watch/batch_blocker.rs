@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, Stat, statat};
 
 use super::git::GitDir;
-use crate::beneath::{Dir, Roots};
+use crate::beneath::{Dir, End, NamedPath, Roots};
 use crate::pipeline::confirm::writers;
 
 /// Paths of a batch that are asked about; a larger batch is a checkout or a copy, and waits by its size.
@@ -92,10 +92,11 @@ fn git<'a>(roots: &[PathBuf], paths: impl Iterator<Item = &'a Path>, read_ns: i6
 
 /// A root without the links on its way; the link of its own name is what the user named, or what a file root replaces.
 fn real(root: &Path) -> Option<PathBuf> {
-    if root.is_dir() {
-        return root.canonicalize().ok();
+    let found = NamedPath::follow(root);
+    if matches!(found.end, End::Directory(..)) {
+        return Some(found.path);
     }
-    Some(root.parent()?.canonicalize().ok()?.join(root.file_name()?))
+    Some(NamedPath::follow(root.parent()?).real()?.join(root.file_name()?))
 }
 
 /// Whether a file was changed since an inode time, and not in the future: that is what a clock left behind which was set

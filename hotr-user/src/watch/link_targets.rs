@@ -7,11 +7,11 @@
 //! content is compared.
 
 pub(super) mod outside;
-mod route;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,10 +19,9 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::filter::PathFilter;
-use crate::beneath::Dir;
+use crate::beneath::{Dir, End, NamedPath};
 use crate::pipeline::confirm::{ConfirmOptions, Confirmed, Evidence, Kind, State, writers};
 use hotr_events::Channel;
-use route::{End, Route};
 
 /// Names behind links that are compared, and links that are followed; both are kept in memory with their content's state.
 const MOST: usize = 4096;
@@ -177,7 +176,8 @@ impl LinkTargets {
     /// Follows all links.
     pub(super) fn look(&mut self, look: &mut Look<'_>) -> Found {
         let mut found = Found::default();
-        let reals: Vec<_> = look.roots.iter().map(|root| (root.clone(), root.canonicalize().ok())).collect();
+        let reals: Vec<_> =
+            look.roots.iter().map(|root| (root.clone(), NamedPath::follow(root).real())).collect();
         for link in self.links.clone() {
             let Some((root, Some(real))) = reals.iter().find(|(root, _)| link.starts_with(root)) else {
                 continue;
@@ -200,7 +200,7 @@ impl LinkTargets {
     /// The states that a look found are those before the first change; since `since_ns` all changes are told.
     pub(super) fn learn(&mut self, found: Found, since_ns: i64) -> LinkPoints {
         self.names = found.names;
-        let is_old = |path: &PathBuf| route::changed_ns(path).is_none_or(|changed| changed < since_ns);
+        let is_old = |path: &PathBuf| changed_ns(path).is_none_or(|changed| changed < since_ns);
         for name in self.names.values_mut() {
             if !name.way.iter().all(is_old) || !name.is_told && !is_old(&name.real) {
                 name.state = None;
@@ -287,11 +287,12 @@ impl LinkTargets {
                 Some(if relative.as_os_str().is_empty() { root.clone() } else { root.join(relative) })
             })
         };
-        let route = Route::of(&place.at);
+        let route = NamedPath::follow(&place.at);
+        let links: Vec<PathBuf> = route.links.iter().map(|link| link.at.path()).collect();
         let way: Vec<PathBuf> =
-            route.links.iter().map(|(link, _)| in_tree(link).unwrap_or_else(|| link.clone())).collect();
+            links.iter().map(|link| in_tree(link).unwrap_or_else(|| link.clone())).collect();
         let told = in_tree(&route.path);
-        let is_dir = matches!(route.end, End::Dir(_));
+        let is_dir = matches!(route.end, End::Directory(..));
         let is_told = told.as_ref().is_some_and(|told| look.filter.wants(told, is_dir));
         if is_told && look.filter.wants(&place.name, false) {
             // The link is a wanted name, and so is what it leads to.
@@ -309,13 +310,9 @@ impl LinkTargets {
                 found.ways.outside.extend(path.parent().map(Path::to_owned));
             }
         };
-        route.links.iter().for_each(|(link, _)| listen(link));
+        links.iter().for_each(|link| listen(link));
         listen(&route.path);
-        let refused = match route.end {
-            End::File(owner) | End::Dir(owner) | End::Other(owner) => route.stranger(owner),
-            End::Missing => None,
-        };
-        if let Some(uid) = refused {
+        if let Some(uid) = route.stranger() {
             if self.said.insert(place.name.clone()) {
                 let link = place.name.display();
                 self.news.push(format!(
@@ -326,7 +323,7 @@ impl LinkTargets {
             return;
         }
         match route.end {
-            End::Dir(_) => {
+            End::Directory(..) => {
                 let wants = look.filter.wants(&place.name, true);
                 let is_loop = place.at.starts_with(&route.path) || place.above.contains(&route.path);
                 if wants && !is_loop && place.depth < DEPTH {
@@ -339,8 +336,8 @@ impl LinkTargets {
                     self.list(&dir, &way, look, reals, found);
                 }
             }
-            End::Other(_) => {}
-            End::File(_) | End::Missing => {
+            End::Other(..) => {}
+            End::File(..) | End::Missing(_) => {
                 if look.filter.wants(&place.name, false) {
                     self.name(place.name, route.path, way, is_told, look, found);
                 }
@@ -416,6 +413,12 @@ struct LinkPoint {
     depth: u32,
     /// Directories behind the links that led here.
     above: Vec<PathBuf>,
+}
+
+/// Change time of a name itself.
+fn changed_ns(path: &Path) -> Option<i64> {
+    let stat = path.symlink_metadata().ok()?;
+    Some(stat.ctime().saturating_mul(1_000_000_000).saturating_add(stat.ctime_nsec()))
 }
 
 /// The held directory of a path that has no links, and the name in it: who owns a directory above cannot lead elsewhere.

@@ -3,16 +3,20 @@
 //! In: the paths as the user named them. Out: readiness when a directory that holds one of those links has changed,
 //! and whether a path now resolves to another place. The links inside a watched tree are files like others.
 
-use std::os::fd::OwnedFd;
-use std::path::{Component, Path, PathBuf};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// As the kernel: more links on one way are a loop.
-const MOST_LINKS: usize = 40;
+use crate::beneath::{Dir, NamedPath};
+
+/// Links that change again and again while they are followed: so often it is tried. The channels look at the paths once
+/// a second as well.
+const MOST_ROUNDS: usize = 40;
 
 /// See the module.
 #[derive(Debug)]
@@ -47,7 +51,7 @@ impl Links {
         let before = std::mem::take(&mut self.resolved);
         let mut moved = Vec::new();
         for (i, path) in self.named.iter().enumerate() {
-            let now = path.canonicalize().ok();
+            let now = NamedPath::follow(path).real();
             let former = before.get(i).cloned().flatten();
             if now.is_some() && former.is_some() && now != former {
                 moved.push(path.clone());
@@ -57,64 +61,39 @@ impl Links {
         moved
     }
 
-    /// Watches the links on the way, before they are followed: what changes from then on is heard. A link that changed
+    /// Watches the links on the way, before they are followed: what changes from then on is received. A link that changed
     /// meanwhile may lead by others, which are watched in a further round.
     fn listen(&mut self) {
-        let on_the_way = || {
-            let mut dirs = Vec::new();
-            self.named.iter().for_each(|path| holders(path, &mut dirs));
-            dirs
-        };
-        let mut dirs = on_the_way();
-        for _ in 0..MOST_LINKS {
-            self.inotify = if dirs.is_empty() { None } else { watch(&dirs).ok() };
-            let now = on_the_way();
-            if now == dirs {
+        let mut dirs = self.holders();
+        for _ in 0..MOST_ROUNDS {
+            self.inotify = if dirs.is_empty() { None } else { watch(dirs.values()).ok() };
+            let now = self.holders();
+            let is_same = now.len() == dirs.len() && now.keys().all(|id| dirs.contains_key(id));
+            if is_same {
                 break;
             }
             dirs = now;
         }
     }
+
+    /// Directories that hold a link on the way, by device and inode.
+    fn holders(&self) -> HashMap<(u64, u64), Dir> {
+        let links = self.named.iter().flat_map(|path| NamedPath::follow(path).links);
+        links.filter_map(|link| Some((link.at.dir.id().ok()?, link.at.dir))).collect()
+    }
 }
 
-fn watch(dirs: &[PathBuf]) -> std::io::Result<AsyncFd<OwnedFd>> {
+fn watch<'a>(dirs: impl Iterator<Item = &'a Dir>) -> std::io::Result<AsyncFd<OwnedFd>> {
     let fd = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
     let names = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM | WatchFlags::DELETE;
     for dir in dirs {
-        match add_watch(&fd, dir, names | WatchFlags::ONLYDIR) {
+        // The very directory in which the link was found.
+        let held = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
+        match add_watch(&fd, held, names | WatchFlags::ONLYDIR) {
             Ok(_) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno.into()),
         }
     }
     // SAFETY: the descriptor is moved into the `AsyncFd`, which keeps it open.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? })
-}
-
-/// Directories that hold a link on the way along a path.
-fn holders(path: &Path, dirs: &mut Vec<PathBuf>) {
-    let mut todo: Vec<std::ffi::OsString> =
-        path.components().rev().map(|c| c.as_os_str().to_owned()).collect();
-    let mut at = PathBuf::new();
-    let mut links = 0;
-    while let Some(part) = todo.pop() {
-        match Path::new(&part).components().next() {
-            Some(Component::ParentDir) => {
-                at.pop();
-                continue;
-            }
-            Some(Component::CurDir) | None => continue,
-            _ => {}
-        }
-        let next = at.join(&part);
-        match next.read_link() {
-            Ok(target) if links < MOST_LINKS => {
-                links += 1;
-                if !dirs.contains(&at) {
-                    dirs.push(at.clone());
-                }
-                todo.extend(target.components().rev().map(|c| c.as_os_str().to_owned()));
-            }
-            _ => at = next,
-        }
-    }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::action::backup::{Restored, Vault};
+use crate::beneath::NamedPath;
 use crate::error::Error;
 use crate::pipeline::confirm::{ConfirmOptions, Confirmed, Confirmer, Evidence, Kind, State};
 
@@ -153,7 +154,9 @@ impl Rollback {
         let is_of_now = |change: &Confirmed| {
             change.kind == Kind::Link
                 && self.roots.contains(&change.path)
-                && change.path.canonicalize().is_ok_and(|target| change.state == State::Link(target))
+                && NamedPath::follow(&change.path)
+                    .real()
+                    .is_some_and(|target| change.state == State::Link(target))
         };
         if !self.is_base_good && changes.iter().any(is_of_now) {
             self.is_base_good = true;

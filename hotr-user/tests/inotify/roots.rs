@@ -1,6 +1,7 @@
 //! What is watched and what is not: roots, limits, exclusion.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use globset::{Glob, GlobSet};
@@ -49,6 +50,25 @@ fn a_file_root_survives_replacement_and_its_neighbours_are_not_told() {
     let ops: Vec<_> = told(&mut source).into_iter().map(|(op, path, _)| (op, path == file)).collect();
     assert_eq!(ops, [(Op::Remove, true), (Op::Create, true), (Op::Write, true)]);
     assert_eq!(source.take_lost(), None);
+}
+
+#[test]
+fn each_link_that_leads_to_a_file_root_is_watched_by_its_name() {
+    let scratch = Scratch::new();
+    let [named, middle, next] = ["etc/named", "store/middle", "store/next"].map(|name| scratch.0.join(name));
+    ["etc", "store", "data"].iter().for_each(|dir| drop(scratch.dir(dir)));
+    fs::write(scratch.0.join("data/file"), "1").unwrap();
+    fs::write(scratch.0.join("data/beside"), "1").unwrap();
+    symlink("../store/middle", &named).unwrap();
+    symlink("../data/file", &middle).unwrap();
+    let mut source = source(&named, InotifyOptions::default());
+    // As it is saved by way of a link that is neither the first name nor the last.
+    symlink("../data/file", &next).unwrap();
+    fs::rename(&next, &middle).unwrap();
+    fs::write(scratch.0.join("data/beside"), "2").unwrap();
+    assert_eq!(told(&mut source), [(Op::Rename, named.clone(), None)]);
+    fs::write(scratch.0.join("data/file"), "2").unwrap();
+    assert_eq!(told(&mut source).last(), Some(&(Op::Write, named.clone(), None)));
 }
 
 #[test]

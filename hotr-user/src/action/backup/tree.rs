@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Stat, fstat, statat};
 use rustix::io::Errno;
 
-use crate::beneath::Dir;
+use crate::beneath::{Dir, End, NamedPath};
 
 /// A root.
 #[derive(Debug)]
@@ -85,18 +85,19 @@ impl Trees {
 impl Tree {
     fn hold(root: &Path) -> Option<Self> {
         let named = root.to_owned();
-        if let Ok(held) = Dir::open(root) {
-            return Some(Self { named, file: None, held });
-        }
-        // A file that is not there yet may come.
-        let file = root.canonicalize().or_else(|_| {
-            let name = root.file_name().ok_or(Errno::NOENT)?;
-            let parent = root.parent().filter(|parent| !parent.as_os_str().is_empty());
-            Ok::<_, io::Error>(parent.unwrap_or(Path::new(".")).canonicalize()?.join(name))
-        });
-        let file = file.ok()?;
-        let held = Dir::open(file.parent()?).ok()?;
-        Some(Self { named, file: Some(file), held })
+        let (file, held) = match NamedPath::follow(root).end {
+            End::Directory(dir, _) => (None, dir),
+            End::File(at, _) | End::Other(at, _) => (Some(at.path()), at.dir),
+            // A file that is not there yet may come.
+            End::Missing(_) => {
+                let parent = NamedPath::follow(root.parent()?);
+                let End::Directory(dir, _) = parent.end else { return None };
+                (Some(parent.path.join(root.file_name()?)), dir)
+            }
+        };
+        // To be read.
+        let held = held.dir(Path::new("")).ok()?;
+        Some(Self { named, file, held })
     }
 
     /// Nothing is opened by this: it only says whether the name still leads to what is held.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Engine;
+use crate::beneath::NamedPath;
 use crate::mounts::MountTable;
 use hotr_events::Channel;
 use hotr_events::{ChannelInfo, ChannelState, Report, Root};
@@ -57,7 +58,7 @@ fn channel(channel: Channel) -> ChannelInfo {
 
 fn plain_root(path: &Path) -> Root {
     let table = MountTable::read().unwrap_or_default();
-    let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let real = NamedPath::follow(path).path;
     let fs = table.mount_of(&real).map(|mount| mount.fs_type.to_string_lossy().into_owned());
     Root { path: path.to_path_buf(), fs: fs.unwrap_or_default(), aliases: Vec::new() }
 }

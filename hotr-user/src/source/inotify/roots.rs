@@ -6,12 +6,13 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use super::tree::{NodeId, flag};
 use super::watch::{Mode as WalkMode, Watching};
 use super::{InotifySource, limits};
+use crate::beneath::{HeldName, NamedPath};
 use crate::error::Error;
 use crate::source::fsinfo::Fs;
 use crate::source::walk;
@@ -50,16 +51,16 @@ impl InotifySource {
 
     pub(super) fn watch_root(&mut self, path: &Path) -> Result<(), Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let files = match open(path, flags, Mode::empty()) {
-            Ok(dir) => {
+        let files = match NamedPath::follow(path).into_last_names().map_err(|error| explain(path, error))? {
+            Ok((dir, _)) => {
+                let dir = openat(&dir, c".", flags, Mode::empty()).map_err(|error| explain(path, error))?;
                 refuse_pseudo(path, &dir)?;
                 if !self.is_watched_in_full(path) {
                     self.watch_tree(path, dir)?;
                 }
                 Vec::new()
             }
-            Err(Errno::NOTDIR) => self.watch_file(path)?,
-            Err(error) => return Err(explain(path, error)),
+            Err(names) => self.watch_file(path, &names)?,
         };
         self.roots.push(Root { path: path.to_owned(), files });
         Ok(())
@@ -77,24 +78,22 @@ impl InotifySource {
         self.need_watch(path, node)
     }
 
-    /// A file root: its name in its parent, and, for a symbolic link, the name of what it leads to.
-    fn watch_file(&mut self, path: &Path) -> Result<Vec<(NodeId, OsString)>, Error> {
-        let mut files = vec![self.watch_name(path)?];
-        let target = path.canonicalize().ok().filter(|_| path.is_symlink());
-        if let Some(target) = target {
-            files.push(self.watch_name(&target)?);
-        }
-        Ok(files)
+    /// A file root: its name in its parent, and, for a symbolic link, each name that leads to the file.
+    fn watch_file(&mut self, path: &Path, names: &[HeldName]) -> Result<Vec<(NodeId, OsString)>, Error> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dirs = std::iter::once(parent).chain(names.iter().skip(1).map(|name| name.dir_path.as_path()));
+        dirs.zip(names)
+            .map(|(dir, name)| Ok((self.watch_name(path, dir, name)?, name.name.clone())))
+            .collect()
     }
 
-    fn watch_name(&mut self, path: &Path) -> Result<(NodeId, OsString), Error> {
-        let Some(name) = path.file_name() else { return Err(explain(path, Errno::INVAL)) };
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    /// Watches the directory of a name, which is reported as `parent`.
+    fn watch_name(&mut self, path: &Path, parent: &Path, name: &HeldName) -> Result<NodeId, Error> {
         if let Some(node) = self.find(parent) {
-            return Ok((node, name.to_owned()));
+            return Ok(node);
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = open(parent, flags, Mode::empty()).map_err(|error| explain(parent, error))?;
+        let dir = openat(&name.dir, c".", flags, Mode::empty()).map_err(|error| explain(parent, error))?;
         refuse_pseudo(path, &dir)?;
         let node = self.tree.add_root(parent).ok_or_else(|| explain(path, Errno::NOMEM))?;
         self.tree.set(node, flag::NAMES_ONLY);
@@ -104,7 +103,7 @@ impl InotifySource {
         let node = watching.alias.unwrap_or(node);
         drop(watching);
         self.need_watch(parent, node)?;
-        Ok((node, name.to_owned()))
+        Ok(node)
     }
 
     /// A root directory without a watch is useless, and its node must not stay.

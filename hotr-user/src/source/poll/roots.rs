@@ -2,10 +2,9 @@
 //!
 //! In: the tree. Out: its topmost records brought up to date, what was found, and the tasks to begin with.
 
-use std::ffi::CStr;
 use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, open, statx};
+use rustix::fs::{AtFlags, Mode, OFlags, open, statx};
 use rustix::io::Errno;
 
 use super::attr::{self, Attr, Source, WANTED};
@@ -25,10 +24,13 @@ pub(super) fn look(tree: &mut Tree, findings: &mut Findings, only: Option<u32>) 
         let name = tree.dir(TOP).body.name(name_at).to_owned();
         let (old, mut child) = (tree.attr(TOP, slot), tree.dir(TOP).body.child(slot));
         let was = old.mode != 0;
-        let verdict = match statx(CWD, name.as_c_str(), AtFlags::empty(), WANTED) {
-            Ok(stat) if was => Some(judge(&old, Attr::of(&stat, now), || root_ident(&name, &stat))),
-            Ok(stat) => {
-                Some(Verdict::Replaced(Attr { ident: root_ident(&name, &stat), ..Attr::of(&stat, now) }))
+        // The path is followed once: its attributes and its generation are those of one inode.
+        let file = open(name.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let found = file.and_then(|file| Ok((statx(&file, c"", AtFlags::EMPTY_PATH, WANTED)?, file)));
+        let verdict = match found {
+            Ok((stat, file)) if was => Some(judge(&old, Attr::of(&stat, now), || ident(&file, &stat))),
+            Ok((stat, file)) => {
+                Some(Verdict::Replaced(Attr { ident: ident(&file, &stat), ..Attr::of(&stat, now) }))
             }
             Err(Errno::NOENT | Errno::NOTDIR) => None,
             Err(error) => {
@@ -71,10 +73,6 @@ pub(super) fn look(tree: &mut Tree, findings: &mut Findings, only: Option<u32>) 
     tasks
 }
 
-fn root_ident(name: &CStr, stat: &rustix::fs::Statx) -> u32 {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    match open(name, flags, Mode::empty()) {
-        Ok(file) => attr::ident(Source::Generation, file.as_fd(), c"", stat),
-        Err(_) => 0,
-    }
+fn ident(file: impl AsFd, stat: &rustix::fs::Statx) -> u32 {
+    attr::ident(Source::Generation, file.as_fd(), c"", stat)
 }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
 use super::{Answer, FIRST_LOOK, HOLD_LOOK, Job, PATIENCE, When};
+use crate::beneath::NamedPath;
 use crate::pipeline::confirm::baseline::{Baseline, Message};
 use crate::pipeline::confirm::{Confirmed, Confirmer, Evidence, Kind, State};
 use crate::watch::WatchOptions;
@@ -428,6 +429,6 @@ async fn next_of(baseline: &mut Option<Baseline>) -> Message {
 }
 
 fn to_relinked(path: PathBuf) -> Confirmed {
-    let target = path.canonicalize().unwrap_or_default();
+    let target = NamedPath::follow(&path).real().unwrap_or_default();
     Confirmed::new(Kind::Link, path, Evidence::Target, vec![Channel::Inotify], State::Link(target))
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pattern::{self, Rule};
 use super::{GitDir, read_small};
-use crate::beneath::Dir as Held;
+use crate::beneath::{Dir as Held, End, NamedPath};
 
 /// Most bytes of a file of rules, and of all files that hold for one directory: each path is compared with all of them.
 const LIMIT: u64 = 256 << 10;
@@ -169,9 +169,13 @@ impl Rules {
 
     /// Finds the working tree, and the rules above the root that hold for it.
     fn begin(&mut self) {
-        let dir = if self.named.is_dir() { Some(self.named.as_path()) } else { self.named.parent() };
-        let Some(real) = dir.and_then(|dir| dir.canonicalize().ok()) else { return };
-        let owner = Held::search_real(&real).ok().and_then(|dir| dir.stat().ok()).map(|stat| stat.st_uid);
+        let mut found = NamedPath::follow(&self.named);
+        if !matches!(found.end, End::Directory(..)) {
+            let Some(dir) = self.named.parent() else { return };
+            found = NamedPath::follow(dir);
+        }
+        let owner = found.owner();
+        let Some(real) = found.real() else { return };
         let owners = [0, rustix::process::geteuid().as_raw(), owner.unwrap_or(0)];
         let mut state = Dir::default();
         let mut above: Vec<&Path> = real.ancestors().collect();
