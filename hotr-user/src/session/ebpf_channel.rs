@@ -291,12 +291,18 @@ impl EbpfChannel {
 
     /// Registered inodes that disappeared, and mounts that changed.
     pub(super) fn follow_roots(&mut self) -> Result<Followed, Error> {
-        self.next_look_ns = crate::source::mono_ns() + LOOK_EVERY_NS;
+        let read_ns = crate::source::mono_ns();
+        let is_due = self.must_look(read_ns) || self.roots.has_news() || self.lacks_roots;
         let mut gone = self.roots.losses(&mut self.source).map_err(|error| channel_error(&error))?;
         let is_old = self.roots.take_table_is_old();
-        let read_ns = crate::source::mono_ns();
         let table = self.mounts.refresh(is_old).map_err(proc_error)?;
         let changed = table.is_some();
+        if !is_due && !changed {
+            // An epoll loop gives the news of the mount table once without any. To follow a path holds its filesystem for a
+            // moment, in which it cannot be unmounted: not without a reason.
+            return Ok(Followed::default());
+        }
+        self.next_look_ns = crate::source::mono_ns() + LOOK_EVERY_NS;
         if let Some(table) = table {
             (self.roots.table, self.roots.table_ns) = (table, read_ns);
             self.layers.clear();

@@ -139,7 +139,7 @@ impl Engine {
             heard: 0,
             turned: 0,
             read_ns: 0,
-            roots_news: Some(mono_ns()),
+            roots_news: None,
             told_gone: HashMap::new(),
             remounted: Vec::new(),
             watches_are_old: false,
@@ -149,6 +149,9 @@ impl Engine {
             revival: None,
         };
         engine.ready(off.into_iter().map(|(channel, error)| (channel, cause(error))).collect());
+        // What became of the roots since they were registered. Once `ready` is printed they are left alone.
+        engine.ebpf.iter_mut().for_each(EbpfChannel::look_now);
+        engine.follow_roots(&Clock::now())?;
         Ok(engine)
     }
 

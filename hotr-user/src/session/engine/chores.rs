@@ -66,7 +66,7 @@ impl Engine {
     }
 
     /// Follows the roots to what their paths lead to now, and reports those that have disappeared.
-    fn follow_roots(&mut self, clock: &Clock) -> Result<(), Error> {
+    pub(super) fn follow_roots(&mut self, clock: &Clock) -> Result<(), Error> {
         let Some(ebpf) = &mut self.ebpf else { return Ok(()) };
         let Followed { any, gone, remounted, .. } = ebpf.follow_roots()?;
         self.watches_are_old |= !remounted.is_empty();
