@@ -3,6 +3,7 @@
 /// A cause. Its word is part of the output contract; docs/causes.md explains those of `missed_by`, docs/diagnose.md those
 /// that `hotr diagnose` finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Cause {
     /// Nothing watches the directory or file.
     NeverWatched,

@@ -126,6 +126,7 @@ impl Channel {
 
 /// By which other way than the watched path a change came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Layer {
     /// Directly in the upperdir of a watched overlay mount.
     Upper,

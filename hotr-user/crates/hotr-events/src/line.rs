@@ -19,6 +19,7 @@ use crate::{
 /// A line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Line<'a> {
     /// The first one: from now on nothing is missed.
     Ready {
@@ -109,6 +110,7 @@ impl<'a> Line<'a> {
 /// A raw record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "channel", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum RawLine<'a> {
     /// As read from the inotify descriptor.
     Inotify {

@@ -4,6 +4,7 @@ use crate::Channel;
 
 /// A reason. Its word is part of the output contract; docs/output.md lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum LossReason {
     /// The kernel's inotify queue was full (`IN_Q_OVERFLOW`).
     QueueOverflow,
