@@ -28,6 +28,7 @@ pub mod source;
 pub mod text;
 mod timer;
 mod tree_key;
+#[cfg(feature = "verify")]
 pub mod verify;
 mod vfork;
 pub mod watch;

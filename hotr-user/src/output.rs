@@ -8,6 +8,7 @@ pub mod human;
 pub mod json;
 mod page;
 pub mod stdout;
+#[cfg(feature = "verify")]
 pub mod verify;
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use anyhow::{Result, ensure};
 
 use crate::{cmd, paths};
 
-/// Crates that are for the command line only.
-const OF_COMMAND: [&str; 5] = ["clap", "clap_complete", "clap_mangen", "indicatif", "shell-words"];
+/// Crates that are for the command line and the laboratory only.
+const OF_COMMAND: [&str; 6] =
+    ["clap", "clap_complete", "clap_mangen", "indicatif", "io-uring", "shell-words"];
 
 /// The check.
 pub(super) fn stands_alone() -> Result<()> {
@@ -17,7 +18,7 @@ pub(super) fn stands_alone() -> Result<()> {
     let found = of_command(&String::from_utf8_lossy(&output.stdout));
     ensure!(
         found.is_empty(),
-        "the library needs {}: make it optional in hotr-user/Cargo.toml, as a part of the feature cli",
+        "the library needs {}: make it optional in hotr-user/Cargo.toml, as a part of the feature cli or verify",
         found.join(", ")
     );
     let mut check = cmd::cargo();

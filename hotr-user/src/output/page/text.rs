@@ -19,6 +19,7 @@ pub(in crate::output) fn push(html: &mut String, bytes: &[u8]) {
 }
 
 /// Appends a message of hotr's, in which names are visible already.
+#[cfg(feature = "verify")]
 pub(in crate::output) fn message(html: &mut String, text: &str) {
     escape(html, &visible_message(text));
 }
