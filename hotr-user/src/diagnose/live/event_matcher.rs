@@ -19,6 +19,8 @@ use super::verdict::{ReportedChange, Verdict};
 const LATE_NS: u64 = 1_000_000_000;
 /// The same where a cause depends on it.
 const CLOSE_NS: u64 = 100_000_000;
+/// Changes of an instance whose events may still be read although their verdicts are given; of more, the oldest are forgotten.
+const MOST_OVER: usize = 16_384;
 /// How long a change may take from the kernel to its judgement.
 const TRANSIT_NS: u64 = 50_000_000;
 
@@ -258,15 +260,29 @@ impl EventMatcher {
         self.lines.values_mut().flat_map(|line| line.settle(known)).collect()
     }
 
-    /// The end: whatever waits. `is_unread` says of a slot whether there are unread events.
-    pub(super) fn rest(&mut self, is_unread: impl Fn(u32) -> bool) -> Vec<(Fate, u64, Vec<Verdict>)> {
+    /// What is said of changes up to then that still wait. `is_unread` says of a slot whether there are unread events. What
+    /// waited stays without its verdicts: an event of it that is read later is not that of another change.
+    pub(super) fn rest(
+        &mut self,
+        until: u64,
+        is_unread: impl Fn(u32) -> bool,
+    ) -> Vec<(Fate, u64, Vec<Verdict>)> {
         let mut rest = Vec::new();
         for (slot, line) in &mut self.lines {
-            let is_unread = is_unread(*slot);
-            for one in line.waiting.drain(..) {
+            let is_due = |one: &&mut Waiting| one.made_ns <= until && !one.verdicts.is_empty();
+            let mut due = line.waiting.iter_mut().filter(is_due).peekable();
+            let is_unread = due.peek().is_some() && is_unread(*slot);
+            for one in due {
                 let fate = if one.is_sent && is_unread { Fate::Unread } else { Fate::Unknown };
-                rest.push((fate, one.made_ns, one.verdicts));
+                rest.push((fate, one.made_ns, std::mem::take(&mut one.verdicts)));
             }
+            let over = line.waiting.iter().filter(|one| one.verdicts.is_empty()).count();
+            let mut too_many = over.saturating_sub(MOST_OVER);
+            line.waiting.retain(|one| {
+                let is_kept = !one.verdicts.is_empty() || too_many == 0;
+                too_many -= usize::from(!is_kept);
+                is_kept
+            });
         }
         rest.sort_by_key(|(_, made, _)| *made);
         rest
