@@ -10,6 +10,7 @@ mod event_matcher;
 mod expected_events;
 mod explain;
 mod follower;
+mod held_changes;
 mod histogram;
 mod instance;
 mod machine;
@@ -21,6 +22,7 @@ mod scan;
 mod stand_in_instances;
 mod summary;
 mod target;
+mod trace;
 mod uses;
 mod verdict;
 mod verdicts;
@@ -50,6 +52,7 @@ pub use machine::{Machine, Mounted};
 use roots::roots;
 pub use summary::{Row, Summary};
 use target::Targets;
+pub use trace::{Error as TraceError, trace};
 pub use uses::Use;
 use verdict::{Decided, Outcome, ReportedChange};
 pub use verdict::{State, Verdict};
@@ -279,7 +282,7 @@ fn tier_beside(chosen: TierChoice, source: &DeliverySource) -> TierChoice {
 }
 
 /// Waits for records of deliveries.
-fn wake(follower: &Follower) -> Result<AsyncFd<OwnedFd>, Error> {
+fn wake(follower: &Follower) -> Result<AsyncFd<OwnedFd>, crate::error::Error> {
     let failed = |source| crate::error::Error::Os {
         operation: "wait for",
         object: "deliveries".to_owned(),
@@ -289,7 +292,7 @@ fn wake(follower: &Follower) -> Result<AsyncFd<OwnedFd>, Error> {
     let own = follower.as_fd().try_clone_to_owned().map_err(failed)?;
     // SAFETY: the `AsyncFd` owns the descriptor, and keeps it open.
     let wake = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) };
-    Ok(wake.map_err(|error| failed(error.into()))?)
+    wake.map_err(|error| failed(error.into()))
 }
 
 /// How much longer than its delivery a change may take.

@@ -114,6 +114,11 @@ impl Follower {
         self.patience_ns = u64::try_from(patience.as_nanos()).ok();
     }
 
+    /// Verdicts on changes up to then are not waited for any more.
+    pub(super) fn give_up(&mut self, made_ns: u64) {
+        self.book.decide(made_ns, &self.targets);
+    }
+
     /// Kind of the programs that see deliveries.
     pub(super) fn tier(&self) -> Tier {
         self.source.tier()
