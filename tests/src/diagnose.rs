@@ -3,6 +3,7 @@
 
 mod live;
 mod many;
+mod marks;
 mod usage;
 
 use std::fs::{self, OpenOptions};
@@ -49,6 +50,7 @@ const CASES: &[Case] = &[
     ("live-file-and-directory", file, WatchFlags::MODIFY, file_and_directory),
     ("live-three-writers", dir, many::MASK, three_writers),
     (TREE, dir, SAVES.union(WatchFlags::CREATE), new_subdirectory),
+    ("live-marks", file, WatchFlags::MODIFY, marks::marks),
     ("live-unread", dir, WatchFlags::CREATE, unread),
 ];
 

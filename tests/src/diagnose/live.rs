@@ -80,6 +80,10 @@ impl Watched {
 /// A running diagnosis.
 pub(super) struct Live {
     child: Child,
+    /// The program.
+    pub(super) hotr: PathBuf,
+    /// The tier that it was asked for.
+    pub(super) asked: String,
     lines: Receiver<String>,
     pub(super) deadlines: Deadlines,
     /// Every `delivery` so far.
@@ -121,6 +125,8 @@ impl Live {
         let (lost, summary, tier) = (0, None, setting.tier.to_owned());
         let mut live = Self {
             child,
+            hotr: setting.hotr.to_path_buf(),
+            asked: asked(setting).to_owned(),
             lines,
             deadlines,
             said,
@@ -220,10 +226,13 @@ fn is_skipped(setting: &Setting<'_>) -> bool {
     setting.tier == "fentry" && ["6.18", "7.3"].contains(&setting.kernel)
 }
 
+fn asked<'a>(setting: &Setting<'a>) -> &'a str {
+    if is_skipped(setting) { "auto" } else { setting.tier }
+}
+
 pub(super) fn command(setting: &Setting<'_>, paths: &[&Path]) -> Command {
-    let tier = if is_skipped(setting) { "auto" } else { setting.tier };
     let mut command = Command::new(setting.hotr);
-    command.args(["diagnose", "--live", "--json", "--tier", tier, "--pid"]);
+    command.args(["diagnose", "--live", "--json", "--tier", asked(setting), "--pid"]);
     command.arg(std::process::id().to_string()).args(paths);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command

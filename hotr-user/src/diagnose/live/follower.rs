@@ -19,6 +19,7 @@ use super::uses::Use;
 use super::verdict::{Decided, Judged, ReportedChange};
 use super::verdicts::VerdictJoiner;
 use crate::diagnose::finding::Finding;
+use crate::ending;
 use crate::kernel::load::Tier;
 use crate::source::ebpf::{DeliverySeen, DeliverySource};
 use crate::source::mono_ns;
@@ -166,7 +167,12 @@ impl Follower {
         if must_look {
             self.look(tell)?;
         }
-        for one in made {
+        let mut made = made.into_iter();
+        while let Some(one) = made.next() {
+            if self.patience_ns.is_some() && ending::is_over() {
+                ending::cut(1 + made.len() as u64);
+                break;
+            }
             let judged = self.book.judge(&one, &self.targets, one.made_ns <= self.gap_until);
             tell(Followed::Judged(one, judged))?;
             self.hand_out(tell)?;

@@ -255,15 +255,24 @@ impl WatcherTrace {
         })?;
         let is_summary = |report: &mut Report| matches!(report, Report::Summary { .. });
         let summary: Vec<_> = reports.extract_if(.., is_summary).collect();
+        // The session has reported what it gave up.
+        let cut = ending::cut_count();
         self.turn(reports, note)?;
-        let Self { held, subscription, every, .. } = self;
-        let followed = self.follower.finish(&mut |followed| {
-            take(followed, held, subscription, *every, note);
-            Ok(())
-        });
-        followed.map_err(TraceError::Output)?;
+        if !ending::is_over() {
+            let Self { held, subscription, every, .. } = self;
+            let followed = self.follower.finish(&mut |followed| {
+                take(followed, held, subscription, *every, note);
+                Ok(())
+            });
+            followed.map_err(TraceError::Output)?;
+        }
         self.hand_on(true);
         self.subscription.finish();
+        let count = ending::cut_count() - cut;
+        if count > 0 {
+            let (channel, reason) = (Channel::Ebpf, LossReason::Interrupted);
+            self.subscription.report(Report::Loss { channel, reason, count, path: None });
+        }
         self.turn(summary, note)
     }
 }

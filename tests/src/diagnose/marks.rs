@@ -1,0 +1,88 @@
+//! `hotr trace --watcher` beside the running diagnosis: the marks of this process.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::live::{Live, Watched};
+
+/// A running trace; ended with its case.
+struct Trace {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Trace {
+    fn start(live: &Live, watched: &Watched) -> Result<Self> {
+        let mut command = Command::new(&live.hotr);
+        command.args(["trace", "--json", "--tier", &live.asked, "--watcher"]);
+        command.arg(std::process::id().to_string()).arg(&watched.dir);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start hotr")?;
+        let stdout = child.stdout.take().context("take hotr's output")?;
+        let (send, lines) = channel();
+        let _reader = std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if send.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { child, lines })
+    }
+
+    /// The next line of this kind.
+    fn next(&self, kind: &str, within: Duration) -> Result<Value> {
+        let over = Instant::now() + within;
+        loop {
+            let line = self.lines.recv_timeout(over.saturating_duration_since(Instant::now()));
+            let line = line.with_context(|| format!("wait for a line of the trace: {kind}"))?;
+            let line: Value = serde_json::from_str(&line).with_context(|| line)?;
+            if line["type"] == kind {
+                return Ok(line);
+            }
+        }
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What is received, and what is lost with a replaced file, by the marks of a trace.
+pub(super) fn marks(live: &mut Live, watched: &Watched) -> Result<()> {
+    let mut trace = Trace::start(live, watched)?;
+    let ready = trace.next("ready", 2 * live.deadlines.ready)?;
+    let channel = &ready["channels"]["inotify"];
+    ensure!(channel["tier"] == live.tier && channel["watcher"]["pid"] == std::process::id(), "{ready}");
+    let line = live.deadlines.line;
+    watched.append(&watched.file())?;
+    watched.read();
+    let change = trace.next("change", line)?;
+    let who = &change["watcher"];
+    ensure!(who["state"] == "delivered" && who["fd"] == watched.fd(), "{change}");
+    ensure!(change["seen_by"] == serde_json::json!(["ebpf", "inotify"]), "{change}");
+    let proof = if live.is_inferred() { "inferred" } else { "proved" };
+    ensure!(who["proof"] == proof && change["missed_by"] == serde_json::json!([]), "{change}");
+    watched.replace()?;
+    watched.append(&watched.file())?;
+    let lost = loop {
+        let change = trace.next("change", line)?;
+        if change["op"] == "write" && change["path"] == *watched.file().to_string_lossy() {
+            break change;
+        }
+    };
+    ensure!(lost["missed_by"][0]["cause"] == "replaced-file", "{lost}");
+    ensure!(lost["seen_by"] == serde_json::json!(["ebpf"]) && lost["watcher"]["proof"] == proof, "{lost}");
+    kill_process(Pid::from_child(&trace.child), Signal::TERM)?;
+    trace.next("summary", line)?;
+    ensure!(trace.child.wait()?.code() == Some(0), "the trace failed");
+    Ok(())
+}
