@@ -80,10 +80,6 @@ impl Watched {
 /// A running diagnosis.
 pub(super) struct Live {
     child: Child,
-    /// The program.
-    pub(super) hotr: PathBuf,
-    /// The tier that it was asked for.
-    pub(super) asked: String,
     lines: Receiver<String>,
     pub(super) deadlines: Deadlines,
     /// Every `delivery` so far.
@@ -125,8 +121,6 @@ impl Live {
         let (lost, summary, tier) = (0, None, setting.tier.to_owned());
         let mut live = Self {
             child,
-            hotr: setting.hotr.to_path_buf(),
-            asked: asked(setting).to_owned(),
             lines,
             deadlines,
             said,
@@ -144,7 +138,7 @@ impl Live {
         let over = Instant::now() + 2 * deadlines.ready;
         let ready = live.line(over)?;
         ensure!(ready["type"] == "ready", "the first line is {ready}");
-        let tier = if is_skipped(setting) { "kprobe" } else { setting.tier };
+        let tier = expected(setting);
         ensure!(ready["tier"] == tier, "{tier} was expected: {ready}");
         Ok(live)
     }
@@ -226,7 +220,13 @@ fn is_skipped(setting: &Setting<'_>) -> bool {
     setting.tier == "fentry" && ["6.18", "7.3"].contains(&setting.kernel)
 }
 
-fn asked<'a>(setting: &Setting<'a>) -> &'a str {
+/// The tier that it then takes.
+pub(super) fn expected<'a>(setting: &Setting<'a>) -> &'a str {
+    if is_skipped(setting) { "kprobe" } else { setting.tier }
+}
+
+/// The tier that it is asked for.
+pub(super) fn asked<'a>(setting: &Setting<'a>) -> &'a str {
     if is_skipped(setting) { "auto" } else { setting.tier }
 }
 

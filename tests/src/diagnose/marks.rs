@@ -1,4 +1,4 @@
-//! `hotr trace --watcher` beside the running diagnosis: the marks of this process.
+//! `hotr trace --watcher`: the marks of this process.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -6,10 +6,14 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::inotify::WatchFlags;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::live::{Live, Watched};
+use super::live::{Watched, asked, expected};
+use crate::group::Setting;
+
+pub(super) const NAME: &str = "live-marks";
 
 /// A running trace; ended with its case.
 struct Trace {
@@ -18,11 +22,9 @@ struct Trace {
 }
 
 impl Trace {
-    fn start(live: &Live, watched: &Watched) -> Result<Self> {
-        let mut command = Command::new(&live.hotr);
-        // 5.10 does not load fentry programs for a function that the diagnosis has some at: then probes are taken.
-        let tier = if live.asked == "fentry" { "auto" } else { &live.asked };
-        command.args(["trace", "--json", "--tier", tier, "--watcher"]);
+    fn start(setting: &Setting<'_>, watched: &Watched) -> Result<Self> {
+        let mut command = Command::new(setting.hotr);
+        command.args(["trace", "--json", "--tier", asked(setting), "--watcher"]);
         command.arg(std::process::id().to_string()).arg(&watched.dir);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start hotr")?;
         let stdout = child.stdout.take().context("take hotr's output")?;
@@ -59,22 +61,28 @@ impl Drop for Trace {
 }
 
 /// What is received, and what is lost with a replaced file, by the marks of a trace.
-pub(super) fn marks(live: &mut Live, watched: &Watched) -> Result<()> {
-    let mut trace = Trace::start(live, watched)?;
-    let ready = trace.next("ready", 2 * live.deadlines.ready)?;
+pub(super) fn marks(setting: &Setting<'_>) -> Result<()> {
+    let dir = super::base(setting, "marks")?;
+    let watched = &Watched::new(dir.clone(), &dir.join(super::live::NAME), WatchFlags::MODIFY)?;
+    let result = made(setting, watched);
+    let _ = std::fs::remove_dir_all(&dir);
+    result
+}
+
+fn made(setting: &Setting<'_>, watched: &Watched) -> Result<()> {
+    let mut trace = Trace::start(setting, watched)?;
+    let ready = trace.next("ready", 2 * setting.deadlines.ready)?;
     let channel = &ready["channels"]["inotify"];
-    let tier = channel["tier"].as_str().context("a tier")?;
-    let is_by_function = ["fentry", "kprobe"].contains(&tier) && live.tier == "fentry";
-    ensure!(tier == live.tier || is_by_function, "{ready}");
+    ensure!(channel["tier"] == expected(setting), "{ready}");
     ensure!(channel["watcher"]["pid"] == std::process::id(), "{ready}");
-    let line = live.deadlines.line;
+    let line = setting.deadlines.line;
     watched.append(&watched.file())?;
     watched.read();
     let change = trace.next("change", line)?;
     let who = &change["watcher"];
     ensure!(who["state"] == "delivered" && who["fd"] == watched.fd(), "{change}");
     ensure!(change["seen_by"] == serde_json::json!(["ebpf", "inotify"]), "{change}");
-    let proof = if live.is_inferred() { "inferred" } else { "proved" };
+    let proof = if setting.tier == "tracepoint" { "inferred" } else { "proved" };
     ensure!(who["proof"] == proof && change["missed_by"] == serde_json::json!([]), "{change}");
     watched.replace()?;
     watched.append(&watched.file())?;
