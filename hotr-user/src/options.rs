@@ -70,6 +70,9 @@ pub struct TraceOptions {
     /// Repeats of a write are reported one by one: the reader of the reports merges them, and must not wait for the
     /// last.
     pub at_once: bool,
+    /// Every change as it was observed, as a raw report, with its losses searched for: the reader of the reports judges and
+    /// filters them.
+    pub observed: bool,
     /// A poller looks for what is lost: inotify, as the only channel, keeps no state to compare with.
     pub audited: bool,
 }
@@ -93,6 +96,7 @@ impl TraceOptions {
             exclude: GlobSet::empty(),
             raw: false,
             at_once: false,
+            observed: false,
             audited: false,
         }
     }

@@ -45,7 +45,9 @@ pub(crate) use engine::own_outputs;
 use hotr_events::Channel;
 use hotr_events::Report;
 use hotr_events::ReportSink;
-use report_writer::ReportWriter;
+pub(crate) use report_writer::ReportWriter;
+pub(crate) use subscription::Subscription;
+pub(crate) use verdict::{Verdict, Watcher};
 
 /// Traces until `end` is ready, the duration is over, or the reader of the reports has gone. The first report is
 /// `ready`, the last one `summary`.

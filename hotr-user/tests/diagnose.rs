@@ -33,3 +33,5 @@ mod run;
 mod spaces;
 #[path = "diagnose/targets.rs"]
 mod targets;
+#[path = "diagnose/trace.rs"]
+mod trace;

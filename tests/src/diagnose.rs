@@ -3,6 +3,7 @@
 
 mod live;
 mod many;
+mod marks;
 mod usage;
 
 use std::fs::{self, OpenOptions};
@@ -17,8 +18,11 @@ use crate::group::{Group, Report, Setting};
 use live::{Live, NAME, Watched};
 
 /// The cases.
-pub const GROUP: Group =
-    Group { place: "diagnose", names: || CASES.iter().map(|case| case.0).collect(), make };
+pub const GROUP: Group = Group {
+    place: "diagnose",
+    names: || CASES.iter().map(|case| case.0).chain([marks::NAME]).collect(),
+    make,
+};
 
 /// A directory of a watched tree that has no watch.
 const TREE: &str = "live-new-subdirectory";
@@ -73,6 +77,8 @@ fn make(report: &mut Report<'_>) {
         result
     };
     report.cases(all, start(&setting, has_path), one, end);
+    // By itself: where tracepoints are all there is, the kernel skips programs of one hotr while another starts.
+    report.case(marks::NAME, || marks::marks(&setting));
 }
 
 fn base(setting: &Setting<'_>, name: &str) -> Result<PathBuf> {

@@ -87,6 +87,13 @@ impl Report<'_> {
         self.add("end", end(state));
     }
 
+    /// Makes a case that starts what it needs by itself, if it is chosen.
+    pub fn case(&mut self, name: &'static str, case: impl FnOnce() -> Result<()>) {
+        if self.chosen.contains(&name) {
+            self.add(name, case());
+        }
+    }
+
     /// None of the cases can be made here, and why.
     pub fn excuse(&mut self, why: &str) {
         let Setting { kernel, tier, .. } = self.setting;

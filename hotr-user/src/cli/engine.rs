@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use hotr_events::ReportSink;
+use hotr_user::diagnose::live;
 use hotr_user::doctor::PlanRow;
 use hotr_user::error::Error;
 use hotr_user::kernel::load::{PlannedHook, Tier};
@@ -17,6 +18,20 @@ pub(super) async fn trace(
     end: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     hotr_user::session::run(options, printer, end).await
+}
+
+/// The same with the marks of another process.
+pub(super) async fn trace_watcher(
+    options: TraceOptions,
+    pid: u32,
+    printer: &mut dyn ReportSink,
+    end: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut note = |text: &str| super::say(&format!("note: {text}"));
+    live::trace(options, pid, printer, &mut note, end).await.map_err(|error| match error {
+        live::TraceError::Trace(error) => anyhow::Error::new(error),
+        other => anyhow::Error::new(other),
+    })
 }
 
 /// The attach plan of this machine, or why there is none. Which tier a hook gets is known only by attaching it:

@@ -22,6 +22,7 @@ Examples:
   hotr trace --op write,rename --comm rsync    what rsync writes and renames below this directory
   hotr trace --exclude .git --exclude '*.tmp'  without .git and temporary files
   hotr trace --missed /srv                     only what inotify missed, and why
+  hotr trace --missed --watcher $(pidof app)   only what that process missed of what it watches
   hotr trace --once --op write /etc/hosts      wait for the next write
   hotr trace --channels ebpf --raw /etc        each kernel record by itself
 
@@ -62,6 +63,10 @@ pub(super) struct TraceArgs {
     /// Print only changes that a channel missed
     #[arg(long, conflicts_with = "raw")]
     missed: bool,
+    /// Mark what became of each change in the inotify instances of this process, instead of in hotr's own; without PATH, trace
+    /// what it watches
+    #[arg(long, value_name = "PID", conflicts_with = "raw", value_parser = clap::value_parser!(u32).range(1..))]
+    watcher: Option<u32>,
     /// End after the first change that is printed; with --raw, after the first record
     #[arg(long)]
     once: bool,
@@ -152,7 +157,11 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
         say("--tier chooses eBPF programs, and --channels leaves ebpf out; see hotr trace --help");
         return Ok(Status::Usage);
     }
-    if args.missed && !(args.channels.ebpf && args.channels.inotify) {
+    if args.watcher.is_some() && !args.channels.ebpf {
+        say("--watcher needs eBPF programs, and --channels leaves ebpf out; see hotr trace --help");
+        return Ok(Status::Usage);
+    }
+    if args.missed && args.watcher.is_none() && !(args.channels.ebpf && args.channels.inotify) {
         say("--missed compares two channels, and --channels leaves one out; see hotr trace --help");
         return Ok(Status::Usage);
     }
@@ -162,7 +171,12 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
         say(why);
         return Ok(Status::Usage);
     }
-    let roots = paths::roots(&or_here(&args.paths), !args.no_recursive)?;
+    let named = match args.watcher {
+        // What it watches.
+        Some(_) if args.paths.is_empty() => Vec::new(),
+        _ => or_here(&args.paths).to_vec(),
+    };
+    let roots = paths::roots(&named, !args.no_recursive)?;
     for note in &roots.notes {
         say(&format!("note: {note}"));
     }
@@ -184,7 +198,10 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
     let runtime = super::runtime()?;
     runtime.block_on(async {
         let end = signals::End::new()?;
-        engine::trace(options, printer.as_mut(), end.wait()).await?;
+        match args.watcher {
+            Some(pid) => engine::trace_watcher(options, pid, printer.as_mut(), end.wait()).await?,
+            None => engine::trace(options, printer.as_mut(), end.wait()).await?,
+        }
         printer.flush()?;
         Ok(Status::Done)
     })

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::process::Kind;
 use hotr_events::Cause;
+pub use hotr_events::Proof;
 
 /// How bad it is, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,26 +28,6 @@ impl Severity {
             Self::Lost => "lost",
             Self::AtRisk => "at-risk",
             Self::Note => "note",
-        }
-    }
-}
-
-/// How sure it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Proof {
-    /// The kernel says so.
-    Proved,
-    /// A conclusion; the evidence says from what.
-    Inferred,
-}
-
-impl Proof {
-    /// The word of the output contract.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Proved => "proved",
-            Self::Inferred => "inferred",
         }
     }
 }

@@ -9,6 +9,8 @@ mod application;
 mod event_matcher;
 mod expected_events;
 mod explain;
+mod follower;
+mod held_changes;
 mod histogram;
 mod instance;
 mod machine;
@@ -20,6 +22,7 @@ mod scan;
 mod stand_in_instances;
 mod summary;
 mod target;
+mod trace;
 mod uses;
 mod verdict;
 mod verdicts;
@@ -27,10 +30,9 @@ mod verdicts;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use hotr_common::delivery::ADDED;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -40,8 +42,8 @@ use crate::ending;
 use crate::kernel::load::Tier;
 use crate::options::{Channels, TierChoice, TraceOptions};
 use crate::session::Session;
-use crate::source::ebpf::{DeliverySeen, DeliverySource};
-use crate::source::mono_ns;
+use crate::source::ebpf::DeliverySource;
+use follower::{Followed, Follower, LOOK_EVERY, Traced};
 pub use histogram::Histogram;
 use hotr_events::Change;
 use hotr_events::LossReason;
@@ -50,10 +52,10 @@ pub use machine::{Machine, Mounted};
 use roots::roots;
 pub use summary::{Row, Summary};
 use target::Targets;
+pub use trace::{Error as TraceError, trace};
 pub use uses::Use;
-use verdict::ReportedChange;
+use verdict::{Decided, Outcome, ReportedChange};
 pub use verdict::{State, Verdict};
-use verdicts::VerdictJoiner;
 
 /// What a user asked for.
 #[derive(Clone, Debug)]
@@ -128,9 +130,6 @@ pub enum LiveReport<'a> {
     Summary(&'a Summary),
 }
 
-/// How often instances and watches are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-
 /// Runs until `end` is ready or the duration is over. Whether a change was lost.
 ///
 /// # Errors
@@ -148,7 +147,7 @@ pub async fn run(
     let mut live = started?;
     let over = live.options.duration.map(|duration| Instant::now() + duration);
     live.ready(tell)?;
-    let wake = live.wake()?;
+    let wake = wake(&live.follower)?;
     let mut end = std::pin::pin!(end);
     loop {
         let left =
@@ -165,7 +164,7 @@ pub async fn run(
             () = tokio::time::sleep(left) => Vec::new(),
         };
         live.turn(reports, tell)?;
-        if live.is_alone {
+        if live.follower.is_alone() {
             break;
         }
         if over.is_some_and(|over| Instant::now() >= over) {
@@ -178,28 +177,14 @@ pub async fn run(
 struct Live {
     options: Options,
     session: Session,
-    source: DeliverySource,
-    targets: Targets,
-    book: VerdictJoiner,
+    follower: Follower,
     paths: Vec<PathBuf>,
-    /// Whether all that is below the paths is traced.
-    recursive: bool,
-    looked: Instant,
     started: Instant,
-    /// As the programs count, which they may have begun to before anything was followed.
-    lost: u64,
-    lost_records: u64,
-    /// All processes have exited.
-    is_alone: bool,
-    /// When the changes were read the last time.
-    read_until: Option<u64>,
-    /// Changes up to then may lack a delivery whose record was lost.
-    gap_until: u64,
 }
 
 impl Live {
     fn start(options: Options) -> Result<Self, Error> {
-        let mut targets = Targets::new(&options.choices)?;
+        let targets = Targets::new(&options.choices)?;
         let (paths, recursive) = match options.paths.as_slice() {
             [] => roots(targets.directories()),
             paths => (absolute(paths), true),
@@ -207,74 +192,35 @@ impl Live {
         if paths.is_empty() {
             return Err(Error::NoWatch { who: targets.names() });
         }
-        let mut source = DeliverySource::start(options.tier).map_err(|cause| Error::NoPrograms { cause })?;
-        // Where probes were taken, the kernel skips programs on functions, and changes would be missing.
-        let tier = match (options.tier, source.tier()) {
-            (TierChoice::Auto, Tier::Kprobe) => TierChoice::Kprobe,
-            (chosen, _) => chosen,
-        };
+        let source = DeliverySource::start(options.tier).map_err(|cause| Error::NoPrograms { cause })?;
         let session = Session::start(TraceOptions {
             recursive,
             channels: Channels { ebpf: true, inotify: false, required: true },
-            tier,
+            tier: tier_beside(options.tier, &source),
             raw: true,
             at_once: true,
             ..TraceOptions::new(paths.clone())
         })?;
-        if source.tier() == Tier::Tracepoint {
-            // Nothing says what is queued: instances of hotr's own stand in for the targets'.
-            targets.double();
-            targets.look(&mut source);
-        }
-        targets.follow(&mut source);
-        let lost = source.lost();
-        let trees = if options.paths.is_empty() { Vec::new() } else { paths.clone() };
-        let book = VerdictJoiner::new(trees, targets.are_doubled());
-        let now = Instant::now();
-        Ok(Self {
-            options,
-            session,
-            source,
-            targets,
-            book,
-            paths,
-            recursive,
-            looked: now,
-            started: now,
-            lost,
-            lost_records: 0,
-            is_alone: false,
-            read_until: None,
-            gap_until: 0,
-        })
+        let traced = match options.paths.as_slice() {
+            [] => Traced::OfWatches { paths: paths.clone(), recursive },
+            _ => Traced::Trees(paths.clone()),
+        };
+        let follower = Follower::start(source, targets, traced);
+        Ok(Self { options, session, follower, paths, started: Instant::now() })
     }
 
     fn ready(&mut self, tell: &mut dyn FnMut(LiveReport<'_>) -> io::Result<()>) -> Result<(), Error> {
         let _ = self.session.pending();
-        let instances = self.targets.instances().map(|one| (one.target(None), one.watches.len())).collect();
-        let ready = LiveReport::Ready { tier: self.source.tier(), instances, paths: self.paths.clone() };
+        let instances = self.follower.instances().map(|one| (one.target(None), one.watches.len())).collect();
+        let ready = LiveReport::Ready { tier: self.follower.tier(), instances, paths: self.paths.clone() };
         tell(ready).map_err(output)?;
-        if let Some(why) = self.source.blind() {
+        if let Some(why) = self.follower.blind() {
             let what = "what the processes do with events that they have read is not seen";
             tell(LiveReport::Note(format!("{what}: {why}"))).map_err(output)?;
         }
         Ok(())
     }
 
-    fn wake(&self) -> Result<AsyncFd<OwnedFd>, Error> {
-        let failed = |source| crate::error::Error::Os {
-            operation: "wait for",
-            object: "deliveries".to_owned(),
-            source,
-            next: "raise the limit of open files",
-        };
-        let own = self.source.as_fd().try_clone_to_owned().map_err(failed)?;
-        // SAFETY: the `AsyncFd` owns the descriptor, and keeps it open.
-        let wake = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) };
-        Ok(wake.map_err(|error| failed(error.into()))?)
-    }
-
-    /// Changes first, then deliveries: the order is the proof.
     fn turn(
         &mut self,
         reports: Vec<Report>,
@@ -284,7 +230,7 @@ impl Live {
         for report in reports {
             match report {
                 Report::Raw(Raw::Ebpf { made_ns, change, .. }) => {
-                    made.push(ReportedChange { made_ns, change: *change })
+                    made.push(ReportedChange { made_ns, change })
                 }
                 Report::Loss { reason, count, .. } => {
                     tell(LiveReport::Lost { reason, count }).map_err(output)?
@@ -292,89 +238,7 @@ impl Live {
                 _ => {}
             }
         }
-        let Self { source, book, targets, .. } = self;
-        // All changes that were made before this have been handed over.
-        let known = self.read_until.replace(mono_ns()).unwrap_or(0);
-        let mut is_changed = false;
-        source.drain(|seen| match seen {
-            DeliverySeen::Offer(offer, name) => {
-                is_changed |= offer.kind == ADDED;
-                book.take(offer, name, targets);
-            }
-            DeliverySeen::Chunk(chunk) => book.take_read(chunk),
-        });
-        targets.receive(|slot, heard| book.receive(slot, heard));
-        self.gap_until = self.gap_until.max(targets.gap_until());
-        let lost = source.lost();
-        if lost != self.lost {
-            let count = lost.saturating_sub(self.lost);
-            tell(LiveReport::Lost { reason: LossReason::DeliveriesSkipped, count }).map_err(output)?;
-            (self.lost, self.gap_until) = (lost, mono_ns() + GAP_NS);
-            self.lost_records += count;
-        }
-        let must_look =
-            is_changed || self.looked.elapsed() >= LOOK_EVERY || self.book.lacks(&made, &self.targets);
-        if must_look {
-            self.look(tell)?;
-        }
-        for one in made {
-            let concerned = self.book.judge(&one, &self.targets, one.made_ns <= self.gap_until);
-            if concerned {
-                tell(LiveReport::Change(&one.change)).map_err(output)?;
-            }
-            self.hand_out(tell)?;
-        }
-        self.book.settle_echoes(known, &self.targets);
-        self.hand_out(tell)
-    }
-
-    fn hand_out(&mut self, tell: &mut dyn FnMut(LiveReport<'_>) -> io::Result<()>) -> Result<(), Error> {
-        for verdict in self.book.verdicts() {
-            tell(LiveReport::Verdict(&verdict)).map_err(output)?;
-        }
-        Ok(())
-    }
-
-    fn look(&mut self, tell: &mut dyn FnMut(LiveReport<'_>) -> io::Result<()>) -> Result<(), Error> {
-        self.targets.look(&mut self.source);
-        if self.options.paths.is_empty() {
-            let is_traced = |dir: &Path| {
-                self.paths.iter().any(|path| path == dir || self.recursive && dir.starts_with(path))
-            };
-            for note in self.targets.untraced(is_traced) {
-                tell(LiveReport::Note(note)).map_err(output)?;
-            }
-        }
-        if self.book.is_due() {
-            self.settle(false);
-        }
-        self.uses(tell)?;
-        self.book.forget_before(mono_ns().saturating_sub(KEPT_NS));
-        let (exited, is_alone) = self.targets.exited();
-        self.is_alone |= is_alone;
-        for note in exited {
-            tell(LiveReport::Note(note)).map_err(output)?;
-        }
-        if let Some(note) = self.targets.short() {
-            tell(LiveReport::Note(note)).map_err(output)?;
-        }
-        self.book.look_for_empty(&self.targets);
-        self.looked = Instant::now();
-        Ok(())
-    }
-
-    /// Reports which files were used meanwhile.
-    fn uses(&mut self, tell: &mut dyn FnMut(LiveReport<'_>) -> io::Result<()>) -> Result<(), Error> {
-        let Self { source, book, targets, .. } = self;
-        for seen in book.uses.seen(mono_ns(), |dev, ino| targets.usage(source, dev, ino)) {
-            tell(LiveReport::Used(&seen)).map_err(output)?;
-        }
-        Ok(())
-    }
-
-    fn settle(&mut self, is_end: bool) {
-        let Self { source, book, targets, .. } = self;
-        book.settle(is_end, targets, |dev, ino| targets.usage(source, dev, ino));
+        self.follower.turn(made, &mut |followed| pass_on(followed, tell)).map_err(output)
     }
 
     fn finish(mut self, tell: &mut dyn FnMut(LiveReport<'_>) -> io::Result<()>) -> Result<bool, Error> {
@@ -384,29 +248,55 @@ impl Live {
             Ok(())
         })?;
         self.turn(reports, tell)?;
-        self.targets.look(&mut self.source);
-        self.settle(true);
-        self.book.finish(&self.targets);
-        self.hand_out(tell)?;
-        self.uses(tell)?;
-        let Self { source, book, targets, .. } = &mut self;
-        for finding in book.findings(|dev, ino| targets.usage(source, dev, ino)) {
+        self.follower.finish(&mut |followed| pass_on(followed, tell)).map_err(output)?;
+        for finding in self.follower.findings() {
             tell(LiveReport::Finding(&finding)).map_err(output)?;
         }
-        let mut summary = self.book.summary();
-        summary.records_lost = self.lost_records;
+        let mut summary = self.follower.summary();
         summary.took = self.started.elapsed();
         tell(LiveReport::Summary(&summary)).map_err(output)?;
         Ok(summary.is_bad())
     }
 }
 
+fn pass_on(followed: Followed<'_>, tell: &mut dyn FnMut(LiveReport<'_>) -> io::Result<()>) -> io::Result<()> {
+    match followed {
+        Followed::Note(note) => tell(LiveReport::Note(note)),
+        Followed::Lost { reason, count } => tell(LiveReport::Lost { reason, count }),
+        Followed::Judged(made, judged) if judged.is_concerning => tell(LiveReport::Change(&made.change)),
+        Followed::Decided(Decided { outcome: Outcome::Verdict(verdict), .. }) => {
+            tell(LiveReport::Verdict(&verdict))
+        }
+        Followed::Used(used) => tell(LiveReport::Used(used)),
+        Followed::Judged(..) | Followed::Decided(_) => Ok(()),
+    }
+}
+
+/// The tier of a trace beside the programs that see deliveries. Where probes were taken, the kernel skips programs on
+/// functions, and changes would be missing.
+fn tier_beside(chosen: TierChoice, source: &DeliverySource) -> TierChoice {
+    match (chosen, source.tier()) {
+        (TierChoice::Auto, Tier::Kprobe) => TierChoice::Kprobe,
+        (chosen, _) => chosen,
+    }
+}
+
+/// Waits for records of deliveries.
+fn wake(follower: &Follower) -> Result<AsyncFd<OwnedFd>, crate::error::Error> {
+    let failed = |source| crate::error::Error::Os {
+        operation: "wait for",
+        object: "deliveries".to_owned(),
+        source,
+        next: "raise the limit of open files",
+    };
+    let own = follower.as_fd().try_clone_to_owned().map_err(failed)?;
+    // SAFETY: the `AsyncFd` owns the descriptor, and keeps it open.
+    let wake = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) };
+    wake.map_err(|error| failed(error.into()))
+}
+
 /// How much longer than its delivery a change may take.
 const GAP_NS: u64 = 1_000_000_000;
-
-/// How long a delivery waits for the change that it belongs to. They come together; those of events that are no change
-/// (opens, reads) belong to none.
-const KEPT_NS: u64 = 10_000_000_000;
 
 fn absolute(paths: &[PathBuf]) -> Vec<PathBuf> {
     paths.iter().map(|path| path.canonicalize().unwrap_or_else(|_| path.clone())).collect()

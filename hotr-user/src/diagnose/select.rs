@@ -84,6 +84,14 @@ pub enum Error {
     NoProc(String),
 }
 
+impl Error {
+    /// What follows the operation and its object in the message.
+    pub(super) fn reason(&self) -> String {
+        let text = self.to_string();
+        text.split_once(": ").map_or_else(|| text.clone(), |(_, reason)| reason.to_owned())
+    }
+}
+
 /// The processes of all choices, each once, and remarks for stderr.
 pub(super) fn pids(choices: &[Choice]) -> Result<(Vec<u32>, Vec<String>), Error> {
     let all = process::all().map_err(|error| Error::NoProc(error.to_string()))?;

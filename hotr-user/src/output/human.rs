@@ -10,7 +10,7 @@ use super::Buffered;
 use crate::text::{push_clock, push_padded, push_visible, unix_time, visible_message};
 use hotr_events::KernelTotals;
 use hotr_events::ReportSink;
-use hotr_events::{Actor, Change};
+use hotr_events::{Actor, Change, Channel, Watcher, WatcherState};
 use hotr_events::{ChannelInfo, Raw, Report, Root};
 
 mod clock;
@@ -237,19 +237,55 @@ fn who(buf: &mut Vec<u8>, color: bool, actor: &Actor) {
     buf.extend_from_slice(format!("[{}] uid {}", actor.pid, actor.uid).as_bytes());
 }
 
-/// A filled mark for each channel that saw the change, an open one with the cause for each that did not.
+/// A filled mark for each channel that saw the change, an open one with the cause for each that did not. Of another process
+/// that watches, also what is neither.
 fn marks(buf: &mut Vec<u8>, color: bool, change: &Change) {
+    let watcher = change.watcher.as_deref();
+    let name = |buf: &mut Vec<u8>, channel: Channel| match watcher {
+        Some(watcher) if channel == Channel::Inotify => watcher_name(buf, watcher),
+        _ => buf.extend_from_slice(channel.as_str().as_bytes()),
+    };
     let mut gap = "  ";
-    for channel in &change.seen_by {
+    for &channel in &change.seen_by {
         buf.extend_from_slice(gap.as_bytes());
-        Paint::Green.push(buf, color, format!("● {}", channel.as_str()).as_bytes());
+        Paint::Green.wrap(buf, color, |buf| {
+            buf.extend_from_slice("● ".as_bytes());
+            name(buf, channel);
+            if channel == Channel::Inotify && watcher.is_some_and(|one| one.state == WatcherState::Merged) {
+                buf.extend_from_slice(b" merged");
+            }
+        });
         gap = " ";
     }
     for missed in &change.missed_by {
         buf.extend_from_slice(gap.as_bytes());
-        let text = format!("○ {} {}", missed.channel.as_str(), missed.cause);
-        Paint::Red.push(buf, color, text.as_bytes());
+        Paint::Red.wrap(buf, color, |buf| {
+            buf.extend_from_slice("○ ".as_bytes());
+            name(buf, missed.channel);
+            buf.extend_from_slice(format!(" {}", missed.cause).as_bytes());
+        });
         gap = " ";
+    }
+    let is_neither = |one: &&Watcher| {
+        use WatcherState::{Reread, Unasked, Unknown, Unread};
+        matches!(one.state, Unread | Reread | Unknown | Unasked)
+    };
+    if let Some(watcher) = watcher.filter(is_neither) {
+        buf.extend_from_slice(gap.as_bytes());
+        Paint::Dim.wrap(buf, color, |buf| {
+            buf.extend_from_slice("◌ ".as_bytes());
+            watcher_name(buf, watcher);
+            buf.extend_from_slice(format!(" {}", watcher.state).as_bytes());
+        });
+    }
+}
+
+/// `app[7]`, or `app[7] fd 3`.
+fn watcher_name(buf: &mut Vec<u8>, watcher: &Watcher) {
+    push_visible(buf, &watcher.id.comm);
+    buf.extend_from_slice(format!("[{}]", watcher.id.pid).as_bytes());
+    if let Some(fd) = watcher.fd {
+        buf.extend_from_slice(format!(" fd {fd}").as_bytes());
     }
 }
 
@@ -261,6 +297,11 @@ fn channel_text(info: &ChannelInfo) -> String {
     if let Some(watches) = info.watches {
         let word = if watches == 1 { "watch" } else { "watches" };
         text.push_str(&format!(", {watches} {word}"));
+    }
+    if let Some(watcher) = &info.watcher {
+        let mut name = Vec::new();
+        push_visible(&mut name, &watcher.comm);
+        text.push_str(&format!(" of {}[{}]", String::from_utf8_lossy(&name), watcher.pid));
     }
     if let Some(uncovered) = info.uncovered {
         text.push_str(&format!(", {uncovered} directories uncovered"));

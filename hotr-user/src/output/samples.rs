@@ -56,6 +56,7 @@ pub(super) fn ready() -> Report {
         uncovered: None,
         interval_ms: None,
         why: None,
+        watcher: None,
     };
     Report::Ready {
         roots: vec![

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::deferred_map::DeferredMap;
 use crate::tree_key::TreeKey;
-use hotr_events::{Change, Channel, FileId, Layer, Op};
+use hotr_events::{Cause, Change, Channel, FileId, Layer, Op, WatcherState};
 
 /// The dedup time to live: repeats of a change within this time of it are one change. Long enough to fold the writes of
 /// one save, short enough that humans see the result as immediate.
@@ -26,6 +26,8 @@ struct Key {
     layer: Option<Layer>,
     /// A channel saw it that counts.
     counted: bool,
+    /// What became of it in another process: received ones are no repeats of missed ones.
+    fate: Option<(WatcherState, Option<Cause>)>,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,8 @@ impl Settler {
         }
         let counted = change.seen_by.contains(&Channel::Ebpf);
         let (id, op, path, layer) = (change.id, change.op, change.path.clone(), change.layer);
-        let key = Key { id, op, path, layer, counted };
+        let fate = fate(&change);
+        let key = Key { id, op, path, layer, counted, fate };
         match self.windows.get_mut(&key) {
             Some(Window { held: Some(held), .. }) => merge(held, change),
             Some(window) => window.held = Some(Box::new(change)),
@@ -183,6 +186,13 @@ impl Names {
 /// Names that wait to be put into the map; when there are more, somebody has many changes and does not wait for one.
 const FEW: usize = 16;
 
+/// What became of a change in another process; it is as well received when an equal event stands for it.
+fn fate(change: &Change) -> Option<(WatcherState, Option<Cause>)> {
+    let state = change.watcher.as_ref()?.state;
+    let state = if state == WatcherState::Merged { WatcherState::Delivered } else { state };
+    Some((state, change.missed_by.first().map(|missed| missed.cause)))
+}
+
 /// Adds a repeat to a held change: totals add up, sets unite, the rest is as of the latest.
 fn merge(held: &mut Change, latest: Change) {
     held.written.writes = held.written.writes.saturating_add(latest.written.writes);
@@ -194,6 +204,9 @@ fn merge(held: &mut Change, latest: Change) {
     held.file_type = latest.file_type.or(held.file_type);
     if latest.actor.is_some() {
         held.actor = latest.actor;
+    }
+    if latest.watcher.is_some() {
+        held.watcher = latest.watcher;
     }
     unite(&mut held.detail, latest.detail);
     unite(&mut held.seen_by, latest.seen_by);

@@ -66,6 +66,7 @@ impl Short {
             actor: self.pid.map(actor),
             seen_by: self.seen_by.iter().map(channel).collect(),
             missed_by: self.missed_by.iter().map(missed).collect(),
+            watcher: None,
         }
     }
 
@@ -124,4 +125,35 @@ fn every_case_settles_as_it_says() {
     cases.sort();
     assert!(cases.len() >= 8, "the cases are gone");
     cases.iter().for_each(|case| run(case));
+}
+
+#[test]
+fn repeats_that_a_process_missed_are_no_repeats_of_those_that_it_received() {
+    use hotr_events::{Watcher, WatcherId, WatcherState};
+    let write = |state, cause: Option<Cause>| {
+        let id = WatcherId { pid: 7, comm: b"app".to_vec() };
+        let missed = cause.map(|cause| Missed { channel: Channel::Inotify, cause, why: "".into() });
+        Change {
+            written: Written { writes: 1, bytes: 2 },
+            seen_by: vec![Channel::Ebpf],
+            missed_by: missed.into_iter().collect(),
+            watcher: Some(Box::new(Watcher { id, state, fd: None, wd: None, proof: None })),
+            ..Change::new(Op::Write, PathBuf::from("/a"), SystemTime::UNIX_EPOCH)
+        }
+    };
+    let (mut settler, mut out) = (Settler::new(), Vec::new());
+    settler.push(write(WatcherState::Delivered, None), 0, &mut out);
+    settler.push(write(WatcherState::NeverSent, Some(Cause::ReplacedFile)), 1, &mut out);
+    settler.push(write(WatcherState::Merged, None), 2, &mut out);
+    settler.push(write(WatcherState::NeverSent, Some(Cause::ReplacedFile)), 3, &mut out);
+    out.extend(settler.finish());
+    let seen: Vec<_> =
+        out.iter().map(|change| (change.watcher.as_ref().unwrap().state, change.missed_by.len())).collect();
+    let want = [
+        (WatcherState::Delivered, 0),
+        (WatcherState::NeverSent, 1),
+        (WatcherState::Merged, 0),
+        (WatcherState::NeverSent, 1),
+    ];
+    assert_eq!(seen, want);
 }

@@ -188,6 +188,7 @@ fn bare(record: &Record, call: &NamedCall<'_>, time: SystemTime, path: PathBuf) 
         actor: None,
         seen_by: Vec::new(),
         missed_by: Vec::new(),
+        watcher: None,
     }
 }
 

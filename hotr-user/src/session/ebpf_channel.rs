@@ -84,10 +84,11 @@ impl EbpfChannel {
         if let Some(missing) = missing_for_ebpf(&Facts::gather()) {
             return Err(Error::Channel { channel: "ebpf", cause: missing, next: OTHER_CHANNEL.to_owned() });
         }
-        let window_ns = if options.raw { 0 } else { WINDOW_NS };
+        let is_each = options.raw || options.observed;
+        let window_ns = if is_each { 0 } else { WINDOW_NS };
         let (mounts, table) = MountWatch::new().map_err(proc_error)?;
         let mut roots = Roots::new(&options.paths, table)?;
-        let ring_bytes = if options.raw { RAW_RING_BYTES } else { RING_BYTES };
+        let ring_bytes = if is_each { RAW_RING_BYTES } else { RING_BYTES };
         let ebpf = EbpfOptions { tier: options.tier, ring_bytes, window_ns, sizes: &[] };
         let start = |roots: &mut Roots| {
             let (mut source, kernel) = EbpfSource::load(ebpf)?;

@@ -21,7 +21,7 @@ use super::rescan::{ReportedSince, Rescan};
 use super::roots::OTHER_CHANNEL;
 use super::storms::Trailing;
 use super::subscription::Subscription;
-use super::verdict::Verdict;
+use super::verdict::{Verdict, Watcher};
 use crate::ending;
 use crate::error::Error;
 use crate::options::TraceOptions;
@@ -282,16 +282,19 @@ impl Engine {
                 self.tell_trailing(before, clock);
             }
             let Some(one) = self.judge(one, clock) else { continue };
-            let Observation { record, change, root, .. } = one;
-            let change = *change;
-            self.ledger.report(&change);
+            self.ledger.report(&one.change);
             if let Some(ebpf) = &mut self.ebpf {
-                ebpf.judged(&record, &change);
-                if matches!(change.op, Op::Rename | Op::Remove) {
-                    ebpf.renamed(&change);
+                ebpf.judged(&one.record, &one.change);
+                if matches!(one.change.op, Op::Rename | Op::Remove) {
+                    ebpf.renamed(&one.change);
                 }
             }
-            self.subscription.offer(change, root, clock.mono_ns());
+            if self.options.observed {
+                self.subscription.report_raw(raw_report(one), true);
+                continue;
+            }
+            let Observation { change, root, .. } = one;
+            self.subscription.offer(*change, root, clock.mono_ns());
         }
         drop(all);
         // Its memory serves the next turn.
@@ -300,25 +303,22 @@ impl Engine {
 
     /// Says which channels saw a change; nothing where that is known later.
     fn judge(&mut self, mut one: Observation, clock: &Clock) -> Option<Observation> {
-        let mut seen_by = vec![Channel::Ebpf];
+        one.change.seen_by = vec![Channel::Ebpf];
         if let Some(inotify) = &mut self.inotify {
             let at = self.options.paths.get(one.root).map_or(Path::new(""), PathBuf::as_path);
             let roots = &self.options.paths;
             let is_mounted =
                 || self.ebpf.as_ref().is_some_and(|ebpf| ebpf.roots.is_mounted_file(&one.change));
             match inotify.verdict(&one, at, is_of_root(roots, &one.change), is_mounted, clock) {
-                Verdict::Delivered => seen_by.push(Channel::Inotify),
-                Verdict::Missed(missed) => one.change.missed_by.push(missed),
-                Verdict::Unknown => {}
                 Verdict::Pending => {
                     if let Some(ebpf) = &mut self.ebpf {
                         ebpf.wait(one);
                     }
                     return None;
                 }
+                verdict => verdict.mark(Watcher::Own, &mut one.change),
             }
         }
-        one.change.seen_by = seen_by;
         (!one.is_gone).then_some(one)
     }
 

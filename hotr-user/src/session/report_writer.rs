@@ -11,19 +11,19 @@ use hotr_events::{Raw, Report};
 const CHANNELS: [Channel; 3] = [Channel::Ebpf, Channel::Inotify, Channel::Poll];
 
 /// See the module.
-pub(super) struct ReportWriter<'a> {
+pub(crate) struct ReportWriter<'a> {
     printer: &'a mut dyn ReportSink,
     /// Changes that were not told, by the channel that saw them first.
     untold: [u64; CHANNELS.len()],
 }
 
 impl<'a> ReportWriter<'a> {
-    pub(super) fn new(printer: &'a mut dyn ReportSink) -> Self {
+    pub(crate) fn new(printer: &'a mut dyn ReportSink) -> Self {
         Self { printer, untold: [0; CHANNELS.len()] }
     }
 
     /// Prints reports, and hands them to the reader.
-    pub(super) fn write(&mut self, reports: Vec<Report>) -> Result<(), Error> {
+    pub(crate) fn write(&mut self, reports: Vec<Report>) -> Result<(), Error> {
         for mut report in reports {
             if let Some(channel) = channel(&report)
                 && ending::is_over()

@@ -3,7 +3,7 @@
 //! In: changes with their verdicts, each with its root, and other reports. Out: reports in the order in which they are to be
 //! passed on. Changes are filtered here, and repeats are merged; nothing before this knows what somebody wants to see.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hotr_events::{Change, Report};
 
@@ -12,7 +12,7 @@ use crate::pipeline::filter::Filter;
 use crate::pipeline::settle::Settler;
 
 /// See the module.
-pub(super) struct Subscription {
+pub(crate) struct Subscription {
     paths: Vec<PathBuf>,
     filter: Filter,
     settler: Settler,
@@ -27,7 +27,7 @@ pub(super) struct Subscription {
 
 impl Subscription {
     /// What the user of a run wants.
-    pub(super) fn new(options: &TraceOptions) -> Self {
+    pub(crate) fn new(options: &TraceOptions) -> Self {
         Self {
             paths: options.paths.clone(),
             filter: Filter::new(options),
@@ -41,7 +41,7 @@ impl Subscription {
     }
 
     /// Takes a change below the root of this number.
-    pub(super) fn offer(&mut self, change: Change, root: usize, now_ns: u64) {
+    pub(crate) fn offer(&mut self, change: Change, root: usize, now_ns: u64) {
         if !self.wants(&change, root) {
             return;
         }
@@ -54,21 +54,22 @@ impl Subscription {
     }
 
     /// Takes a change whose root must be found.
-    pub(super) fn offer_anywhere(&mut self, change: Change, now_ns: u64) {
+    pub(crate) fn offer_anywhere(&mut self, change: Change, now_ns: u64) {
         if let Some(root) = self.root_of(&change) {
             self.offer(change, root, now_ns);
         }
     }
 
     /// Takes a change that was found by looking: there are no repeats of it.
-    pub(super) fn offer_found(&mut self, change: Change) {
+    pub(crate) fn offer_found(&mut self, change: Change) {
         if self.root_of(&change).is_some_and(|root| self.wants(&change, root)) {
             self.report_change(change);
         }
     }
 
     fn root_of(&self, change: &Change) -> Option<usize> {
-        self.paths.iter().position(|root| change.path.starts_with(root))
+        let of = |path: &Path| self.paths.iter().position(|root| path.starts_with(root));
+        of(&change.path).or_else(|| of(change.old_path.as_deref()?))
     }
 
     fn wants(&self, change: &Change, root: usize) -> bool {
@@ -91,12 +92,12 @@ impl Subscription {
     }
 
     /// Takes another report.
-    pub(super) fn report(&mut self, report: Report) {
+    pub(crate) fn report(&mut self, report: Report) {
         self.reports.push(report);
     }
 
     /// Takes a raw record, which counts as a change when it is one.
-    pub(super) fn report_raw(&mut self, raw: Report, is_change: bool) {
+    pub(crate) fn report_raw(&mut self, raw: Report, is_change: bool) {
         if self.has_enough() {
             return;
         }
@@ -106,44 +107,44 @@ impl Subscription {
     }
 
     /// Whether what was wanted has been reported.
-    pub(super) const fn has_enough(&self) -> bool {
+    pub(crate) const fn has_enough(&self) -> bool {
         self.once && self.has_one
     }
 
     /// Whether there are reports to be passed on.
-    pub(super) fn has_reports(&self) -> bool {
+    pub(crate) fn has_reports(&self) -> bool {
         !self.reports.is_empty()
     }
 
     /// Reports made since the last call.
-    pub(super) fn take(&mut self) -> Vec<Report> {
+    pub(crate) fn take(&mut self) -> Vec<Report> {
         std::mem::take(&mut self.reports)
     }
 
     /// Changes reported so far.
-    pub(super) const fn changes(&self) -> u64 {
+    pub(crate) const fn changes(&self) -> u64 {
         self.changes
     }
 
     /// When [`Self::due`] should be called next.
-    pub(super) fn next_deadline(&self) -> Option<u64> {
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
         self.settler.next_deadline()
     }
 
     /// Reports the repeats whose time has come.
-    pub(super) fn due(&mut self, now_ns: u64) {
+    pub(crate) fn due(&mut self, now_ns: u64) {
         let mut due = Vec::new();
         self.settler.due(now_ns, &mut due);
         self.report_all(due);
     }
 
     /// Does the work on what was taken that can wait.
-    pub(super) fn put_away(&mut self) {
+    pub(crate) fn put_away(&mut self) {
         self.settler.put_away();
     }
 
     /// Reports everything that is held.
-    pub(super) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         let held = self.settler.finish();
         self.report_all(held);
     }

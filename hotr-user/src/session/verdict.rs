@@ -1,11 +1,11 @@
 //! What became of an observed change in a watcher.
 //!
-//! In: an observation. Out: a [`Verdict`]. The watcher here is hotr's own inotify instance; those of other processes are judged
-//! in the same words by `diagnose`, from the deliveries that its programs see.
+//! In: an observation. Out: a [`Verdict`], and the marks that it makes on the change. For hotr's own inotify instance the verdict
+//! is made here; for those of other processes, `diagnose` makes it, from the deliveries that its programs see.
 
 use std::path::Path;
 
-use hotr_events::Missed;
+use hotr_events::{Change, Channel, Missed};
 
 use super::inotify_channel::InotifyChannel;
 use super::judge::{self, Context};
@@ -14,7 +14,7 @@ use crate::source::Clock;
 
 /// What became of it.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// The watcher received it.
     Delivered,
     /// It did not, and why.
@@ -23,6 +23,29 @@ pub(super) enum Verdict {
     Pending,
     /// Nothing can be said of it, or nothing needs to be.
     Unknown,
+}
+
+/// Whose inotify instances a verdict is about: they are the channel `inotify` of the change.
+#[derive(Debug)]
+pub(crate) enum Watcher {
+    /// hotr's own.
+    Own,
+    /// Those of another process; with all that is known of the change there.
+    Foreign(Box<hotr_events::Watcher>),
+}
+
+impl Verdict {
+    /// Puts it into the change: the one place where a change gets the marks of a watcher.
+    pub(crate) fn mark(self, watcher: Watcher, change: &mut Change) {
+        match self {
+            Self::Delivered => change.seen_by.push(Channel::Inotify),
+            Self::Missed(missed) => change.missed_by.push(missed),
+            Self::Pending | Self::Unknown => {}
+        }
+        if let Watcher::Foreign(watcher) = watcher {
+            change.watcher = Some(watcher);
+        }
+    }
 }
 
 impl InotifyChannel {

@@ -143,6 +143,7 @@ impl Guard {
             uncovered: None,
             interval_ms: interval,
             why: off,
+            watcher: None,
         });
     }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::run::{HOTR, Program, Scratch, diagnose, finish, inotifywait, root, tool};
 
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
 
 fn fails(words: &[&str], status: i32, starts: &str) {
     let said = diagnose(words);
@@ -22,7 +22,7 @@ fn copy_program(from: &Path, to: &Path) {
 }
 
 /// The program where anybody may run it.
-fn for_anybody(scratch: &Scratch) -> PathBuf {
+pub(crate) fn for_anybody(scratch: &Scratch) -> PathBuf {
     let copy = scratch.0.join("hotr");
     copy_program(HOTR.as_ref(), &copy);
     copy
@@ -54,15 +54,20 @@ fn what_makes_no_sense() {
     }
 }
 
-#[test]
-fn a_kernel_thread() {
+/// The id of one, when any is visible.
+pub(crate) fn kernel_thread() -> Option<u32> {
     let is_one = |pid: &u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let flags =
             stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(6)?.parse::<u32>().ok());
         flags.is_some_and(|flags| flags & 0x0020_0000 != 0)
     };
-    match (2..500).find(is_one) {
+    (2..500).find(is_one)
+}
+
+#[test]
+fn a_kernel_thread() {
+    match kernel_thread() {
         Some(pid) => {
             fails(&["--pid", &pid.to_string()], 1, &format!("diagnose process {pid}: it is a kernel thread"))
         }

@@ -24,13 +24,13 @@ impl Live {
     pub(crate) fn with<S: AsRef<std::ffi::OsStr>>(words: &[S], pid: u32) -> Self {
         let mut command = Command::new(HOTR);
         command.args(["diagnose", "--live", "--json", "--duration", "60s"]).args(words).arg("--pid");
-        let mut child = command
-            .arg(pid.to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::run(command.arg(pid.to_string()))
+    }
+
+    /// Another command, until it is ready.
+    pub(crate) fn run(command: &mut Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         let mut live = Self { child, lines, said: Vec::new() };
         live.until("ready", |line| line["type"] == "ready");
@@ -51,9 +51,14 @@ impl Live {
         }
     }
 
-    pub(crate) fn end(mut self) -> (Option<i32>, String) {
+    pub(crate) fn end(self) -> (Option<i32>, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        self.ended()
+    }
+
+    /// Its status, and what it said on stderr, once it has ended by itself.
+    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
         self.until("summary", |line| line["type"] == "summary");
         let mut said = String::new();
         std::io::Read::read_to_string(&mut self.child.stderr.take().unwrap(), &mut said).unwrap();
@@ -69,7 +74,7 @@ impl Drop for Live {
 }
 
 /// The same for each tier that works everywhere.
-const TIERS: [&str; 2] = ["auto", "tracepoint"];
+pub(crate) const TIERS: [&str; 2] = ["auto", "tracepoint"];
 
 #[test]
 fn a_program_reads_what_it_is_sent_and_loses_a_replaced_file() {

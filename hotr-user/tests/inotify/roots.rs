@@ -103,7 +103,7 @@ fn excluded_directories_and_what_symbolic_links_lead_to_get_no_watch() {
     scratch.dir("target/x");
     scratch.dir("src");
     outside.dir("o");
-    std::os::unix::fs::symlink(&outside.0, scratch.0.join("link")).unwrap();
+    symlink(&outside.0, scratch.0.join("link")).unwrap();
     let exclude = GlobSet::builder().add(Glob::new("target").unwrap()).build().unwrap();
     let mut source = source(&scratch.0, InotifyOptions { exclude, ..InotifyOptions::default() });
     assert_eq!(source.watches(), 2);
@@ -127,7 +127,7 @@ fn without_recursion_only_the_root_is_watched() {
 fn a_root_that_cannot_be_watched_says_why() {
     let scratch = Scratch::new();
     let link = scratch.0.join("link");
-    std::os::unix::fs::symlink(scratch.0.join("nowhere"), &link).unwrap();
+    symlink(scratch.0.join("nowhere"), &link).unwrap();
     let mut source = InotifySource::new(InotifyOptions::default()).unwrap();
     for (path, text) in [
         (scratch.0.join("none"), "it does not exist"),

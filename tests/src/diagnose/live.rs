@@ -138,7 +138,7 @@ impl Live {
         let over = Instant::now() + 2 * deadlines.ready;
         let ready = live.line(over)?;
         ensure!(ready["type"] == "ready", "the first line is {ready}");
-        let tier = if is_skipped(setting) { "kprobe" } else { setting.tier };
+        let tier = expected(setting);
         ensure!(ready["tier"] == tier, "{tier} was expected: {ready}");
         Ok(live)
     }
@@ -220,10 +220,19 @@ fn is_skipped(setting: &Setting<'_>) -> bool {
     setting.tier == "fentry" && ["6.18", "7.3"].contains(&setting.kernel)
 }
 
+/// The tier that it then takes.
+pub(super) fn expected<'a>(setting: &Setting<'a>) -> &'a str {
+    if is_skipped(setting) { "kprobe" } else { setting.tier }
+}
+
+/// The tier that it is asked for.
+pub(super) fn asked<'a>(setting: &Setting<'a>) -> &'a str {
+    if is_skipped(setting) { "auto" } else { setting.tier }
+}
+
 pub(super) fn command(setting: &Setting<'_>, paths: &[&Path]) -> Command {
-    let tier = if is_skipped(setting) { "auto" } else { setting.tier };
     let mut command = Command::new(setting.hotr);
-    command.args(["diagnose", "--live", "--json", "--tier", tier, "--pid"]);
+    command.args(["diagnose", "--live", "--json", "--tier", asked(setting), "--pid"]);
     command.arg(std::process::id().to_string()).args(paths);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::words::words;
-use crate::{Cause, exact, json};
+use crate::{Cause, Watcher, exact, json};
 
 /// What happened to a name or to a file, in the five words of the output contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,7 +104,7 @@ impl FileType {
 pub enum Channel {
     /// eBPF programs in the kernel's write and name paths.
     Ebpf,
-    /// hotr's own inotify instance.
+    /// hotr's own inotify instance, or those of the process that `hotr trace --watcher` names.
     Inotify,
     /// The polling audit.
     Poll,
@@ -244,6 +244,9 @@ pub struct Change {
     pub seen_by: Vec<Channel>,
     /// The channels that should have, and did not.
     pub missed_by: Vec<Missed>,
+    /// Whose instances the channel `inotify` is, when not hotr's own, and what became of the change there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watcher: Option<Box<Watcher>>,
 }
 
 impl Change {
@@ -264,6 +267,7 @@ impl Change {
             actor: None,
             seen_by: Vec::new(),
             missed_by: Vec::new(),
+            watcher: None,
         }
     }
 }

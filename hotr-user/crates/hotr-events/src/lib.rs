@@ -21,6 +21,7 @@ mod loss;
 pub mod mask;
 mod report;
 mod totals;
+mod watcher;
 mod words;
 
 pub use cause::Cause;
@@ -32,3 +33,4 @@ pub use report::{
     Alias, ChannelInfo, ChannelState, Raw, Reload, ReloadState, Report, ReportSink, Root, Trigger,
 };
 pub use totals::KernelTotals;
+pub use watcher::{Proof, Watcher, WatcherId, WatcherState};

@@ -44,11 +44,13 @@ pub enum LossReason {
     Unmatched,
     /// Records of deliveries to followed instances were lost.
     DeliveriesSkipped,
+    /// More changes waited for what becomes of them in a watcher than there is room for.
+    Unjudged,
 }
 
 impl LossReason {
     /// Every reason.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::QueueOverflow,
         Self::UnknownWatch,
         Self::WatchRemoved,
@@ -68,6 +70,7 @@ impl LossReason {
         Self::RenamedAbove,
         Self::Unmatched,
         Self::DeliveriesSkipped,
+        Self::Unjudged,
     ];
 
     /// The word of the output contract.
@@ -93,6 +96,7 @@ impl LossReason {
             Self::RenamedAbove => "renamed-above",
             Self::Unmatched => "unmatched",
             Self::DeliveriesSkipped => "deliveries-skipped",
+            Self::Unjudged => "unjudged",
         }
     }
 
@@ -138,6 +142,9 @@ impl LossReason {
             }
             Self::DeliveriesSkipped => {
                 "records of deliveries were lost; changes that lack one are not judged"
+            }
+            Self::Unjudged => {
+                "more changes waited for what becomes of them in the process than there is room for; they are reported without it"
             }
         }
     }

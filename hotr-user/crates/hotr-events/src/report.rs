@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::words::words;
-use crate::{Change, Channel, ConfirmedChange, KernelTotals, Layer, LossReason, exact, json};
+use crate::{Change, Channel, ConfirmedChange, KernelTotals, Layer, LossReason, WatcherId, exact, json};
 
 /// Another way into a watched directory that is covered as well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ pub struct ChannelInfo {
     pub channel: Channel,
     /// How it is.
     pub state: ChannelState,
-    /// eBPF: `fentry`, `kprobe`, `tracepoint`, or `mixed` when hooks differ.
+    /// eBPF, and inotify of another process: `fentry`, `kprobe`, `tracepoint`, or `mixed` when hooks differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<Cow<'static, str>>,
     /// inotify: number of watches.
@@ -85,6 +85,9 @@ pub struct ChannelInfo {
     /// Why it is not active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// inotify: whose instances it is, when not hotr's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watcher: Option<WatcherId>,
 }
 
 impl ChannelInfo {

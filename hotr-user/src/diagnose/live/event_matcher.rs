@@ -12,6 +12,7 @@ use hotr_common::delivery::{Chunk, Q_OVERFLOW};
 
 use super::expected_events::{Key, keys};
 use super::instance::Instance;
+use super::offers::OF_CHANGES;
 use super::stand_in_instances::ReceivedEvent;
 use super::verdict::{ReportedChange, Verdict};
 
@@ -19,6 +20,8 @@ use super::verdict::{ReportedChange, Verdict};
 const LATE_NS: u64 = 1_000_000_000;
 /// The same where a cause depends on it.
 const CLOSE_NS: u64 = 100_000_000;
+/// Changes of an instance whose events may still be read although their verdicts are given; of more, the oldest are forgotten.
+const MOST_OVER: usize = 16_384;
 /// How long a change may take from the kernel to its judgement.
 const TRANSIT_NS: u64 = 50_000_000;
 
@@ -37,6 +40,20 @@ struct ReadEvent {
     /// The last change that it stands for.
     made: Option<u64>,
     is_old: bool,
+}
+
+impl StandInEvent {
+    /// No change can claim it by itself any more.
+    fn is_over(&self) -> bool {
+        self.is_used || self.heard.mask & OF_CHANGES == 0
+    }
+}
+
+impl ReadEvent {
+    /// No change can be that of it by itself any more.
+    fn is_over(&self) -> bool {
+        self.made.is_some() || self.mask & OF_CHANGES == 0
+    }
 }
 
 struct Waiting {
@@ -89,7 +106,11 @@ pub(super) struct Later {
 #[derive(Default)]
 struct Line {
     heard: VecDeque<StandInEvent>,
+    /// So many of the first ones are used, or of no change.
+    used: usize,
     got: VecDeque<ReadEvent>,
+    /// So many of the first ones stand for a change, or for none.
+    taken: usize,
     waiting: Vec<Waiting>,
     parts: HashMap<u32, Vec<u8>>,
     /// When the queue was seen empty: the last time that can be judged by, and later ones.
@@ -162,8 +183,9 @@ impl EventMatcher {
     pub(super) fn has(&self, instance: &Instance, made: &ReportedChange) -> bool {
         let Some(line) = self.lines.get(&instance.slot) else { return false };
         keys(made, instance).iter().any(|key| {
-            line.heard.iter().any(|echo| is_for(&echo.heard, key, made))
-                || line.got.iter().any(|got| is_got(got, key, made))
+            let mut heard = line.heard.range(line.used..).chain(line.heard.range(..line.used).rev());
+            heard.any(|echo| is_for(&echo.heard, key, made))
+                || line.got.range(line.taken..).any(|got| is_got(got, key, made))
         })
     }
 
@@ -183,11 +205,12 @@ impl EventMatcher {
         // A rename has two, and the program reads both.
         for key in &keys {
             let fits = |echo: &&mut StandInEvent| !echo.is_used && is_for(&echo.heard, key, made);
-            if let Some(echo) = line.heard.iter_mut().find(fits) {
+            if let Some(echo) = line.heard.range_mut(line.used..).find(fits) {
                 echo.is_used = true;
                 sent = sent.or_else(|| Some(key.clone()));
             }
         }
+        line.used += line.heard.range(line.used..).take_while(|echo| echo.is_over()).count();
         if let Some(key) = sent {
             return Claim::Sent(key);
         }
@@ -198,10 +221,10 @@ impl EventMatcher {
                     && echo.heard.until + slack >= made.made_ns
                     && echo.heard.after < made.made_ns
             };
-            if line.heard.iter().any(is_near) {
+            if line.heard.iter().rev().any(is_near) {
                 return if is_odd { Claim::Perhaps(key.clone()) } else { Claim::Sent(key.clone()) };
             }
-            if line.got.iter().any(|got| is_got(got, key, made)) {
+            if line.got.range(line.taken..).any(|got| is_got(got, key, made)) {
                 return if is_odd { Claim::Perhaps(key.clone()) } else { Claim::Sent(key.clone()) };
             }
         }
@@ -258,15 +281,29 @@ impl EventMatcher {
         self.lines.values_mut().flat_map(|line| line.settle(known)).collect()
     }
 
-    /// The end: whatever waits. `is_unread` says of a slot whether there are unread events.
-    pub(super) fn rest(&mut self, is_unread: impl Fn(u32) -> bool) -> Vec<(Fate, u64, Vec<Verdict>)> {
+    /// What is said of changes up to then that still wait. `is_unread` says of a slot whether there are unread events. What
+    /// waited stays without its verdicts: an event of it that is read later is not that of another change.
+    pub(super) fn rest(
+        &mut self,
+        until: u64,
+        is_unread: impl Fn(u32) -> bool,
+    ) -> Vec<(Fate, u64, Vec<Verdict>)> {
         let mut rest = Vec::new();
         for (slot, line) in &mut self.lines {
-            let is_unread = is_unread(*slot);
-            for one in line.waiting.drain(..) {
+            let is_due = |one: &&mut Waiting| one.made_ns <= until && !one.verdicts.is_empty();
+            let mut due = line.waiting.iter_mut().filter(is_due).peekable();
+            let is_unread = due.peek().is_some() && is_unread(*slot);
+            for one in due {
                 let fate = if one.is_sent && is_unread { Fate::Unread } else { Fate::Unknown };
-                rest.push((fate, one.made_ns, one.verdicts));
+                rest.push((fate, one.made_ns, std::mem::take(&mut one.verdicts)));
             }
+            let over = line.waiting.iter().filter(|one| one.verdicts.is_empty()).count();
+            let mut too_many = over.saturating_sub(MOST_OVER);
+            line.waiting.retain(|one| {
+                let is_kept = !one.verdicts.is_empty() || too_many == 0;
+                too_many -= usize::from(!is_kept);
+                is_kept
+            });
         }
         rest.sort_by_key(|(_, made, _)| *made);
         rest
@@ -277,9 +314,11 @@ impl EventMatcher {
         for line in self.lines.values_mut() {
             while line.heard.front().is_some_and(|echo| echo.heard.until < time) {
                 line.heard.pop_front();
+                line.used = line.used.saturating_sub(1);
             }
             while line.got.front().is_some_and(|got| got.time < time) {
                 line.got.pop_front();
+                line.taken = line.taken.saturating_sub(1);
             }
         }
     }
@@ -307,7 +346,7 @@ impl Line {
                 continue;
             }
             let fits = |got: &&mut ReadEvent| got.made.is_none() && is_read(got, &one.key, one.made_ns);
-            match self.got.iter_mut().find(fits) {
+            match self.got.range_mut(self.taken..).find(fits) {
                 Some(got) => {
                     got.made = Some(one.made_ns);
                     out.push((Fate::Read(got.time, got.mask), one.made_ns, one.verdicts));
@@ -316,6 +355,7 @@ impl Line {
             }
         }
         self.note_overflow();
+        self.taken += self.got.range(self.taken..).take_while(|got| got.is_over()).count();
         let (over, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(|one| {
             // One that comes later may not have come.
             one.made_ns < self.empty_at
@@ -351,7 +391,7 @@ impl Line {
         let equal = |got: &ReadEvent| {
             got.made.is_some() && is_read(got, &one.key, one.made_ns) && got.time + CLOSE_NS >= one.made_ns
         };
-        if one.is_sent && self.got.iter().any(equal) { Fate::Merged } else { Fate::Unknown }
+        if one.is_sent && self.got.iter().rev().any(equal) { Fate::Merged } else { Fate::Unknown }
     }
 }
 

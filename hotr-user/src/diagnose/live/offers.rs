@@ -15,7 +15,7 @@ use crate::diagnose::view::bits;
 use hotr_events::{Change, Op};
 
 /// Kinds of event that a change makes.
-const OF_CHANGES: u32 = bits::CREATE
+pub(super) const OF_CHANGES: u32 = bits::CREATE
     | bits::MODIFY
     | bits::ATTRIB
     | bits::ACCESS

@@ -111,9 +111,11 @@ impl Queues {
         });
     }
 
-    /// The verdicts that still wait, by the number of their change.
-    pub(super) fn unread(&mut self) -> Vec<Verdict> {
-        let mut waiting: Vec<_> = self.fates.values_mut().flat_map(|fate| fate.waiting.drain(..)).collect();
+    /// The verdicts that still wait and are on changes up to then, by the number of their change.
+    pub(super) fn unread(&mut self, until: u64) -> Vec<Verdict> {
+        let waiting = self.fates.values_mut().map(|fate| &mut fate.waiting);
+        let is_due = |verdict: &mut Verdict| verdict.sent.made_ns <= until;
+        let mut waiting: Vec<_> = waiting.flat_map(|waiting| waiting.extract_if(.., is_due)).collect();
         waiting.sort_by_key(|verdict| verdict.change);
         waiting
     }

@@ -27,10 +27,10 @@ struct Held {
 #[derive(Default)]
 pub(super) struct Settled {
     pub(super) verdicts: Vec<Verdict>,
-    /// Changes that the program read once its watch was there.
-    pub(super) reread: u64,
+    /// Changes that the program read once its watch was there, by their numbers among those that were judged.
+    pub(super) reread: Vec<u64>,
     /// The run ended before that could be known.
-    pub(super) undecided: u64,
+    pub(super) undecided: Vec<u64>,
 }
 
 /// See the module.
@@ -66,12 +66,12 @@ impl Rewatches {
             };
             let used = usage(held.file).map(|usage| usage.opened.max(usage.read));
             if used.is_some_and(|used| used >= held.verdict.sent.made_ns) {
-                settled.reread += 1;
+                settled.reread.push(held.verdict.sent.judged);
             } else if is_over(&held, now) {
                 late(&mut held.verdict, since, used.is_some());
                 settled.verdicts.push(held.verdict);
             } else {
-                settled.undecided += 1;
+                settled.undecided.push(held.verdict.sent.judged);
             }
         }
         settled

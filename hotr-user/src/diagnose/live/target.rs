@@ -140,6 +140,11 @@ impl Targets {
         self.instances.iter().filter(|instance| instance.slot != 0)
     }
 
+    /// The command name of the processes, when they have an instance.
+    pub(super) fn comm(&self) -> Option<&[u8]> {
+        self.instances.first().map(|instance| &*instance.comm)
+    }
+
     fn processes(&self) -> BTreeSet<u32> {
         self.instances.iter().map(|instance| instance.pid).collect()
     }

@@ -100,14 +100,16 @@ impl Verdict {
             mask: None,
             path_ino: None,
             evidence: Vec::new(),
-            sent: Sent { file: None, made_ns: 0, by: None },
+            sent: Sent { judged: 0, file: None, made_ns: 0, by: None },
         }
     }
 }
 
-/// A change: when, by which process, and of which file (device and inode number) once an event of its content is queued.
+/// A change: its number among those that were judged, when, by which process, and of which file (device and inode number)
+/// once an event of its content is queued.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
+    pub(super) judged: u64,
     pub(super) file: Option<(u32, u64)>,
     pub(super) made_ns: u64,
     pub(super) by: Option<u32>,
@@ -116,7 +118,38 @@ pub(super) struct Sent {
 /// A change of the trace.
 pub(super) struct ReportedChange {
     pub(super) made_ns: u64,
-    pub(super) change: Change,
+    pub(super) change: Box<Change>,
+}
+
+/// What is said at last of a change in an instance: once of each that a judgement announces.
+pub(super) enum Outcome {
+    /// This became of it.
+    Verdict(Box<Verdict>),
+    /// It cannot be known.
+    Undecided,
+    /// No watch asks for it, and no content changed by it.
+    Unasked,
+    /// The file was replaced, and the program used the new one once it had set its watch again.
+    Reread,
+}
+
+/// An outcome, with the number of the change among those that were judged.
+pub(super) struct Decided {
+    pub(super) judged: u64,
+    pub(super) outcome: Outcome,
+}
+
+/// What is known of a change at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judged {
+    /// Its number among those that were judged.
+    pub(super) number: u64,
+    /// It concerns an instance: there is, or will be, a verdict.
+    pub(super) is_concerning: bool,
+    /// An instance was followed when it was made.
+    pub(super) is_followed: bool,
+    /// Outcomes that it has, or will have.
+    pub(super) outcomes: usize,
 }
 
 impl ReportedChange {

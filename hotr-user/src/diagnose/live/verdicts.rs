@@ -19,7 +19,7 @@ use super::rewatch::Rewatches;
 use super::summary::Summary;
 use super::target::Targets;
 use super::uses::Uses;
-use super::verdict::{ReportedChange, Sent, State, Verdict};
+use super::verdict::{Decided, Judged, Outcome, ReportedChange, Sent, State, Verdict};
 use crate::diagnose::finding::{Finding, Proof, Target};
 use crate::diagnose::view::bits;
 use crate::source::mono_ns;
@@ -53,7 +53,9 @@ pub(super) struct VerdictJoiner {
     rewatches: Rewatches,
     /// Files whose use is waited for.
     pub(super) uses: Uses,
-    out: Vec<Verdict>,
+    /// Changes that were judged.
+    judged: u64,
+    out: Vec<Decided>,
     summary: Summary,
 }
 
@@ -68,6 +70,7 @@ impl VerdictJoiner {
             applications: Applications::default(),
             rewatches: Rewatches::default(),
             uses: Uses::default(),
+            judged: 0,
             out: Vec::new(),
             summary: Summary::default(),
         }
@@ -157,7 +160,18 @@ impl VerdictJoiner {
         if !matches!(verdict.state, State::Delivered | State::Merged) {
             self.summary.count(verdict.state, verdict.cause, &verdict.path);
         }
-        self.out.push(verdict);
+        self.end(verdict.sent.judged, Outcome::Verdict(Box::new(verdict)));
+    }
+
+    /// The last that is said of a change in an instance.
+    fn end(&mut self, judged: u64, outcome: Outcome) {
+        match &outcome {
+            Outcome::Verdict(_) => {}
+            Outcome::Undecided => self.summary.undecided += 1,
+            Outcome::Unasked => self.summary.unasked += 1,
+            Outcome::Reread => self.summary.reread += 1,
+        }
+        self.out.push(Decided { judged, outcome });
     }
 
     /// The verdict on a change for which this was offered.
@@ -185,7 +199,7 @@ impl VerdictJoiner {
                 match self.queues.known(slot, offered.event, offered.time) {
                     Known::Read(taken) => self.read(verdict, offered.time, taken),
                     Known::Unread => self.queues.wait(slot, offered.event, offered.time, verdict),
-                    Known::Nothing => self.summary.undecided += 1,
+                    Known::Nothing => self.end(verdict.sent.judged, Outcome::Undecided),
                 }
                 return;
             }
@@ -203,7 +217,7 @@ impl VerdictJoiner {
             }
             // The instance is being closed, or a program was skipped.
             _ => {
-                self.summary.undecided += 1;
+                self.end(verdict.sent.judged, Outcome::Undecided);
                 return;
             }
         }
@@ -232,17 +246,21 @@ impl VerdictJoiner {
             && self.trees.iter().any(|tree| change.path.starts_with(tree))
     }
 
-    /// Judges a change for every instance; whether it concerns one. With `gaps`, records were lost: what is not there
-    /// may have been.
-    pub(super) fn judge(&mut self, made: &ReportedChange, targets: &Targets, gaps: bool) -> bool {
-        let number = self.summary.changes + 1;
-        let (mut concerned, mut served) = (false, HashSet::new());
+    /// Judges a change for every instance. With `gaps`, records were lost: what is not there may have been.
+    pub(super) fn judge(&mut self, made: &ReportedChange, targets: &Targets, gaps: bool) -> Judged {
+        self.judged += 1;
+        let (number, judged) = (self.summary.changes + 1, self.judged);
+        let (mut concerned, mut served, mut outcomes) = (false, HashSet::new(), 0);
+        let mut is_followed = false;
         for instance in targets.instances().filter(|instance| concerns(instance, made)) {
-            let draft = draft(number, made, instance.target(None));
+            is_followed = true;
+            let mut draft = draft(number, made, instance.target(None));
+            draft.sent.judged = judged;
             if self.stand_ins.is_some()
                 && let Some(is_concerned) = self.by_stand_in(instance, made, &draft, gaps)
             {
                 concerned |= is_concerned;
+                outcomes += 1;
                 served.insert(instance.pid);
                 continue;
             }
@@ -251,14 +269,15 @@ impl VerdictJoiner {
             let rank = |offered: &&Offered| if offered.result < 0 { 3 } else { offered.result };
             if let Some(best) = offers.iter().min_by_key(rank) {
                 (concerned, _) = (true, served.insert(instance.pid));
+                outcomes += 1;
                 self.by_offer(instance.slot, best, draft);
                 continue;
             }
             let why = explain::why(made, instance);
             match why {
                 Why::NotConcerned => continue,
-                Why::Unasked => self.summary.unasked += 1,
-                _ if gaps => self.summary.undecided += 1,
+                Why::Unasked => self.end(judged, Outcome::Unasked),
+                _ if gaps => self.end(judged, Outcome::Undecided),
                 Why::Later { by, ino, reason } => {
                     concerned = true;
                     let otherwise = reason.is_some();
@@ -274,14 +293,18 @@ impl VerdictJoiner {
                     self.close(explain::filled(draft, *reason));
                 }
             }
+            outcomes += 1;
             served.insert(instance.pid);
         }
-        concerned |= self.judge_trees(made, targets, gaps, &served, number);
+        let (of_trees, is_concerning) = self.judge_trees(made, targets, gaps, &served, number);
+        outcomes += of_trees;
+        concerned |= is_concerning;
         self.summary.changes += u64::from(concerned);
-        concerned
+        Judged { number: judged, is_concerning: concerned, is_followed, outcomes }
     }
 
-    /// Of the trees that the user named, every change matters: also one that no instance of a process has a watch for.
+    /// Of the trees that the user named, every change matters: also one that no instance of a process has a watch for. How
+    /// many outcomes there are, and whether there is a verdict.
     fn judge_trees(
         &mut self,
         made: &ReportedChange,
@@ -289,26 +312,29 @@ impl VerdictJoiner {
         gaps: bool,
         served: &HashSet<u32>,
         number: u64,
-    ) -> bool {
+    ) -> (usize, bool) {
         if !self.is_in_tree(&made.change) {
-            return false;
+            return (0, false);
         }
-        let (mut concerned, mut told) = (false, served.clone());
+        let (mut outcomes, mut concerned, mut told) = (0, false, served.clone());
         for instance in targets.instances().filter(|instance| concerns(instance, made)) {
             if !told.insert(instance.pid) {
                 continue;
             }
+            outcomes += 1;
             // A watch of an instance that was not followed yet may have got it.
             if gaps || targets.of_process(instance.pid).any(|one| explain::has_to_do(&made.change, one)) {
-                self.summary.undecided += 1;
+                self.end(self.judged, Outcome::Undecided);
                 continue;
             }
             let target = Target { fd: None, ..instance.target(None) };
             let reason = explain::unwatched(made);
-            self.close(explain::filled(draft(number, made, target), reason));
+            let mut draft = draft(number, made, target);
+            draft.sent.judged = self.judged;
+            self.close(explain::filled(draft, reason));
             concerned = true;
         }
-        concerned
+        (outcomes, concerned)
     }
 
     fn later(&mut self, slot: u32, ino: u64, made_ns: u64, by: u32, verdict: Verdict, otherwise: bool) {
@@ -324,8 +350,8 @@ impl VerdictJoiner {
         }
     }
 
-    /// Verdicts since the last call.
-    pub(super) fn verdicts(&mut self) -> Vec<Verdict> {
+    /// What is known since the last call.
+    pub(super) fn decided(&mut self) -> Vec<Decided> {
         std::mem::take(&mut self.out)
     }
 
@@ -340,20 +366,37 @@ impl VerdictJoiner {
 
     /// The end: what was not read is unread, and what did not come later never came.
     pub(super) fn finish(&mut self, targets: &Targets) {
-        let mut pending: Vec<_> = std::mem::take(&mut self.pending).into_iter().collect();
-        pending.sort_by_key(|(_, waiting)| waiting.first().map(|one| one.verdict.change));
-        for ((slot, _), waiting) in pending {
+        self.decide_pending(u64::MAX, targets);
+        self.settle_echoes(u64::MAX, targets);
+        self.decide_rest(u64::MAX, targets);
+    }
+
+    /// Waits no longer for what becomes of the changes up to then: the same is said of them as at the end.
+    pub(super) fn decide(&mut self, until: u64, targets: &Targets) {
+        self.decide_pending(until, targets);
+        self.decide_rest(until, targets);
+    }
+
+    fn decide_pending(&mut self, until: u64, targets: &Targets) {
+        let mut pending: Vec<_> = Vec::new();
+        self.pending.retain(|at, waiting| {
+            pending.extend(waiting.extract_if(.., |one| one.made_ns <= until).map(|one| (at.0, one)));
+            !waiting.is_empty()
+        });
+        pending.sort_by_key(|(_, one)| one.verdict.change);
+        for (slot, one) in pending {
             let is_open = targets.of_slot(slot).is_some_and(|instance| instance.closed.is_none());
-            for one in waiting {
-                if one.otherwise && is_open {
-                    self.close(one.verdict);
-                } else {
-                    self.summary.undecided += 1;
-                }
+            if one.otherwise && is_open {
+                self.close(one.verdict);
+            } else {
+                self.end(one.verdict.sent.judged, Outcome::Undecided);
             }
         }
-        self.finish_stand_ins(targets);
-        for mut verdict in self.queues.unread() {
+    }
+
+    fn decide_rest(&mut self, until: u64, targets: &Targets) {
+        self.decide_stand_ins(until, targets);
+        for mut verdict in self.queues.unread(until) {
             (verdict.state, verdict.cause) = (State::Unread, Some(Cause::Unread));
             verdict.evidence.push("the event never left the queue".into());
             self.close(verdict);
@@ -374,8 +417,8 @@ impl VerdictJoiner {
     ) {
         let usage = |file: FileId| usage(u32::try_from(file.dev).ok()?, file.ino);
         let settled = self.rewatches.settle(mono_ns(), is_end, targets, usage);
-        self.summary.reread += settled.reread;
-        self.summary.undecided += settled.undecided;
+        settled.reread.into_iter().for_each(|judged| self.end(judged, Outcome::Reread));
+        settled.undecided.into_iter().for_each(|judged| self.end(judged, Outcome::Undecided));
         settled.verdicts.into_iter().for_each(|verdict| self.close(verdict));
     }
 
@@ -401,9 +444,10 @@ fn concerns(instance: &Instance, made: &ReportedChange) -> bool {
 }
 
 fn draft(change: u64, made: &ReportedChange, target: Target) -> Verdict {
-    let Change { time, op, path, id, actor, .. } = &made.change;
+    let Change { time, op, path, id, actor, .. } = &*made.change;
     let mut draft = Verdict::new(change, *time, *op, path.clone(), target, State::NeverSent);
     draft.path_ino = id.map(|id| id.ino);
-    draft.sent = Sent { file: None, made_ns: made.made_ns, by: actor.as_ref().map(|by| by.pid) };
+    let by = actor.as_ref().map(|by| by.pid);
+    draft.sent = Sent { judged: 0, file: None, made_ns: made.made_ns, by };
     draft
 }

@@ -52,6 +52,29 @@ fn changes() {
 }
 
 #[test]
+fn marks_of_another_process() {
+    use hotr_events::{Cause, Missed, Watcher, WatcherId};
+    let mark = |state, seen: bool, missed: Option<Cause>, fd| {
+        let id = WatcherId { pid: 7, comm: b"a\x1bpp".to_vec() };
+        let mut change = samples::bare_change("/srv/d");
+        change.seen_by = if seen { vec![Channel::Ebpf, Channel::Inotify] } else { vec![Channel::Ebpf] };
+        let missed = missed.map(|cause| Missed { channel: Channel::Inotify, cause, why: "…".into() });
+        change.missed_by = missed.into_iter().collect();
+        change.watcher = Some(Box::new(Watcher { id, state, fd, wd: None, proof: None }));
+        let line = plain(&Report::Change(Box::new(change)));
+        line.split_once("● ebpf ").unwrap().1.trim_end().to_owned()
+    };
+    assert_eq!(mark(WatcherState::Delivered, true, None, Some(3)), "● a\\x1bpp[7] fd 3");
+    assert_eq!(mark(WatcherState::Merged, true, None, Some(3)), "● a\\x1bpp[7] fd 3 merged");
+    assert_eq!(
+        mark(WatcherState::NeverSent, false, Some(Cause::ReplacedFile), None),
+        "○ a\\x1bpp[7] replaced-file"
+    );
+    assert_eq!(mark(WatcherState::Unread, false, None, Some(3)), "◌ a\\x1bpp[7] fd 3 unread");
+    assert_eq!(mark(WatcherState::Unknown, false, None, None), "◌ a\\x1bpp[7] unknown");
+}
+
+#[test]
 fn names_stay_on_their_line() {
     let mut change = samples::bare_change("/srv/a\nb\x1b[2J");
     change.old_path = Some(PathBuf::from("/srv/\r"));

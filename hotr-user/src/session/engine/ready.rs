@@ -53,6 +53,7 @@ fn channel(channel: Channel) -> ChannelInfo {
         uncovered: None,
         interval_ms: None,
         why: None,
+        watcher: None,
     }
 }
 

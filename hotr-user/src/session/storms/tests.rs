@@ -41,6 +41,7 @@ fn change() -> Change {
         actor: None,
         seen_by: vec![Channel::Ebpf],
         missed_by: vec![],
+        watcher: None,
     }
 }
 

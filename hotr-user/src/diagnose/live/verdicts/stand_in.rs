@@ -17,7 +17,7 @@ use crate::diagnose::live::explain::{self, Why};
 use crate::diagnose::live::instance::Instance;
 use crate::diagnose::live::stand_in_instances::ReceivedEvent;
 use crate::diagnose::live::target::Targets;
-use crate::diagnose::live::verdict::{ReportedChange, State, Verdict};
+use crate::diagnose::live::verdict::{Outcome, ReportedChange, State, Verdict};
 use crate::diagnose::view::bits;
 use crate::source::mono_ns;
 use hotr_events::Cause;
@@ -102,11 +102,11 @@ impl VerdictJoiner {
             Claim::Nothing | Claim::NoKey => {
                 return match why {
                     Why::Never(reason) if !reason.is_known() => {
-                        self.summary.undecided += 1;
+                        self.end(draft.sent.judged, Outcome::Undecided);
                         Some(true)
                     }
                     _ if gaps && !matches!(why, Why::NotConcerned | Why::Unasked) => {
-                        self.summary.undecided += 1;
+                        self.end(draft.sent.judged, Outcome::Undecided);
                         Some(true)
                     }
                     _ => None,
@@ -211,7 +211,7 @@ impl VerdictJoiner {
                 (verdict.state, verdict.cause) = (State::Unread, Some(Cause::Unread));
                 self.close(verdict);
             }
-            Fate::Unknown => self.summary.undecided += 1,
+            Fate::Unknown => self.end(verdict.sent.judged, Outcome::Undecided),
         }
     }
 
@@ -229,11 +229,10 @@ impl VerdictJoiner {
         }
     }
 
-    /// The end: what is in a queue is unread, and of the rest nothing is known.
-    pub(super) fn finish_stand_ins(&mut self, targets: &Targets) {
-        self.settle_echoes(u64::MAX, targets);
+    /// Of changes up to then: what is in a queue is unread, and of the rest nothing is known.
+    pub(super) fn decide_stand_ins(&mut self, until: u64, targets: &Targets) {
         let Some(stand_ins) = &mut self.stand_ins else { return };
-        let rest = stand_ins.echoes.rest(|slot| targets.unread(slot).is_some_and(|bytes| bytes > 0));
+        let rest = stand_ins.echoes.rest(until, |slot| targets.unread(slot).is_some_and(|bytes| bytes > 0));
         for (fate, made, verdicts) in rest {
             verdicts.into_iter().for_each(|verdict| self.end_as(&fate, made, verdict));
         }
