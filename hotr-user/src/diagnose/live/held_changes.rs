@@ -165,6 +165,7 @@ impl HeldChanges {
         let said = match verdict.state {
             State::Delivered | State::Merged => session::Verdict::Delivered,
             State::Unread => session::Verdict::Unknown,
+            // Without a cause of its own, the one that says only that the kernel made no call for it.
             State::Dropped | State::NeverSent => session::Verdict::Missed(Missed {
                 channel: Channel::Inotify,
                 cause: verdict.cause.unwrap_or(Cause::KernelWriter),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::text::{push_visible, visible_message};
+use crate::text::push_visible;
 
 /// Longer text is cut, with a word about it.
 const MOST: usize = 600;
@@ -21,7 +21,7 @@ pub(in crate::output) fn push(html: &mut String, bytes: &[u8]) {
 /// Appends a message of hotr's, in which names are visible already.
 #[cfg(feature = "verify")]
 pub(in crate::output) fn message(html: &mut String, text: &str) {
-    escape(html, &visible_message(text));
+    escape(html, &crate::text::visible_message(text));
 }
 
 fn escape(html: &mut String, text: &str) {
