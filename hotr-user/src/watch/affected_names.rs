@@ -57,20 +57,16 @@ pub(super) struct ReportedNames {
 }
 
 impl ReportedNames {
-    /// Of these differences.
-    pub(super) fn of(changes: Vec<Change>) -> Self {
-        let mut heard = Self::default();
-        for change in changes {
-            let names = Names::of(&change);
-            let paths = [Some(change.path), change.old_path].into_iter().flatten();
-            if !names.dir {
-                heard.files.extend(paths);
-            } else if change.op == Op::Rename {
-                // For one that appeared or disappeared an audit reports each file.
-                heard.dirs.extend(paths);
-            }
+    /// Adds those of a difference.
+    pub(super) fn add(&mut self, change: Change) {
+        let names = Names::of(&change);
+        let paths = [Some(change.path), change.old_path].into_iter().flatten();
+        if !names.dir {
+            self.files.extend(paths);
+        } else if change.op == Op::Rename {
+            // For one that appeared or disappeared an audit reports each file.
+            self.dirs.extend(paths);
         }
-        heard
     }
 }
 

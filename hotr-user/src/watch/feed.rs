@@ -11,13 +11,13 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::WatchOptions;
-use super::affected_names::{Names, ReportedNames};
+use super::affected_names::Names;
 use super::alarm::Alarm;
 use super::content::{Answer, Content, Job, Unconfirmed, When};
 use super::early_look::{EarlyLook, Judged, Then};
 use super::feed_output::FeedOutput;
 use super::filter::PathFilter;
-use super::guard::Guard;
+use super::guard::{Differences, Guard};
 use super::link_targets::outside::{Outside, OutsideChanges};
 use super::links::Links;
 use super::pending::Pending;
@@ -235,13 +235,14 @@ impl Feed {
         let reports = self.guard.step(&mut self.session)?;
         self.absorb(reports);
         let found = self.guard.look(&mut self.filter);
-        found.touched.iter().take_while(|_| !ending::gives_up()).for_each(|change| self.touch(change));
+        let touched = found.touched.into_iter().flat_map(Differences::into_changes);
+        touched.take_while(|_| !ending::gives_up()).for_each(|change| self.touch(&change));
         for change in found.told.into_iter().take_while(|_| !ending::gives_up()) {
             self.touch(&change);
             self.out.push_back(FeedOutput::Report(Report::Change(Box::new(change))));
         }
         if let Some(heard) = found.heard {
-            self.content.order(Job::Verify(ReportedNames::of(heard)));
+            self.content.order(Job::Verify(heard));
         }
         self.out.extend(self.guard.take_news());
         Ok(())

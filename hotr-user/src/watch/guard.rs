@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::affected_names::Names;
+use super::affected_names::{Names, ReportedNames};
 use super::arbiter::{Arbiter, Level, Moment};
 use super::channel_restarts::ChannelRestarts;
 use super::feed_output::FeedOutput;
@@ -40,10 +40,27 @@ pub(super) struct Found {
     /// No channel reported it.
     pub(super) told: Vec<Change>,
     /// To be checked, whoever reported it.
-    pub(super) touched: Vec<Change>,
+    pub(super) touched: Vec<Differences>,
     /// The channels had reported these when the audit ended: to be compared with what was confirmed. None: no audit was
     /// judged.
-    pub(super) heard: Option<Vec<Change>>,
+    pub(super) heard: Option<ReportedNames>,
+}
+
+/// What an audit found. There may be as many as files, and a [`Change`] takes three times the room: each is made when it
+/// is looked at.
+#[derive(Debug)]
+pub(super) struct Differences {
+    list: Vec<Difference>,
+    /// When they were found.
+    moment: SystemTime,
+}
+
+impl Differences {
+    /// As changes.
+    pub(super) fn into_changes(self) -> impl Iterator<Item = Change> {
+        let moment = self.moment;
+        self.list.into_iter().map(move |one| one.into_change(Channel::Poll, moment))
+    }
 }
 
 /// See the module.
@@ -56,9 +73,9 @@ pub(super) struct Guard {
     auditing: bool,
     arrived: Option<News>,
     /// Found by the last audit, and when it must be said which channel reported it.
-    unjudged: Option<(Instant, Vec<Change>)>,
+    unjudged: Option<(Instant, Differences)>,
     /// What the last audit found and the channels had reported.
-    heard: Vec<Change>,
+    heard: ReportedNames,
     channels: Vec<Channel>,
     revival: ChannelRestarts,
     beat_at: Instant,
@@ -91,7 +108,7 @@ impl Guard {
             auditing: false,
             arrived: None,
             unjudged: None,
-            heard: Vec::new(),
+            heard: ReportedNames::default(),
             channels: running(reports),
             revival: ChannelRestarts::default(),
             beat_at: Instant::now(),
@@ -274,7 +291,7 @@ impl Guard {
                 self.is_known = true;
                 // No later look finds what this one has seen already.
                 self.compare(differences, filter, &mut found);
-                self.unjudged = self.unjudged.take().filter(|(_, open)| !open.is_empty());
+                self.unjudged = self.unjudged.take().filter(|(_, open)| !open.list.is_empty());
                 if self.unjudged.is_none() {
                     found.heard = Some(take(&mut self.heard));
                 }
@@ -312,43 +329,55 @@ impl Guard {
     fn compare(&mut self, differences: Vec<Difference>, filter: &mut PathFilter, found: &mut Found) {
         let level = self.arbiter.level();
         let moment = SystemTime::now();
-        let mut open = Vec::new();
-        for difference in differences.into_iter().take_while(|_| !crate::ending::gives_up()) {
-            let change = difference.into_change(Channel::Poll, moment);
+        let mut list = differences;
+        list.retain(|difference| {
+            if crate::ending::gives_up() {
+                return false;
+            }
+            let change = difference.clone().into_change(Channel::Poll, moment);
             let is_dir = change.file_type == Some(FileType::Dir);
             // A directory's times change with its names, which are reported separately.
             if is_dir && change.op == Op::Write
                 || change.id.is_some_and(|id| self.own.contains(&(id.dev, id.ino)))
                 || !Names::of(&change).are_wanted(&change, filter)
             {
-                continue;
+                return false;
             }
-            match self.ledger.reported_by(&change) {
-                ReportedBy::Yes => self.heard.push(change),
-                ReportedBy::No | ReportedBy::Perhaps => open.push(change),
+            let is_open = self.ledger.reported_by(&change) != ReportedBy::Yes;
+            if !is_open {
+                self.heard.add(change);
             }
-        }
+            is_open
+        });
         if level != Level::Event {
             // There may be nobody else to wait for.
-            found.touched.extend(open.iter().cloned());
+            found.touched.push(Differences { list: list.clone(), moment });
         }
-        self.unjudged = Some((Instant::now() + GRACE, open));
+        self.unjudged = Some((Instant::now() + GRACE, Differences { list, moment }));
     }
 
     fn judge(&mut self, found: &mut Found) {
-        let Some((_, open)) = self.unjudged.take() else { return };
+        let Some((_, Differences { mut list, moment })) = self.unjudged.take() else { return };
         let before = found.told.len();
-        for mut change in open.into_iter().take_while(|_| !crate::ending::gives_up()) {
+        let mut heard = take(&mut self.heard);
+        list.retain(|difference| {
+            if crate::ending::gives_up() {
+                return false;
+            }
+            let mut change = difference.clone().into_change(Channel::Poll, moment);
             match self.ledger.reported_by(&change) {
-                ReportedBy::Yes => self.heard.push(change),
-                ReportedBy::Perhaps => found.touched.push(change),
+                ReportedBy::Yes => heard.add(change),
+                ReportedBy::Perhaps => return true,
                 ReportedBy::No => {
                     change.detail.push("audit".into());
                     change.missed_by = self.channels.iter().map(|channel| self.missed(*channel)).collect();
                     found.told.push(change);
                 }
             }
-        }
+            false
+        });
+        found.touched.push(Differences { list, moment });
+        self.heard = heard;
         found.heard = Some(take(&mut self.heard));
         let count = found.told.len() - before;
         self.found += count as u64;

@@ -57,7 +57,7 @@ pub(super) fn look(tree: &mut Tree, findings: &mut Findings, only: Option<u32>) 
         };
         let fresh = attr.is_dir() && (lost || child == NONE);
         if fresh {
-            child = tree.add(TOP, name_at, &attr);
+            child = tree.add(TOP, name_at, (attr.dev, attr.ino));
         }
         tree.note_device(attr.dev);
         let devices = std::mem::take(&mut tree.devices);

@@ -97,7 +97,8 @@ struct Subdirectory {
     slot: u32,
     name_at: u32,
     id: u32,
-    attr: Attr,
+    dev: u64,
+    ino: u64,
     changed: bool,
 }
 
@@ -326,7 +327,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
         };
         if attr.is_dir() {
             let changed = old.racy || (attr.mtime, attr.ctime) != (old.mtime, old.ctime);
-            round.kids.push(Subdirectory { slot, name_at, id: child, attr, changed });
+            round.kids.push(Subdirectory { slot, name_at, id: child, dev: attr.dev, ino: attr.ino, changed });
         }
         (attr, child)
     }
@@ -342,6 +343,9 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
         }
         let room = Arc::strong_count(&self.shared.held) < MAX_HELD;
         let mut too_deep = false;
+        // At once: to grow step by step takes more than twice the room for a moment.
+        let new = round.kids.iter().filter(|kid| kid.id == NONE).count();
+        tree.dirs.reserve(new.saturating_sub(tree.free.len()));
         let fd = room.then(|| Arc::new(Held { fd, _count: Arc::clone(&self.shared.held) }));
         for kid in round.kids {
             let known = kid.id != NONE;
@@ -351,7 +355,7 @@ impl<'s, 'a, 'p> Scanner<'s, 'a, 'p> {
                 too_deep = true;
                 continue;
             }
-            let id = if known { kid.id } else { tree.add(task.id, kid.name_at, &kid.attr) };
+            let id = if known { kid.id } else { tree.add(task.id, kid.name_at, (kid.dev, kid.ino)) };
             tree.dir_mut(task.id).body.set_child(kid.slot, id);
             let dir = tree.dir_mut(id);
             dir.name_at = kid.name_at;

@@ -260,10 +260,11 @@ impl Tree {
         self.dir(id).body.attr(slot, self.base(id))
     }
 
-    pub(super) fn add(&mut self, parent: u32, name_at: u32, attr: &Attr) -> u32 {
+    /// Adds a directory with this device and inode; returns its number.
+    pub(super) fn add(&mut self, parent: u32, name_at: u32, (dev, ino): (u64, u64)) -> u32 {
         let body = Body::default();
-        let dir = Dir { body, ino: attr.ino, dev: attr.dev, parent, name_at, listed: false };
-        self.note_device(attr.dev);
+        let dir = Dir { body, ino, dev, parent, name_at, listed: false };
+        self.note_device(dev);
         if let Some(id) = self.free.pop() {
             *self.dir_mut(id) = dir;
             return id;

@@ -162,7 +162,9 @@ impl Model {
 
     /// Everything that an audit found counts as reported, and as not lost.
     async fn verify(&mut self, found: Vec<Change>) {
-        self.content.order(Job::Verify(ReportedNames::of(found)));
+        let mut names = ReportedNames::default();
+        found.into_iter().for_each(|change| names.add(change));
+        self.content.order(Job::Verify(names));
         loop {
             match self.content.next().await.expect("the thread goes on") {
                 answer @ Answer::Unconfirmed(_) => return self.received(answer),

@@ -14,6 +14,9 @@ use crate::source::poll::moves::{Appeared, Disappeared};
 use crate::source::poll::tree::{self, Base, Body, NONE};
 use crate::source::walk::stat_at;
 
+/// Entries of a directory whose room is kept for the next one.
+const MANY: usize = 8192;
+
 impl Scanner<'_, '_, '_> {
     /// Reads the names; what is known under a name is compared, in whatever order they come.
     pub(super) fn list(
@@ -78,6 +81,10 @@ impl Scanner<'_, '_, '_> {
         }
         let tree = self.shared.tree();
         *body = Body::build(&self.entries, &self.names, Base { devices: &tree.devices, ..dir.base });
+        drop(tree);
+        if self.entries.len() > MANY {
+            (self.entries, self.names) = (Vec::new(), Vec::new());
+        }
         Ok(round)
     }
 
@@ -108,7 +115,8 @@ impl Scanner<'_, '_, '_> {
                     round.came.push(Appeared { dir: dir.task.id, slot, name_at });
                 }
                 if attr.is_dir() {
-                    round.kids.push(super::Subdirectory { slot, name_at, id: NONE, attr, changed: true });
+                    let (dev, ino) = (attr.dev, attr.ino);
+                    round.kids.push(super::Subdirectory { slot, name_at, id: NONE, dev, ino, changed: true });
                 }
                 (attr, NONE)
             }
