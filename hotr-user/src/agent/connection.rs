@@ -122,13 +122,14 @@ impl Connection {
 
 impl Subscriber {
     fn new(connection: Connection, view: View) -> Self {
+        let reads_all = connection.peer.capabilities != 0;
         Self {
             connection,
             view,
             roots: HashMap::new(),
             frames: Frames::new(LONGEST_REQUEST),
             descriptors: VecDeque::new(),
-            order: Order::default(),
+            order: Order::new(reads_all),
             has_said_hello: false,
             has_said_uncovered: false,
             changes: 0,

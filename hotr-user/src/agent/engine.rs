@@ -346,9 +346,9 @@ impl Engine {
         for (is_new, (slot, path)) in
             [(true, new), (false, old)].into_iter().filter_map(|(is_new, end)| Some((is_new, end?)))
         {
-            for (above, root, whole) in self.all_above(slot, &path) {
+            for (other, root, whole) in self.all_with(slot, &path) {
                 let reach = is_from_outside.then(|| {
-                    let known = reaches.entry(above);
+                    let known = reaches.entry(other);
                     Arc::clone(known.or_insert_with(|| Arc::new(self.reach(root))))
                 });
                 for one in &root.uses {
@@ -374,14 +374,16 @@ impl Engine {
         if is_own { Reach::of(&root.place.path) } else { Reach::unknown() }
     }
 
-    /// A root and those that lie above it, each with the path from there.
-    fn all_above(&self, slot: u16, path: &Path) -> Vec<(u16, &Root, PathBuf)> {
+    /// A root and all others that a path below it lies in, each with the path from there. A call may have named a file by a
+    /// directory above the nearest root.
+    fn all_with(&self, slot: u16, path: &Path) -> Vec<(u16, &Root, PathBuf)> {
         let Some(nearest) = self.roots.get(&slot) else { return Vec::new() };
-        let above = self.roots.iter().filter_map(|(above, root)| {
-            let prefix = if *above == slot { Path::new("") } else { nearest.place.below(&root.place)? };
-            Some((*above, root, join(prefix, path)))
+        let file = nearest.place.location_of(path);
+        let others = self.roots.iter().filter_map(|(other, root)| match *other == slot {
+            true => Some((slot, root, path.to_path_buf())),
+            false => Some((*other, root, root.place.path_to(&file)?)),
         });
-        above.collect()
+        others.collect()
     }
 }
 

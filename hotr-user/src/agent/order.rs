@@ -11,6 +11,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
+use hotr_events::Op;
+
 use super::seen::Delivery;
 
 /// A record may be written a moment after what it is of can be seen: so long a name without its file waits.
@@ -49,13 +51,21 @@ pub(super) struct Order {
     ways: HashMap<(u32, PathBuf), u64>,
     /// Changes up to this number are uncertain: records were lost.
     lost: u64,
+    /// The subscriber may read everything: rights change nothing.
+    reads_all: bool,
 }
 
 impl Order {
+    /// For one who may read everything, or not.
+    pub(super) fn new(reads_all: bool) -> Self {
+        Self { reads_all, ..Self::default() }
+    }
+
     /// Takes a change.
     pub(super) fn take(&mut self, delivery: Delivery, new: Answer, old: Answer, asked_ns: u64) {
         self.taken += 1;
-        for path in delivery.changed_ways() {
+        let is_of_rights = delivery.seen.change.op == Op::Attrib;
+        for path in delivery.changed_ways().filter(|_| !(is_of_rights && self.reads_all)) {
             self.ways.insert((delivery.root, path.to_path_buf()), self.taken);
         }
         if self.ways.len() > MOST_WAYS {
@@ -119,7 +129,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::SystemTime;
 
-    use hotr_events::{Change, Op};
+    use hotr_events::Change;
 
     use super::super::seen::{Seen, SeenActor};
     use super::*;

@@ -43,10 +43,17 @@ impl Place {
         }
     }
 
-    /// The path from a directory above to this one.
-    pub(super) fn below(&self, above: &Self) -> Option<&Path> {
-        let is_below = self.location.is_within(&above.location);
-        self.location.fs_path.strip_prefix(&above.location.fs_path).ok().filter(|_| is_below)
+    /// Where a path relative to this directory lies.
+    pub(super) fn location_of(&self, path: &Path) -> Location {
+        Location { dev: self.location.dev, fs_path: join(&self.location.fs_path, path) }
+    }
+
+    /// The path from this directory to a place in it.
+    pub(super) fn path_to(&self, place: &Location) -> Option<PathBuf> {
+        if !place.is_within(&self.location) {
+            return None;
+        }
+        place.fs_path.strip_prefix(&self.location.fs_path).ok().map(Path::to_path_buf)
     }
 
     /// What a call meant that started at `base` (a path in the filesystem of a mount of this place's namespace) and named
@@ -85,11 +92,13 @@ mod tests {
         };
         let (_top, above) = held(place.path());
         let (fd, mut below) = held(&place.path().join("a/b"));
-        assert_eq!(below.below(&above), Some(Path::new("a/b")));
-        assert_eq!(above.below(&below), None);
+        let file = |of: &Place| of.location_of(Path::new("f"));
+        assert_eq!(above.path_to(&file(&below)), Some("a/b/f".into()));
+        assert_eq!(below.path_to(&file(&below)), Some("f".into()));
+        assert_eq!(below.path_to(&file(&above)), None);
         fs::rename(place.path().join("a"), place.path().join("c")).unwrap();
         below.refresh(fd.as_fd(), None);
-        assert_eq!(below.below(&above), Some(Path::new("c/b")));
+        assert_eq!(above.path_to(&file(&below)), Some("c/b/f".into()));
         assert_eq!(below.path, place.path().canonicalize().unwrap().join("c/b"));
     }
 }
