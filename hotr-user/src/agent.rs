@@ -18,6 +18,7 @@ mod inbox;
 mod listener;
 mod literal;
 mod order;
+mod outgoing;
 mod peer;
 mod place;
 mod seen;

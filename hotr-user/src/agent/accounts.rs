@@ -11,7 +11,7 @@ use super::peer::Peer;
 /// Connections at a time, of all users together.
 pub(super) const MOST_CONNECTIONS: usize = 512;
 /// Bytes that wait for one subscriber.
-pub(super) const MOST_WAITING: usize = 1 << 20;
+pub(super) const MOST_WAITING: usize = 4 << 20;
 
 /// What one user may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    const USER: Self = Self { subscribers: 16, roots: 64, filesystems: 4, waiting: 8 << 20 };
+    const USER: Self = Self { subscribers: 16, roots: 64, filesystems: 4, waiting: 16 << 20 };
     const ROOT: Self = Self { subscribers: 256, roots: 512, filesystems: 12, waiting: 128 << 20 };
 
     pub(super) const fn of(account: u32) -> Self {

@@ -23,6 +23,7 @@ use super::accounts::{MOST_WAITING, Seat};
 use super::admission::{admit, is_deleted};
 use super::inbox::{Inbox, Item, Shared};
 use super::order::{Answer, Order};
+use super::outgoing::Outgoing;
 use super::peer::{Peer, Sees};
 use super::seen::{Delivery, Seen};
 use super::view::{Hidden, View};
@@ -99,7 +100,7 @@ struct Subscriber {
     has_said_hello: bool,
     has_said_uncovered: bool,
     changes: u64,
-    out: Vec<u8>,
+    out: Outgoing,
     next_look: Instant,
 }
 
@@ -123,6 +124,7 @@ impl Connection {
 impl Subscriber {
     fn new(connection: Connection, view: View) -> Self {
         let reads_all = connection.peer.capabilities != 0;
+        let out = Outgoing::new(Arc::clone(&connection.seat.account));
         Self {
             connection,
             view,
@@ -133,7 +135,7 @@ impl Subscriber {
             has_said_hello: false,
             has_said_uncovered: false,
             changes: 0,
-            out: Vec::new(),
+            out,
             next_look: Instant::now() + LOOK,
         }
     }
@@ -148,13 +150,11 @@ impl Subscriber {
         self.say_end(&end);
         // What is left is for one who reads it.
         let over = Instant::now() + PATIENCE;
-        while !self.out.is_empty() && !matches!(end, End::Left) && Instant::now() < over {
-            if self.wait(Duration::from_millis(100), false).is_err() || self.flush().is_err() {
+        while self.flush().is_ok() && self.out.len() > 0 && !matches!(end, End::Left) && Instant::now() < over {
+            if self.wait(Duration::from_millis(100), false).is_err() {
                 break;
             }
         }
-        let waiting = self.out.len();
-        self.connection.seat.account.passed(waiting);
     }
 
     fn say_end(&mut self, end: &End) {
@@ -162,11 +162,12 @@ impl Subscriber {
             End::Left => return,
             End::Refused(why) => Event::Error { why: why.clone().into() },
             End::Over => Event::Error { why: "the agent ends; what changes from now on is missed".into() },
-            End::Slow => Event::Loss {
-                reason: "slow-subscriber".into(),
-                why: "the subscriber did not read what was sent, and gets nothing more; subscribe again, and compare"
-                    .into(),
-            },
+            End::Slow => {
+                let why =
+                    "the subscriber did not read what was sent, and gets nothing more; subscribe again, and compare";
+                let event = Event::Loss { reason: "slow-subscriber".into(), why: why.into() };
+                return self.out.last_word(&event, &self.connection.socket);
+            }
         };
         self.say(&event);
     }
@@ -209,7 +210,7 @@ impl Subscriber {
 
     fn wait(&self, time: Duration, reads: bool) -> Result<(), Errno> {
         let mut wanted = if reads { PollFlags::IN } else { PollFlags::empty() };
-        if !self.out.is_empty() {
+        if self.out.len() > 0 {
             wanted |= PollFlags::OUT;
         }
         let mut fds = vec![PollFd::new(&self.connection.socket, wanted)];
@@ -533,25 +534,11 @@ impl Subscriber {
     }
 
     fn say(&mut self, event: &Event) {
-        let before = self.out.len();
-        put(event, &mut self.out);
-        self.connection.seat.account.wait(self.out.len() - before);
+        self.out.put(event);
     }
 
-    /// Writes as much as the subscriber takes.
     fn flush(&mut self) -> io::Result<()> {
-        while !self.out.is_empty() {
-            match send(&self.connection.socket, &self.out, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-                Ok(sent) => {
-                    self.out.drain(..sent);
-                    self.connection.seat.account.passed(sent);
-                }
-                Err(Errno::AGAIN) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        Ok(())
+        self.out.flush(&self.connection.socket)
     }
 }
 
