@@ -80,7 +80,9 @@ impl Accounts {
     pub(super) fn sit(&mut self, peer: &Peer) -> Result<Seat, String> {
         self.accounts.retain(|_, account| account.subscribers.load(Ordering::Relaxed) > 0);
         if self.connections.load(Ordering::Relaxed) >= MOST_CONNECTIONS {
-            return Err(format!("{MOST_CONNECTIONS} subscribers are connected already; wait until one has ended"));
+            return Err(format!(
+                "{MOST_CONNECTIONS} subscribers are connected already; wait until one has ended"
+            ));
         }
         let account = self.accounts.entry(peer.account).or_insert_with(|| {
             let (subscribers, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));

@@ -48,9 +48,12 @@ mod tests {
     #[test]
     fn hidden_processes_are_known_by_the_mount() {
         let line = |options: &str| format!("22 1 0:20 / /proc rw - proc proc rw,{options}\n");
-        for (options, hidden) in
-            [("relatime", false), ("hidepid=0", false), ("hidepid=invisible", true), ("hidepid=2,gid=4", true)]
-        {
+        for (options, hidden) in [
+            ("relatime", false),
+            ("hidepid=0", false),
+            ("hidepid=invisible", true),
+            ("hidepid=2,gid=4", true),
+        ] {
             assert_eq!(are_hidden(&MountTable::parse(line(options).as_bytes())), hidden, "{options}");
         }
     }

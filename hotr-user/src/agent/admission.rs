@@ -25,9 +25,12 @@ pub(super) struct Admitted {
 
 /// Looks at a descriptor.
 pub(super) fn admit(fd: BorrowedFd<'_>) -> Result<Admitted, &'static str> {
-    let flags = fcntl_getfl(fd).map_err(|_errno| "the descriptor cannot be looked at; open the directory again")?;
+    let flags =
+        fcntl_getfl(fd).map_err(|_errno| "the descriptor cannot be looked at; open the directory again")?;
     if flags.contains(OFlags::PATH) {
-        return Err("it was opened with O_PATH, which needs no right to read it; open the directory for reading");
+        return Err(
+            "it was opened with O_PATH, which needs no right to read it; open the directory for reading",
+        );
     }
     if !matches!(flags & OFlags::RWMODE, OFlags::RDONLY | OFlags::RDWR) {
         return Err("it was not opened for reading; open the directory for reading");

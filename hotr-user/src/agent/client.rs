@@ -97,7 +97,9 @@ impl Client {
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Result<Event, ClientError>> {
         loop {
             match self.frames.next() {
-                Ok(Some(Event::Error { why })) => return Poll::Ready(Err(ClientError::Refused(why.into_owned()))),
+                Ok(Some(Event::Error { why })) => {
+                    return Poll::Ready(Err(ClientError::Refused(why.into_owned())));
+                }
                 Ok(Some(event)) => return Poll::Ready(Ok(event)),
                 Ok(None) => {}
                 Err(garbage) => return Poll::Ready(Err(ClientError::Protocol(garbage.to_string()))),

@@ -17,7 +17,9 @@ use std::time::{Duration, Instant, SystemTime};
 use hotr_events::{Actor, Change, FileType, Op};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
+};
 
 use super::accounts::{MOST_WAITING, Seat};
 use super::admission::{admit, is_deleted};
@@ -150,7 +152,8 @@ impl Subscriber {
         self.say_end(&end);
         // What is left is for one who reads it.
         let over = Instant::now() + PATIENCE;
-        while self.flush().is_ok() && self.out.len() > 0 && !matches!(end, End::Left) && Instant::now() < over {
+        while self.flush().is_ok() && self.out.len() > 0 && !matches!(end, End::Left) && Instant::now() < over
+        {
             if self.wait(Duration::from_millis(100), false).is_err() {
                 break;
             }
@@ -163,8 +166,7 @@ impl Subscriber {
             End::Refused(why) => Event::Error { why: why.clone().into() },
             End::Over => Event::Error { why: "the agent ends; what changes from now on is missed".into() },
             End::Slow => {
-                let why =
-                    "the subscriber did not read what was sent, and gets nothing more; subscribe again, and compare";
+                let why = "the subscriber did not read what was sent, and gets nothing more; subscribe again, and compare";
                 let event = Event::Loss { reason: "slow-subscriber".into(), why: why.into() };
                 return self.out.last_word(&event, &self.connection.socket);
             }
@@ -303,7 +305,8 @@ impl Subscriber {
     }
 
     fn try_add(&mut self, root: u32) -> Result<(), String> {
-        let fd = self.descriptors.pop_front().ok_or("no descriptor came with the frame; pass the directory's")?;
+        let fd =
+            self.descriptors.pop_front().ok_or("no descriptor came with the frame; pass the directory's")?;
         let admitted = admit(fd.as_fd())?;
         if self.roots.contains_key(&root) {
             return Err(format!("the number {root} is that of another directory; use another one"));
@@ -344,7 +347,9 @@ impl Subscriber {
         let why = match hidden {
             None => return,
             Some(Hidden::Unreadable) => "directories that you may not read are not reported",
-            Some(Hidden::Mounted) => "what is mounted below the directory is not reported; pass its own descriptor",
+            Some(Hidden::Mounted) => {
+                "what is mounted below the directory is not reported; pass its own descriptor"
+            }
             Some(Hidden::Unknown) => "it has too many directories to tell whether you may read all of them",
         };
         self.has_said_uncovered = true;
@@ -368,7 +373,8 @@ impl Subscriber {
                 }
                 Item::Loss(reason) => {
                     self.order.lost();
-                    let why = "records of changes were lost; compare the directories with what you know of them";
+                    let why =
+                        "records of changes were lost; compare the directories with what you know of them";
                     self.say(&Event::Loss { reason: reason.into(), why: why.into() });
                 }
             }

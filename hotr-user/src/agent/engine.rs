@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use hotr_common::hook::Hook;
 use hotr_common::record::{FLAG_NAME_GONE, Record};
-use hotr_events::{Channel, Change, FileType, Op, Written};
+use hotr_events::{Change, Channel, FileType, Op, Written};
 
 use super::accounts::Account;
 use super::actors;
@@ -301,11 +301,9 @@ impl Engine {
             Hook::SubvolumeMade | Hook::SubvolumeGone => {
                 Ends { new: end(record.old_root, old), ..Ends::default() }
             }
-            Hook::Rename => Ends {
-                new: end(record.root, path),
-                old: end(record.old_root, old),
-                is_from_outside: false,
-            },
+            Hook::Rename => {
+                Ends { new: end(record.root, path), old: end(record.old_root, old), is_from_outside: false }
+            }
             _ => Ends { new: end(record.root, path), ..Ends::default() },
         }
     }
@@ -326,9 +324,10 @@ impl Engine {
             return Some((slot, join(start, &string), false));
         }
         // The nearest: those above have it from that one.
-        let found = self.roots.iter().filter_map(|(slot, root)| {
-            Some((*slot, root.place.named(mount_id, start, &string)?, true))
-        });
+        let found = self
+            .roots
+            .iter()
+            .filter_map(|(slot, root)| Some((*slot, root.place.named(mount_id, start, &string)?, true)));
         found.min_by_key(|(_, path, _)| path.components().count())
     }
 
@@ -355,7 +354,13 @@ impl Engine {
                     let key = (one.subscriber, one.number);
                     let entry = found.entry(key).or_insert_with(|| {
                         order.push(key);
-                        Delivery { seen: Arc::clone(&seen), root: one.number, new: None, old: None, reach: None }
+                        Delivery {
+                            seen: Arc::clone(&seen),
+                            root: one.number,
+                            new: None,
+                            old: None,
+                            reach: None,
+                        }
                     });
                     *(if is_new { &mut entry.new } else { &mut entry.old }) = Some(whole.clone());
                     entry.reach = reach.clone();

@@ -10,7 +10,9 @@ use crate::kernel::load::LoadError;
 #[non_exhaustive]
 pub enum AgentError {
     /// It is not run by root.
-    #[error("start the agent: it must take on the rights of each subscriber, which only root may; run it as root")]
+    #[error(
+        "start the agent: it must take on the rights of each subscriber, which only root may; run it as root"
+    )]
     NotRoot,
     /// The socket cannot be used.
     #[error("listen on {}: {cause}; {next}", path.display())]

@@ -32,7 +32,11 @@ pub(super) struct Listener {
 impl Listener {
     /// Listens at a path.
     pub(super) fn bind(path: &Path) -> Result<Self, AgentError> {
-        Self::try_bind(path).map_err(|(cause, next)| AgentError::Socket { path: path.to_owned(), cause, next })
+        Self::try_bind(path).map_err(|(cause, next)| AgentError::Socket {
+            path: path.to_owned(),
+            cause,
+            next,
+        })
     }
 
     fn try_bind(path: &Path) -> Result<Self, (String, &'static str)> {
@@ -87,7 +91,10 @@ fn directory(path: &Path) -> Result<Dir, (String, &'static str)> {
 fn lock(dir: &Dir, name: &OsStr) -> Result<OwnedFd, (String, &'static str)> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let says = |errno: Errno| {
-        (format!("its lock {}: {errno}", PathBuf::from(name).display()), "remove the lock, or name another socket")
+        (
+            format!("its lock {}: {errno}", PathBuf::from(name).display()),
+            "remove the lock, or name another socket",
+        )
     };
     let in_use = || ("another agent listens there".to_owned(), "use that one, or name another socket");
     loop {

@@ -147,7 +147,13 @@ mod tests {
             opened: None,
             opened_at: None,
         };
-        Delivery { seen: Arc::new(seen), root: 0, new: Some(new.into()), old: old.map(PathBuf::from), reach: None }
+        Delivery {
+            seen: Arc::new(seen),
+            root: 0,
+            new: Some(new.into()),
+            old: old.map(PathBuf::from),
+            reach: None,
+        }
     }
 
     fn paths(decided: &[Delivery]) -> Vec<&str> {

@@ -106,9 +106,7 @@ impl View {
         let stat = statx(dir, name, flags, wanted).ok()?;
         let kind = u32::from(stat.stx_mode) & libc::S_IFMT;
         let has_born = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
-        let born = || {
-            Some(Duration::new(u64::try_from(stat.stx_btime.tv_sec).ok()?, stat.stx_btime.tv_nsec))
-        };
+        let born = || Some(Duration::new(u64::try_from(stat.stx_btime.tv_sec).ok()?, stat.stx_btime.tv_nsec));
         Some(Name {
             ino: stat.stx_ino,
             is_link: kind == libc::S_IFLNK,

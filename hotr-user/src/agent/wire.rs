@@ -199,7 +199,8 @@ mod tests {
         let mut frames = Frames::new(LONGEST_REQUEST);
         frames.push(&u32::MAX.to_le_bytes());
         assert_eq!(frames.next::<Request>(), Err(Garbage::Oversized(u32::MAX as usize)));
-        for body in ["", "{}", "[1]", "\"add\"", r#"{"type":"add"}"#, r#"{"type":"add","root":-1}"#, "\u{0}"] {
+        for body in ["", "{}", "[1]", "\"add\"", r#"{"type":"add"}"#, r#"{"type":"add","root":-1}"#, "\u{0}"]
+        {
             let mut frames = Frames::new(LONGEST_REQUEST);
             frames.push(&u32::try_from(body.len()).unwrap().to_le_bytes());
             frames.push(body.as_bytes());

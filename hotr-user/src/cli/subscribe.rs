@@ -79,9 +79,8 @@ struct Subscription {
 
 pub(super) fn run(args: SubscribeArgs) -> anyhow::Result<Status> {
     let dirs = or_here(&args.dirs);
-    let set = |globs: &[String]| {
-        values::exclude_set(globs.iter().map(String::as_str)).map_err(anyhow::Error::msg)
-    };
+    let set =
+        |globs: &[String]| values::exclude_set(globs.iter().map(String::as_str)).map_err(anyhow::Error::msg);
     let options = FilterOptions {
         exts: args.exts.clone(),
         only: if args.filter.is_empty() { None } else { Some(set(&args.filter)?) },
@@ -159,7 +158,10 @@ impl Subscription {
             Event::Gone { root } => {
                 self.left = self.left.saturating_sub(1);
                 match self.left {
-                    0 => Err(anyhow!("subscribe {}: it was deleted; name a directory that is there", self.dir(*root).display())),
+                    0 => Err(anyhow!(
+                        "subscribe {}: it was deleted; name a directory that is there",
+                        self.dir(*root).display()
+                    )),
                     _ => Ok(()),
                 }
             }

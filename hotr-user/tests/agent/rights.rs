@@ -25,7 +25,9 @@ fn two_users_with_different_rights_get_different_changes_of_one_tree() {
     scratch.dir("w/secret/in", 0o755, 0);
     let _agent = agent(&scratch);
     let mut all: Vec<_> = [0, ONE, OTHER].map(|user| subscribe(&scratch, user, &scratch.w(""))).into();
-    for name in ["own/of-one", "secret/hidden", "search/unlisted", "secret/in/below", "search/in/listed", "open/f"] {
+    for name in
+        ["own/of-one", "secret/hidden", "search/unlisted", "secret/in/below", "search/in/listed", "open/f"]
+    {
         fs::write(scratch.w(name), "x").unwrap();
     }
     fs::remove_file(scratch.w("secret/hidden")).unwrap();

@@ -229,7 +229,14 @@ impl Bare {
         let mut head = [0; 4];
         match self.0.read_exact(&mut head) {
             Ok(()) => {}
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset) => return None,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                return None;
+            }
             Err(error) => panic!("{error}"),
         }
         let mut body = vec![0; usize::try_from(u32::from_le_bytes(head)).unwrap()];
