@@ -7,11 +7,14 @@
 //! whoever watches either: otherwise one subscriber could take another's changes by watching a part of its tree.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use hotr_common::config::MAX_ROOTS;
 use hotr_common::hook::Hook;
 use hotr_common::record::{FLAG_NAME_GONE, Record};
 use hotr_events::{Change, Channel, FileType, Op, Written};
@@ -35,6 +38,8 @@ use crate::source::ebpf::{EbpfOptions, EbpfSource};
 
 /// Each change is a record: nothing is counted in the kernel.
 const RING_BYTES: u32 = 32 << 20;
+/// Bytes of a subscriber's mount table: some thousand mounts.
+const LONGEST_TABLE: u64 = 1 << 20;
 /// Records that are read before subscribers get them.
 const BATCH: usize = 4096;
 
@@ -69,7 +74,9 @@ pub(super) struct Engine {
     pub(super) asks_namespaces: bool,
     /// The administrator hides processes.
     pub(super) hides_processes: bool,
-    lost: [u64; 3],
+    lost: [u64; 4],
+    /// Records of directories that were forgotten.
+    unplaced: u64,
 }
 
 /// Names of a change, by slots, and which of them were taken from the path of the root.
@@ -100,7 +107,7 @@ impl Engine {
             crate::sched::never_preempt();
         }
         crate::memory::give_back();
-        let lost = [0, 0, source.skipped()];
+        let lost = [0, 0, source.skipped(), 0];
         let hides_processes = actors::are_hidden(&table);
         Ok(Self {
             source,
@@ -112,6 +119,7 @@ impl Engine {
             asks_namespaces: false,
             hides_processes,
             lost,
+            unplaced: 0,
         })
     }
 
@@ -143,7 +151,7 @@ impl Engine {
     ) -> Result<(), String> {
         self.refresh();
         let place = Place::find(fd.as_fd(), mount_id, &self.table).or_else(|| {
-            let theirs = Rc::new(MountTable::read_process(pid).ok()?);
+            let theirs = Rc::new(mounts_of(pid)?);
             Place::find(fd.as_fd(), mount_id, &theirs)
         });
         let place = place.ok_or("it is mounted neither where the agent nor where the subscriber is, or deleted; open it by a path there is")?;
@@ -182,27 +190,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Watches it no longer for this subscriber.
-    pub(super) fn remove(&mut self, subscriber: u64, number: u32) -> Result<(), AgentError> {
-        self.take_out(|one| one.subscriber == subscriber && one.number == number)
-    }
-
-    /// A subscriber has left.
-    pub(super) fn leave(&mut self, subscriber: u64) -> Result<(), AgentError> {
-        self.take_out(|one| one.subscriber == subscriber)
-    }
-
-    fn take_out(&mut self, is_out: impl Fn(&Use) -> bool) -> Result<(), AgentError> {
-        let unused = |root: &Root| root.uses.iter().all(&is_out);
+    /// Watches directories no longer for a subscriber: the one of this number, or all. Returns those that nobody watches now. Records
+    /// of them may still be unread, and others may want them: they are to be read before [`Self::forget`].
+    pub(super) fn leave(&mut self, subscriber: u64, number: Option<u32>) -> Result<Vec<u16>, AgentError> {
+        let is_out =
+            |one: &Use| one.subscriber == subscriber && number.is_none_or(|number| one.number == number);
+        let is_unused = |root: &Root| root.uses.iter().all(is_out);
         let slots: Vec<u16> =
-            self.roots.iter().filter(|(_, root)| unused(root)).map(|(slot, _)| *slot).collect();
-        for slot in slots {
-            // As long as it is watched, something holds it.
-            self.source.remove_root(slot)?;
-            self.roots.remove(&slot);
-        }
+            self.roots.iter().filter(|(_, root)| is_unused(root)).map(|(slot, _)| *slot).collect();
+        // As long as it is watched, something holds it.
+        slots.iter().try_for_each(|slot| self.source.remove_root(*slot))?;
         self.roots.values_mut().for_each(|root| root.uses.retain(|one| !is_out(one)));
-        Ok(())
+        Ok(slots)
+    }
+
+    /// Forgets what nobody watches: no record of it is unread.
+    pub(super) fn forget(&mut self, slots: &[u16]) {
+        self.roots.retain(|slot, _| !slots.contains(slot));
     }
 
     /// Reads records, and gives what they say to `deliver`; true when there may be more.
@@ -232,9 +236,9 @@ impl Engine {
     pub(super) fn losses(&mut self, all: bool) -> Vec<&'static str> {
         let counters = self.source.counters();
         let skipped = if all { self.source.skipped() } else { self.lost[2] };
-        let now = [counters.ring_full, counters.oversize, skipped];
+        let now = [counters.ring_full, counters.oversize, skipped, self.unplaced];
         let before = std::mem::replace(&mut self.lost, now);
-        let reasons = ["ring-full", "oversize", "program-skipped"];
+        let reasons = ["ring-full", "oversize", "program-skipped", "unplaced"];
         let new = reasons.into_iter().zip(now.into_iter().zip(before));
         new.filter(|(_, (now, before))| now > before).map(|(reason, _)| reason).collect()
     }
@@ -271,6 +275,10 @@ impl Engine {
             }
         };
         self.places_are_old |= change.op == Op::Rename;
+        let is_forgotten = |slot: u16| usize::from(slot) < MAX_ROOTS && !self.roots.contains_key(&slot);
+        if is_forgotten(record.root) || change.op == Op::Rename && is_forgotten(record.old_root) {
+            self.unplaced += 1;
+        }
         if ends.new.is_none() && ends.old.is_none() {
             return None;
         }
@@ -396,6 +404,14 @@ impl AsFd for Engine {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.source.as_fd()
     }
+}
+
+/// The mounts that a process sees; none where they are more than anybody needs: all others would wait.
+fn mounts_of(pid: u32) -> Option<MountTable> {
+    let mut text = Vec::new();
+    let file = File::open(format!("/proc/{pid}/mountinfo")).ok()?;
+    file.take(LONGEST_TABLE + 1).read_to_end(&mut text).ok()?;
+    (text.len() as u64 <= LONGEST_TABLE).then(|| MountTable::parse(&text))
 }
 
 /// What a call says of its change, without the file.

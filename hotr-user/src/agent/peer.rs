@@ -91,7 +91,7 @@ impl Peer {
 
     /// Whether a process of this user may be named to it.
     pub(super) fn may_know(&self, uid: u32, processes_are_hidden: bool) -> bool {
-        !processes_are_hidden || self.uid == uid || self.uid == 0 && self.shares_users
+        self.shares_users && (!processes_are_hidden || self.uid == uid || self.uid == 0)
     }
 }
 

@@ -32,6 +32,8 @@ use crate::source::mono_ns;
 const LOSS_CHECK: Duration = Duration::from_secs(2);
 /// Batches that are read before others have their turn.
 const BATCHES: usize = 8;
+/// Looks at the records until those of a directory that was given back must have been read.
+const MOST_TURNS: usize = 16;
 /// A thread needs little.
 const STACK: usize = 256 * 1024;
 /// How long subscribers get at the end to read that it is the end.
@@ -256,12 +258,22 @@ impl Server {
                 // The thread waits for it.
                 let _ = answer.send(result);
             }
-            Command::Remove { subscriber, root } => self.engine.remove(subscriber, root)?,
+            Command::Remove { subscriber, root } => self.leave(subscriber, Some(root))?,
             Command::Left { subscriber } => {
-                self.engine.leave(subscriber)?;
+                self.leave(subscriber, None)?;
                 self.subscribers.remove(&subscriber);
                 self.count_namespaces();
             }
+        }
+        Ok(())
+    }
+
+    /// Others get what was recorded of a directory before it was given back, before its slot is another's.
+    fn leave(&mut self, subscriber: u64, root: Option<u32>) -> Result<(), AgentError> {
+        let unused = self.engine.leave(subscriber, root)?;
+        if !unused.is_empty() {
+            let _ = (0..MOST_TURNS).find(|_| !self.turn());
+            self.engine.forget(&unused);
         }
         Ok(())
     }

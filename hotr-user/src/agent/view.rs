@@ -23,6 +23,8 @@ use super::peer::Peer;
 const TRIES: usize = 8;
 /// Directories that are looked at to say whether there are ones that the subscriber may not read.
 const MOST_DIRECTORIES: usize = 4096;
+/// Names that are read for that.
+const MOST_NAMES: usize = 1 << 18;
 
 /// A thread that looks as the subscriber does.
 #[derive(Debug)]
@@ -127,7 +129,7 @@ impl View {
     /// Whether parts of a root are hidden from the subscriber, who could find out the same by looking.
     pub(super) fn hidden(&self, root: BorrowedFd<'_>) -> Option<Hidden> {
         let mut todo = vec![PathBuf::new()];
-        let mut looked = 0;
+        let (mut looked, mut read) = (0, 0);
         while let Some(at) = todo.pop() {
             looked += 1;
             if looked > MOST_DIRECTORIES {
@@ -141,8 +143,9 @@ impl View {
                 Err(_) => continue,
             };
             let Ok(names) = rustix::fs::Dir::read_from(dir.as_fd()) else { continue };
-            for (read, entry) in names.flatten().enumerate() {
-                if read > MOST_DIRECTORIES * 16 {
+            for entry in names.flatten() {
+                read += 1;
+                if read > MOST_NAMES {
                     return Some(Hidden::Unknown);
                 }
                 let name = OsStr::from_bytes(entry.file_name().to_bytes());

@@ -93,7 +93,7 @@ pub enum Event {
     },
     /// Changes were lost.
     Loss {
-        /// `slow-subscriber`, `ring-full`, `oversize`, `program-skipped`.
+        /// `slow-subscriber`, `ring-full`, `oversize`, `program-skipped`, `unplaced`.
         reason: Cow<'static, str>,
         /// A sentence.
         why: Cow<'static, str>,

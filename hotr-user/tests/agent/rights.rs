@@ -1,11 +1,12 @@
 //! Each subscriber learns what it may read, and nothing else.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use super::run::{ONE, OTHER, Program, Scratch, agent, can_run, subscribe};
+use super::run::{Bare, ONE, OTHER, Program, Scratch, agent, can_run, subscribe};
 
 fn mode(path: &std::path::Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -173,4 +174,34 @@ fn a_subscriber_below_another_takes_no_change_from_it() {
     assert_eq!(inner.end().0, Some(0));
     fs::write(scratch.w("c/b/i"), "x").unwrap();
     above.change("write", "c/b/i");
+}
+
+#[test]
+fn who_comes_and_goes_below_another_takes_no_change_along() {
+    if !can_run() {
+        return;
+    }
+    let scratch = Scratch::new("churn");
+    let below = scratch.dir("w/a", 0o755, 0);
+    let _agent = agent(&scratch);
+    let mut above = subscribe(&scratch, ONE, &scratch.w(""));
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                let mut bare = Bare::greeted(&scratch);
+                let held = std::fs::File::open(&below).unwrap();
+                assert_eq!(bare.add(0, &[held.as_fd()])["type"], "added");
+            }
+        });
+        for number in 0..300 {
+            fs::write(below.join(format!("f{number}")), "x").unwrap();
+            let path = format!("a/f{number}");
+            let found = above.wait(&path, |line| {
+                line["type"] == "loss" || line["op"] == "write" && line["path"] == path.as_str()
+            });
+            assert!(found["type"] == "change" || found["reason"] == "unplaced", "{found}");
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
 }
