@@ -8,11 +8,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use hotr_user::agent::{AgentError, ClientError};
 use hotr_user::ending;
 use hotr_user::error::Error;
 use hotr_user::output::stdout;
 use hotr_user::output::text::visible_message;
 
+mod agent;
 mod diagnose;
 mod doctor;
 mod engine;
@@ -22,6 +24,7 @@ mod paths;
 mod privilege;
 mod progress;
 mod signals;
+mod subscribe;
 mod trace;
 mod usage;
 mod values;
@@ -62,6 +65,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Diagnose(diagnose::DiagnoseArgs),
     Verify(verify::VerifyArgs),
+    Agent(agent::AgentArgs),
+    Subscribe(subscribe::SubscribeArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  hotr completions bash > /etc/bash_completion.d/hotr")]
     Completions {
@@ -81,6 +86,8 @@ impl Command {
             Self::Doctor(_) => "check",
             Self::Diagnose(_) => "diagnose",
             Self::Verify(_) => "verify",
+            Self::Agent(_) => "serve",
+            Self::Subscribe(_) => "subscribe",
             Self::Watch(_) | Self::Completions { .. } | Self::Man => "watch",
         }
     }
@@ -124,6 +131,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Diagnose(args) => diagnose::run(args),
         Command::Verify(args) => verify::run(&args),
+        Command::Agent(args) => agent::run(args),
+        Command::Subscribe(args) => subscribe::run(args),
         Command::Completions { shell } => completions(shell),
         Command::Man => man::page(Cli::command()).and_then(|page| put(&page)),
     };
@@ -149,6 +158,7 @@ fn sentence(verb: &str, error: &anyhow::Error) -> String {
     match error.chain().next().and_then(|outermost| outermost.downcast_ref::<Error>()) {
         Some(Error::Path { path, cause, next }) => format!("{verb} {}: {cause}; {next}", path.display()),
         Some(whole) => whole.to_string(),
+        None if error.is::<AgentError>() || error.is::<ClientError>() => error.to_string(),
         None => format!("{error:#}"),
     }
 }

@@ -6,6 +6,7 @@
 pub use hotr_events as events;
 
 pub mod action;
+pub mod agent;
 pub mod beneath;
 pub mod confirmed;
 pub mod diagnose;

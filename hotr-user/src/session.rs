@@ -46,6 +46,7 @@ use hotr_events::Channel;
 use hotr_events::Report;
 use hotr_events::ReportSink;
 pub(crate) use report_writer::ReportWriter;
+pub(crate) use requests::Requests;
 pub(crate) use subscription::Subscription;
 pub(crate) use verdict::{Verdict, Watcher};
 

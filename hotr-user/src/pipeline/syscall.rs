@@ -61,6 +61,11 @@ impl<'a> Named<'a> {
         (self.slot == NO_ROOT && self.mount_id != 0).then_some((u64::from(self.mount_id), &*self.start))
     }
 
+    /// Where it starts: a slot, or else [`NO_ROOT`] and the mount, if it is known; and the path from there.
+    pub(crate) fn start(&self) -> (u16, u64, &Path) {
+        (self.slot, u64::from(self.mount_id), &self.start)
+    }
+
     fn base(&self, root_of: &impl Fn(u16) -> Option<RootRef>) -> Base<'_> {
         match (root_of(self.slot), self.outside()) {
             (Some(root), _) => Base::Root { root, rel: &self.start },
@@ -151,6 +156,11 @@ impl<'a> NamedCall<'a> {
             pid: record.pid,
             mount_ns: record.mount_namespace().map(u64::from),
         })
+    }
+
+    /// Whether a symbolic link in the last component is followed.
+    pub(crate) const fn follows(&self) -> bool {
+        self.follow
     }
 
     /// Which watched path was meant; for a rename, also by the old path. `root_of` knows the slots.

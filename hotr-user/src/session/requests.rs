@@ -19,14 +19,14 @@ struct Begun {
 /// Requests that have been submitted and have not succeeded. One that fails is never reported; its number is given to
 /// the next request of its ring.
 #[derive(Default)]
-pub(super) struct Requests {
+pub(crate) struct Requests {
     begun: HashMap<u64, Begun>,
     /// Turns and numbers in the order of submission; one whose turn is not that of its number is over.
     order: VecDeque<(u64, u64)>,
     turns: u64,
     /// Requests that have succeeded, but are not known: they were submitted before hotr was ready, or too many were in
     /// flight, or their record was lost.
-    pub(super) unknown: u64,
+    pub(crate) unknown: u64,
 }
 
 impl Requests {
@@ -35,7 +35,7 @@ impl Requests {
 
     /// Takes a record about a request; the call that has ended with it, if one has, goes to `call`. False when it is a record
     /// of something else.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         record: &Record,
         path: &[u8],
