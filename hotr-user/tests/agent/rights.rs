@@ -190,7 +190,7 @@ fn who_comes_and_goes_below_another_takes_no_change_along() {
         scope.spawn(|| {
             while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
                 let mut bare = Bare::greeted(&scratch);
-                let held = std::fs::File::open(&below).unwrap();
+                let held = fs::File::open(&below).unwrap();
                 assert_eq!(bare.add(0, &[held.as_fd()])["type"], "added");
             }
         });
