@@ -39,8 +39,9 @@ fn a_queue_that_overflowed() {
     );
     let file = scratch.0.join("name");
     let limit = queued();
-    // Create, close and delete: three events, none equal to the one before.
-    for _ in 0..limit / 3 + 2 {
+    // Create, close and delete: three events, none equal to the one before. But a child that another test starts meanwhile
+    // holds the file open until it runs its program: then it is closed late, and two such events are one. So there are more.
+    for _ in 0..limit / 2 {
         drop(fs::File::create(&file).unwrap());
         fs::remove_file(&file).unwrap();
     }
