@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use hotr_common::config::MAX_ROOTS;
 use hotr_common::hook::Hook;
-use hotr_common::record::{FLAG_NAME_GONE, Record};
+use hotr_common::record::{COMM_LEN, FLAG_NAME_GONE, Record};
 use hotr_events::{Change, Channel, FileType, Op, Written};
 
 use super::accounts::Account;
@@ -77,7 +77,14 @@ pub(super) struct Engine {
     lost: [u64; 4],
     /// Records of directories that were forgotten.
     unplaced: u64,
+    /// The time of the last record that was read, `CLOCK_MONOTONIC` nanoseconds.
+    pub(super) last_ns: u64,
+    /// PID namespaces of processes, in this turn.
+    namespaces: HashMap<Task, Option<(u64, u32)>>,
 }
+
+/// A process, a thread of it, and what that is called.
+type Task = (u32, u32, [u8; COMM_LEN]);
 
 /// Names of a change, by slots, and which of them were taken from the path of the root.
 #[derive(Default)]
@@ -120,6 +127,8 @@ impl Engine {
             hides_processes,
             lost,
             unplaced: 0,
+            last_ns: 0,
+            namespaces: HashMap::new(),
         })
     }
 
@@ -224,7 +233,9 @@ impl Engine {
         });
         let clock = Clock::now();
         let mut reaches = HashMap::new();
+        self.namespaces.clear();
         for (record, path, old) in &records {
+            self.last_ns = self.last_ns.max(record.time);
             if let Some((seen, ends)) = self.seen(record, path, old, &clock) {
                 self.hand_out(Arc::new(seen), ends, &mut reaches, deliver);
             }
@@ -284,8 +295,7 @@ impl Engine {
         }
         change.seen_by = vec![Channel::Ebpf];
         let comm = decode::comm(record).to_vec();
-        let namespace =
-            if self.asks_namespaces { actors::namespace_of(record.pid, record.tid, &comm) } else { None };
+        let namespace = if self.asks_namespaces { self.namespace(record, &comm) } else { None };
         let opened = call.as_ref().and_then(|call| call.opened);
         let seen = Seen {
             change,
@@ -297,6 +307,12 @@ impl Engine {
             opened_at: opened.map(|opened| clock.real(opened.since)),
         };
         Some((seen, ends))
+    }
+
+    /// Asked once for all records of one turn.
+    fn namespace(&mut self, record: &Record, comm: &[u8]) -> Option<(u64, u32)> {
+        let known = self.namespaces.entry((record.pid, record.tid, record.comm));
+        *known.or_insert_with(|| actors::namespace_of(record.pid, record.tid, comm))
     }
 
     /// The names of a record that has them from the kernel.

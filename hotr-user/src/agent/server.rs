@@ -191,11 +191,11 @@ impl Server {
                 known.has_news = true;
             }
         }
-        if !more {
-            self.shared.read_ns.store(begun_ns, Ordering::Release);
-        }
+        // A storm must not put off what was before it.
+        let read_ns = if more { begun_ns.min(self.engine.last_ns) } else { begun_ns };
+        self.shared.read_ns.store(read_ns, Ordering::Release);
         for known in self.subscribers.values_mut() {
-            let asks = !more && known.inbox.asks.swap(false, Ordering::Relaxed);
+            let asks = known.inbox.asks.swap(false, Ordering::Relaxed);
             if std::mem::take(&mut known.has_news) || asks {
                 known.inbox.wake();
             }

@@ -205,3 +205,43 @@ fn who_comes_and_goes_below_another_takes_no_change_along() {
         is_over.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
+
+#[test]
+fn a_container_with_its_own_users_and_mounts_gets_its_own_changes() {
+    if !can_run() {
+        return;
+    }
+    let scratch = Scratch::new("container");
+    let at = scratch.dir("m", 0o755, 0);
+    let _agent = agent(&scratch);
+    let socket = scratch.socket();
+    // A filesystem that only it sees; and a directory of the host that its root may not read.
+    let fifo = scratch.0.join("fifo");
+    let mode = rustix::fs::Mode::from_raw_mode(0o644);
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let script = "mount -t tmpfs none \"$1\" && \"$0\" subscribe --json --socket \"$2\" \"$1\" \"$3\" & \
+        while read -r _ < \"$4\"; do echo x > \"$1/own\"; done";
+    let mut command = Command::new("unshare");
+    command.args([
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "sh",
+        "-c",
+        script,
+    ]);
+    command.arg(scratch.0.join("hotr")).args([&at, &socket, &scratch.w(""), &fifo]).uid(ONE).gid(ONE);
+    scratch.dir("w/secret", 0o700, 0);
+    let mut inside = Program::start(command);
+    inside.wait("both are added", |line| line["type"] == "added" && line["root"] == 1);
+    fs::write(&fifo, "go\n").unwrap();
+    let own = inside.wait("its own change", |line| line["root"] == 0 && line["path"] == "own");
+    assert_eq!((own.get("actor"), &own["outside"]), (None, &true.into()), "{own}");
+    fs::write(scratch.w("secret/hidden"), "x").unwrap();
+    fs::write(scratch.w("open"), "x").unwrap();
+    inside.wait("a change of the host", |line| line["root"] == 1 && line["path"] == "open");
+    assert!(!inside.text().contains("hidden"), "{}", inside.text());
+}
