@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -32,6 +32,25 @@ pub(crate) fn can_run() -> bool {
         eprintln!("not run: root is needed");
     }
     !cfg!(hotr_without_ebpf) && geteuid().is_root()
+}
+
+/// Whether the kernel gives a descriptor of who has connected (Linux 6.5). Without it a subscriber is told of no process, and root
+/// has no capability.
+pub(crate) fn knows_processes() -> bool {
+    let (one, _other) = UnixStream::pair().unwrap();
+    let mut number: libc::c_int = -1;
+    let mut length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap();
+    // SAFETY: the number is as long as is said. The descriptor stays until the test ends.
+    let result = unsafe {
+        libc::getsockopt(
+            one.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERPIDFD,
+            (&raw mut number).cast(),
+            &raw mut length,
+        )
+    };
+    result == 0
 }
 
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
