@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 
+use serde_json::Value;
+
 use super::run::{Bare, ONE, Scratch, agent, can_run, subscribe, until};
 
 #[test]
@@ -35,5 +37,8 @@ fn a_subscriber_that_does_not_read_is_disconnected_and_no_other_one_waits() {
     let last = last.unwrap();
     assert_eq!((&last["type"], &last["reason"]), (&"loss".into(), &"slow-subscriber".into()), "{last}");
     assert!(changes > 0 && changes < 2 * number, "{changes} of {number}");
-    assert!(!beside.text().contains("\"loss\""), "{}", beside.seen.last().unwrap());
+    // Where programs are preempted the kernel skips some, whoever reads or does not.
+    let is_of_agent = |line: &&Value| line["type"] == "loss" && line["reason"] != "program-skipped";
+    let lost: Vec<_> = beside.seen.iter().filter(is_of_agent).collect();
+    assert!(lost.is_empty(), "{lost:?}");
 }
