@@ -20,6 +20,7 @@ mod doctor;
 mod engine;
 mod files;
 mod man;
+mod names;
 mod paths;
 mod privilege;
 mod progress;

@@ -124,7 +124,8 @@ impl Mount {
 }
 
 /// `Path::join` that adds no trailing slash for an empty second half.
-pub(crate) fn join(base: &Path, rel: &Path) -> PathBuf {
+#[must_use]
+pub fn join(base: &Path, rel: &Path) -> PathBuf {
     if rel.as_os_str().is_empty() { base.to_path_buf() } else { base.join(rel) }
 }
 

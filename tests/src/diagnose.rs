@@ -7,7 +7,10 @@ mod marks;
 mod usage;
 
 use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -55,6 +58,20 @@ const CASES: &[Case] = &[
     (TREE, dir, SAVES.union(WatchFlags::CREATE), new_subdirectory),
     ("live-unread", dir, WatchFlags::CREATE, unread),
 ];
+
+/// The lines of a program, which a thread reads.
+fn lines(child: &mut Child) -> Result<Receiver<String>> {
+    let stdout = child.stdout.take().context("take hotr's output")?;
+    let (send, lines) = channel();
+    let _reader = std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if send.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(lines)
+}
 
 fn dir(dir: &Path) -> PathBuf {
     dir.to_owned()

@@ -420,7 +420,7 @@ impl Subscriber {
         }
     }
 
-    /// Sends a change of which it is decided that the subscriber may see what is left of it.
+    /// Sends what remains of a change without the names that the subscriber may not see.
     fn report(&mut self, delivery: &Delivery) {
         let Some(change) = self.change(delivery) else { return };
         let is_dir = change.file_type.is_none_or(|it| it == FileType::Dir);

@@ -27,7 +27,6 @@ use super::literal::{Reach, plain};
 use super::place::Place;
 use super::seen::{Delivery, Seen, SeenActor};
 use crate::kernel::facts::{Facts, missing_for_ebpf};
-use crate::kernel::table::is_optional;
 use crate::mounts::{MountTable, MountWatch, join};
 use crate::options::TierChoice;
 use crate::pipeline::decode;
@@ -37,7 +36,7 @@ use crate::source::Clock;
 use crate::source::ebpf::{EbpfOptions, EbpfSource};
 
 /// Each change is a record: nothing is counted in the kernel.
-const RING_BYTES: u32 = 32 << 20;
+pub(super) const RING_BYTES: u32 = 32 << 20;
 /// Bytes of a subscriber's mount table: some thousand mounts.
 const LONGEST_TABLE: u64 = 1 << 20;
 /// Records that are read before subscribers get them.
@@ -77,8 +76,8 @@ pub(super) struct Engine {
     lost: [u64; 4],
     /// Records of directories that were forgotten.
     unplaced: u64,
-    /// The time of the last record that was read, `CLOCK_MONOTONIC` nanoseconds.
-    pub(super) last_ns: u64,
+    /// Bytes of the ring buffer that were read, or somewhat fewer: records are padded there.
+    pub(super) read_bytes: u64,
     /// PID namespaces of processes, in this turn.
     namespaces: HashMap<Task, Option<(u64, u32)>>,
 }
@@ -127,26 +126,19 @@ impl Engine {
             hides_processes,
             lost,
             unplaced: 0,
-            last_ns: 0,
+            read_bytes: 0,
             namespaces: HashMap::new(),
         })
     }
 
     /// The tier of all hooks, or `mixed`.
     pub(super) fn tier(&self) -> &'static str {
-        let mut tiers: Vec<_> = self.source.plan().iter().filter_map(|hook| hook.tier).collect();
-        tiers.sort();
-        tiers.dedup();
-        match tiers.as_slice() {
-            [one] => one.as_str(),
-            _ => "mixed",
-        }
+        self.source.tier()
     }
 
     /// Hooks that could not be attached although changes are lost without them.
     pub(super) fn missing(&self) -> Vec<String> {
-        let lacks = self.source.plan().iter().filter(|hook| hook.tier.is_none() && !is_optional(hook.hook));
-        lacks.map(|hook| hook.function.to_owned()).collect()
+        self.source.missing().map(|hook| hook.function.to_owned()).collect()
     }
 
     /// Watches a directory for a subscriber, who calls it by this number.
@@ -222,8 +214,9 @@ impl Engine {
     pub(super) fn turn(&mut self, deliver: &mut impl FnMut(u64, Delivery)) -> bool {
         self.refresh();
         let mut records: Vec<(Record, Vec<u8>, Vec<u8>)> = Vec::new();
-        let requests = &mut self.requests;
+        let (requests, read_bytes) = (&mut self.requests, &mut self.read_bytes);
         let read = self.source.drain(BATCH, |record, path, old, _| {
+            *read_bytes += (size_of::<Record>() + path.len() + old.len()) as u64;
             let is_request = requests.take(record, path, old, |call, path, old| {
                 records.push((*call, path.to_vec(), old.to_vec()));
             });
@@ -235,7 +228,6 @@ impl Engine {
         let mut reaches = HashMap::new();
         self.namespaces.clear();
         for (record, path, old) in &records {
-            self.last_ns = self.last_ns.max(record.time);
             if let Some((seen, ends)) = self.seen(record, path, old, &clock) {
                 self.hand_out(Arc::new(seen), ends, &mut reaches, deliver);
             }
@@ -400,7 +392,7 @@ impl Engine {
 
     fn reach(&self, root: &Root) -> Reach {
         let is_own = Rc::ptr_eq(&root.place.table, &self.table);
-        if is_own { Reach::of(&root.place.path) } else { Reach::unknown() }
+        if is_own { Reach::of(&root.place.path, &self.table) } else { Reach::unknown() }
     }
 
     /// A root and all others that a path below it lies in, each with the path from there. A call may have named a file by a

@@ -66,7 +66,7 @@ impl Inbox {
     pub(super) fn put(&self, item: Item) {
         let bytes = match &item {
             Item::Delivery(delivery) => delivery.weight(),
-            Item::Loss(_) => 0,
+            Item::Loss(_) => size_of::<Item>(),
         };
         if self.is_full.load(Ordering::Relaxed) {
             return;

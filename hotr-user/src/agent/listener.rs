@@ -48,8 +48,7 @@ impl Listener {
         lock_name.push(".lock");
         let lock = lock(&dir, &lock_name)?;
         take_over(&dir, &name)?;
-        let short = Path::new("/proc/self/fd").join(dir.as_fd().as_raw_fd().to_string()).join(&name);
-        let socket = UnixListener::bind(&short).map_err(|error| (error.to_string(), other))?;
+        let socket = UnixListener::bind(in_held(&dir, &name)).map_err(|error| (error.to_string(), other))?;
         // Whoever may not read a directory learns nothing here, so everybody may ask.
         chmodat(&dir, &name, Mode::from_raw_mode(0o666), AtFlags::empty()).map_err(says)?;
         let ino = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(says)?.st_ino;
@@ -85,6 +84,11 @@ fn directory(path: &Path) -> Result<Dir, (String, &'static str)> {
         return Err((cause, "name one in a directory of root's that only root may write to"));
     }
     Ok(dir)
+}
+
+/// A path to a name in the held directory, which is also short enough for a socket's address.
+fn in_held(dir: &Dir, name: &OsStr) -> PathBuf {
+    Path::new("/proc/self/fd").join(dir.as_fd().as_raw_fd().to_string()).join(name)
 }
 
 /// The lock of whoever listens there.
@@ -126,8 +130,7 @@ fn take_over(dir: &Dir, name: &OsStr) -> Result<(), (String, &'static str)> {
     if stat.st_uid != geteuid().as_raw() {
         return Err((format!("the socket there is of user {}", stat.st_uid), next));
     }
-    let short = Path::new("/proc/self/fd").join(dir.as_fd().as_raw_fd().to_string()).join(name);
-    match UnixStream::connect(short) {
+    match UnixStream::connect(in_held(dir, name)) {
         Ok(_) => Err(("another program listens there".to_owned(), next)),
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             unlinkat(dir, name, AtFlags::empty()).map_err(|errno| (errno.to_string(), next))

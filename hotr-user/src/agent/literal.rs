@@ -11,9 +11,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, Stat, fstat, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, openat, statx};
 
+use super::admission::is_watchable;
 use super::peer::Peer;
+use crate::mounts::MountTable;
 
 /// A string without `.`, empty names and a slash at its start; none with `..`.
 pub(super) fn plain(string: &[u8]) -> Option<PathBuf> {
@@ -42,9 +44,10 @@ struct Step {
 }
 
 impl Reach {
-    /// Of an absolute path without links.
-    pub(super) fn of(path: &Path) -> Self {
-        Self(Self::steps(path))
+    /// Of an absolute path without links. It is looked at on the thread that nobody may keep waiting: where the table does not show
+    /// a local filesystem on the way, because a user has mounted his own there, nothing is known.
+    pub(super) fn of(path: &Path, table: &MountTable) -> Self {
+        Self(Self::steps(path, table))
     }
 
     /// Of a path that this process cannot look at.
@@ -52,14 +55,16 @@ impl Reach {
         Self(None)
     }
 
-    fn steps(path: &Path) -> Option<Vec<Step>> {
+    fn steps(path: &Path, table: &MountTable) -> Option<Vec<Step>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut at: OwnedFd = openat(CWD, "/", flags, Mode::empty()).ok()?;
+        let mut dir = local(&at, table)?;
         let mut steps = Vec::new();
         for name in path.strip_prefix("/").ok()? {
-            let dir: Stat = fstat(&at).ok()?;
             at = openat(at.as_fd(), name, flags, Mode::empty()).ok()?;
-            steps.push(Step { owner: dir.st_uid, mode: dir.st_mode, next: fstat(&at).ok()?.st_uid });
+            let next = local(&at, table)?;
+            steps.push(Step { owner: dir.stx_uid, mode: dir.stx_mode.into(), next: next.stx_uid });
+            dir = next;
         }
         Some(steps)
     }
@@ -77,6 +82,15 @@ impl Reach {
             step.owner == peer.uid || is_open && !keeps
         })
     }
+}
+
+/// What is known of a directory, if it is on a local filesystem. Asks no server.
+fn local(fd: &OwnedFd, table: &MountTable) -> Option<Statx> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(fd, c"", flags, StatxFlags::UID | StatxFlags::MODE | StatxFlags::MNT_ID).ok()?;
+    let is_known = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    let mount = table.by_id(stat.stx_mnt_id).filter(|_| is_known)?;
+    is_watchable(mount).is_ok().then_some(stat)
 }
 
 #[cfg(test)]
@@ -124,6 +138,21 @@ mod tests {
             assert_eq!(reach.is_of(&peer(0, 4)), by_capable, "{reach:?}");
         }
         assert!(Reach::unknown().is_of(&peer(7, 0)));
-        assert!(Reach::of(Path::new("/proc/self/none")).is_of(&peer(7, 0)), "what is not known is in reach");
+        let table = MountTable::read().unwrap();
+        assert!(!Reach::of(Path::new("/"), &table).is_of(&peer(7, 0)), "there is no name");
+        for unknown in ["/proc/self/none", "/none/of/these", "/proc/1"] {
+            let reach = Reach::of(Path::new(unknown), &table);
+            assert!(
+                reach.0.is_none() && reach.is_of(&peer(7, 0)),
+                "what is not known is in reach: {unknown}"
+            );
+        }
+        let place = tempfile::tempdir().unwrap().keep();
+        assert!(Reach::of(&place, &table).0.is_some());
+        assert!(
+            Reach::of(&place, &MountTable::default()).0.is_none(),
+            "a mount that the table does not show"
+        );
+        std::fs::remove_dir(place).unwrap();
     }
 }

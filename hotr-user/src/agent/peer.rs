@@ -4,8 +4,8 @@
 //! (net/unix/af_unix.c `init_peercred`), and what may be said to it of other processes.
 //!
 //! What the socket does not say is asked of `/proc`, of a process that a descriptor of the socket's own holds
-//! (`SO_PEERPIDFD`, Linux 6.5). Where there is none, another process may have the number by now: then nothing of that is
-//! believed, and the subscriber is told of no process, and has no capability.
+//! (`SO_PEERPIDFD`, Linux 6.5). Where there is none, another process may have the number by now: hotr then reports no process to
+//! the subscriber, and grants it no capability.
 
 use std::fs::{self, File};
 use std::io;

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::accounts::{Account, Accounts};
 use super::connection::{Command, Connection};
-use super::engine::Engine;
+use super::engine::{Engine, RING_BYTES};
 use super::error::AgentError;
 use super::inbox::{Inbox, Item, Shared};
 use super::listener::Listener;
@@ -72,6 +72,30 @@ struct Known {
     has_news: bool,
 }
 
+/// Up to which moment all records were read. A buffer that was seen empty proves it; so does, when writers are faster than the
+/// reading, that as much was read since that moment as the buffer holds. Times of records prove nothing: those of
+/// several processors are not in order.
+#[derive(Debug, Default)]
+struct Reading {
+    /// A moment, in nanoseconds of `CLOCK_MONOTONIC`, and the bytes read when all that was in the buffer then has been read.
+    goal: Option<(u64, u64)>,
+}
+
+impl Reading {
+    /// After a turn that began at a moment; `read` is all bytes ever read. The moment up to which all was read, if it is a later one.
+    fn turned(&mut self, begun_ns: u64, read: u64, more: bool) -> Option<u64> {
+        if !more {
+            self.goal = None;
+            return Some(begun_ns);
+        }
+        let (moment, goal) = *self.goal.get_or_insert((begun_ns, read + u64::from(RING_BYTES)));
+        (read >= goal).then(|| {
+            self.goal = None;
+            moment
+        })
+    }
+}
+
 struct Server {
     engine: Engine,
     listener: Listener,
@@ -81,6 +105,7 @@ struct Server {
     shared: Arc<Shared>,
     sender: UnboundedSender<Command>,
     next_loss_check: Instant,
+    reading: Reading,
 }
 
 /// Runs an agent until `end` is ready. `ready` gets sentences: that it listens, and which hooks are missing.
@@ -107,6 +132,7 @@ pub async fn serve(
         shared: Arc::new(Shared::default()),
         sender,
         next_loss_check: Instant::now() + LOSS_CHECK,
+        reading: Reading::default(),
     };
     for hook in server.engine.missing() {
         ready(&format!("note: {hook} cannot be hooked here: its changes are not reported"));
@@ -191,11 +217,12 @@ impl Server {
                 known.has_news = true;
             }
         }
-        // A storm must not put off what was before it.
-        let read_ns = if more { begun_ns.min(self.engine.last_ns) } else { begun_ns };
-        self.shared.read_ns.store(read_ns, Ordering::Release);
+        let read_ns = self.reading.turned(begun_ns, self.engine.read_bytes, more);
+        if let Some(read_ns) = read_ns {
+            self.shared.read_ns.store(read_ns, Ordering::Release);
+        }
         for known in self.subscribers.values_mut() {
-            let asks = known.inbox.asks.swap(false, Ordering::Relaxed);
+            let asks = read_ns.is_some() && known.inbox.asks.swap(false, Ordering::Relaxed);
             if std::mem::take(&mut known.has_news) || asks {
                 known.inbox.wake();
             }
@@ -290,5 +317,24 @@ struct Raw(std::os::fd::RawFd);
 impl AsRawFd for Raw {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_was_read_when_the_buffer_was_empty_or_once_over() {
+        let full = u64::from(RING_BYTES);
+        let mut reading = Reading::default();
+        assert_eq!(reading.turned(10, 1_000, false), Some(10));
+        // Bytes that were read in the turn itself prove nothing of its moment.
+        assert_eq!(reading.turned(20, 5_000, true), None);
+        assert_eq!(reading.turned(30, full + 4_999, true), None);
+        assert_eq!(reading.turned(40, full + 5_000, true), Some(20));
+        assert_eq!(reading.turned(50, 2 * full + 5_000, true), None);
+        assert_eq!(reading.turned(60, 2 * full + 6_000, false), Some(60));
+        assert_eq!(reading.turned(70, 4 * full, true), None, "what was read before it does not count");
     }
 }

@@ -11,11 +11,13 @@ use anyhow::anyhow;
 use clap::{ArgAction, Args, ValueHint};
 use hotr_events::{Change, Op, Report, ReportSink};
 use hotr_user::agent::{Client, Event, SOCKET};
+use hotr_user::mounts::join;
 use hotr_user::output;
 use hotr_user::output::stdout::Stdout;
 use hotr_user::watch::filter::{FilterOptions, PathFilter};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
+use super::names::NameArgs;
 use super::{ColorChoice, Status, or_here, say, signals, values};
 use command::Runner;
 
@@ -38,15 +40,8 @@ pub(super) struct SubscribeArgs {
     /// The agent's socket
     #[arg(long, value_name = "PATH", default_value = SOCKET, value_hint = ValueHint::FilePath)]
     socket: PathBuf,
-    /// Only files with these extensions; comma-separated
-    #[arg(short, long, value_name = "EXT", value_delimiter = ',', value_parser = values::extension())]
-    exts: Vec<OsString>,
-    /// Only paths that match, as in .gitignore; repeatable
-    #[arg(short, long, value_name = "GLOB", value_parser = values::glob)]
-    filter: Vec<String>,
-    /// Leave out paths that match, as in .gitignore; repeatable
-    #[arg(short, long, value_name = "GLOB", value_parser = values::glob)]
-    ignore: Vec<String>,
+    #[command(flatten)]
+    names: NameArgs,
     /// Print JSON Lines on stdout; the command's own stdout then goes to stderr
     #[arg(long)]
     json: bool,
@@ -82,9 +77,9 @@ pub(super) fn run(args: SubscribeArgs) -> anyhow::Result<Status> {
     let set =
         |globs: &[String]| values::exclude_set(globs.iter().map(String::as_str)).map_err(anyhow::Error::msg);
     let options = FilterOptions {
-        exts: args.exts.clone(),
-        only: if args.filter.is_empty() { None } else { Some(set(&args.filter)?) },
-        ignore: set(&args.ignore)?,
+        exts: args.names.exts,
+        only: if args.names.filter.is_empty() { None } else { Some(set(&args.names.filter)?) },
+        ignore: set(&args.names.ignore)?,
         vcs_ignore: false,
         default_ignore: !args.command.is_empty(),
     };
@@ -223,11 +218,6 @@ impl Subscription {
         change.old_path = change.old_path.map(|old| join(dir, &old));
         change
     }
-}
-
-/// Without a slash at the end of the directory itself.
-fn join(dir: &Path, path: &Path) -> PathBuf {
-    if path.as_os_str().is_empty() { dir.to_path_buf() } else { dir.join(path) }
 }
 
 /// When the command wants attention; never without one.

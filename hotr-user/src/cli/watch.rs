@@ -16,6 +16,7 @@ use hotr_user::watch::{Ask, Builder, Polling, WatchOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 
+use super::names::NameArgs;
 use super::trace::Tier;
 use super::{Status, or_here, paths, progress, say, signals, values};
 use defaults::DEFAULTS;
@@ -42,15 +43,8 @@ pub(super) struct WatchArgs {
     watch: Vec<PathBuf>,
     #[command(flatten)]
     actions: actions::ActionArgs,
-    /// Only files with these extensions; comma-separated
-    #[arg(short, long, value_name = "EXT", value_delimiter = ',', value_parser = values::extension())]
-    exts: Vec<OsString>,
-    /// Only paths that match, as in .gitignore; repeatable
-    #[arg(short, long, value_name = "GLOB", value_parser = values::glob)]
-    filter: Vec<String>,
-    /// Leave out paths that match, as in .gitignore; repeatable
-    #[arg(short, long, value_name = "GLOB", value_parser = values::glob)]
-    ignore: Vec<String>,
+    #[command(flatten)]
+    names: NameArgs,
     /// Ignore .gitignore rules and watch .git too
     #[arg(long)]
     no_vcs_ignore: bool,
@@ -189,9 +183,9 @@ impl WatchArgs {
     /// What the flags say; whatever they leave open is the library's to choose.
     fn watch_options(&self, paths: Vec<PathBuf>, whole_baseline: bool) -> anyhow::Result<WatchOptions> {
         let builder = Builder::of(paths)
-            .add_extensions(self.exts.iter().cloned())
-            .add_only(self.filter.iter().cloned())
-            .add_ignore(self.ignore.iter().cloned())
+            .add_extensions(self.names.exts.iter().cloned())
+            .add_only(self.names.filter.iter().cloned())
+            .add_ignore(self.names.ignore.iter().cloned())
             .recursive(!self.no_recursive)
             .channels(self.channels)
             .tier(self.tier.into())

@@ -16,7 +16,6 @@ use super::storms::{Storms, Trailing};
 use crate::error::Error;
 use crate::kernel::facts::{Facts, missing_for_ebpf};
 use crate::kernel::load::{LoadError, PlannedHook, Tier};
-use crate::kernel::table::is_optional;
 use crate::mounts::{LayerCache, MountWatch};
 use crate::options::TraceOptions;
 use crate::pipeline::decode;
@@ -167,18 +166,12 @@ impl EbpfChannel {
 
     /// Hooks that could not be attached although changes are lost without them.
     pub(super) fn missing(&self) -> Vec<&PlannedHook> {
-        self.source.plan().iter().filter(|hook| hook.tier.is_none() && !is_optional(hook.hook)).collect()
+        self.source.missing().collect()
     }
 
     /// The tier of all hooks, or `mixed`.
     pub(super) fn tier(&self) -> &'static str {
-        let mut tiers: Vec<_> = self.source.plan().iter().filter_map(|hook| hook.tier).collect();
-        tiers.sort();
-        tiers.dedup();
-        match tiers.as_slice() {
-            [one] => one.as_str(),
-            _ => "mixed",
-        }
+        self.source.tier()
     }
 
     /// Descriptors to wait for, and whether one has news of the roots, not of changes.

@@ -21,6 +21,7 @@ use hotr_common::record::Record;
 
 use crate::kernel::load::{self, Attached, LoadError, PlannedHook, Refused};
 use crate::kernel::log::Messages;
+use crate::kernel::table::is_optional;
 use crate::kernel::tracepoints::Manner;
 use crate::kernel::types::KernelTypes;
 use crate::kernel::wanted;
@@ -141,6 +142,23 @@ impl EbpfSource {
     #[must_use]
     pub fn plan(&self) -> &[PlannedHook] {
         &self.attached.plan
+    }
+
+    /// The tier of all hooks, or `mixed`.
+    #[must_use]
+    pub fn tier(&self) -> &'static str {
+        let mut tiers: Vec<_> = self.plan().iter().filter_map(|hook| hook.tier).collect();
+        tiers.sort();
+        tiers.dedup();
+        match tiers.as_slice() {
+            [one] => one.as_str(),
+            _ => "mixed",
+        }
+    }
+
+    /// Hooks that could not be attached although changes are lost without them.
+    pub fn missing(&self) -> impl Iterator<Item = &PlannedHook> {
+        self.plan().iter().filter(|hook| hook.tier.is_none() && !is_optional(hook.hook))
     }
 
     /// How this kernel runs programs on tracepoints, which the registering program reports. When that cannot run, the

@@ -155,6 +155,13 @@ impl Program {
         }
     }
 
+    /// Whether a line that is there, now or before, passes.
+    pub(crate) fn has(&mut self, test: impl Fn(&Value) -> bool) -> bool {
+        let new = self.lines.try_iter().map(|line| serde_json::from_str(&line).expect("a JSON line"));
+        self.seen.extend(new);
+        self.seen.iter().any(test)
+    }
+
     /// Waits for a change of this path.
     pub(crate) fn change(&mut self, op: &str, path: &str) -> Value {
         let is_it = |line: &Value| line["type"] == "change" && line["op"] == op && line["path"] == path;

@@ -2,10 +2,11 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::Value;
 
-use super::run::{Bare, ONE, Scratch, agent, can_run, subscribe, until};
+use super::run::{Bare, ONE, OTHER, Scratch, agent, can_run, subscribe, until};
 
 #[test]
 fn a_subscriber_that_does_not_read_is_disconnected_and_no_other_one_waits() {
@@ -41,4 +42,51 @@ fn a_subscriber_that_does_not_read_is_disconnected_and_no_other_one_waits() {
     let is_of_agent = |line: &&Value| line["type"] == "loss" && line["reason"] != "program-skipped";
     let lost: Vec<_> = beside.seen.iter().filter(is_of_agent).collect();
     assert!(lost.is_empty(), "{lost:?}");
+}
+
+/// Ends writers when a test ends, however it ends.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn who_floods_its_own_directory_puts_off_no_report_to_another() {
+    if !can_run() {
+        return;
+    }
+    let scratch = Scratch::new("flood");
+    let (flooded, quiet) = (scratch.dir("w/flooded", 0o755, ONE), scratch.dir("w/quiet", 0o755, OTHER));
+    let _agent = agent(&scratch);
+    let _flooder = subscribe(&scratch, ONE, &flooded);
+    let mut beside = subscribe(&scratch, OTHER, &quiet);
+    let (is_over, written) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let over = Over(&is_over);
+        for writer in 0..2 {
+            let (file, is_over, written) = (flooded.join(format!("f{writer}")), &is_over, &written);
+            scope.spawn(move || {
+                use std::io::Write;
+                let mut file = File::create(file).unwrap();
+                while !is_over.load(Ordering::Relaxed) {
+                    file.write_all(b"x").unwrap();
+                    written.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        // More than are read at once, so that there are always more to be read.
+        until("a flood", || written.load(Ordering::Relaxed) > 200_000);
+        // Each may be lost in a full buffer; one is reported while the flood lasts.
+        let (before, mut number) = (written.load(Ordering::Relaxed), 0);
+        until("a report in the flood", || {
+            fs::write(quiet.join(format!("q{number}")), "x").unwrap();
+            number += 1;
+            beside.has(|line| line["type"] == "change")
+        });
+        assert!(written.load(Ordering::Relaxed) > before, "the flood went on");
+        drop(over);
+    });
 }

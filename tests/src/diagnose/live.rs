@@ -1,12 +1,12 @@
 //! A running diagnosis of this process, and the instances that it is about.
 
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -107,15 +107,7 @@ impl Live {
         base: PathBuf,
     ) -> Result<Self> {
         let mut child = command(setting, paths).spawn().context("start hotr")?;
-        let stdout = child.stdout.take().context("take hotr's output")?;
-        let (send, lines) = channel();
-        let _reader = std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if send.send(line).is_err() {
-                    return;
-                }
-            }
-        });
+        let lines = super::lines(&mut child)?;
         let deadlines = setting.deadlines;
         let (said, findings, until) = (Vec::new(), Vec::new(), Instant::now());
         let (lost, summary, tier) = (0, None, setting.tier.to_owned());

@@ -1,8 +1,7 @@
 //! `hotr trace --watcher`: the marks of this process.
 
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -27,15 +26,7 @@ impl Trace {
         command.args(["trace", "--json", "--tier", asked(setting), "--watcher"]);
         command.arg(std::process::id().to_string()).arg(&watched.dir);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start hotr")?;
-        let stdout = child.stdout.take().context("take hotr's output")?;
-        let (send, lines) = channel();
-        let _reader = std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if send.send(line).is_err() {
-                    return;
-                }
-            }
-        });
+        let lines = super::lines(&mut child)?;
         Ok(Self { child, lines })
     }
 
