@@ -146,13 +146,16 @@ impl Follower {
         // All changes that were made before this have been handed over.
         let known = self.read_until.replace(mono_ns()).unwrap_or(0);
         let mut is_changed = false;
-        source.drain(|seen| match seen {
-            DeliverySeen::Offer(offer, name) => {
-                is_changed |= offer.kind == ADDED;
-                book.take(offer, name, targets);
+        while let Some(record) = source.next() {
+            match record.seen() {
+                Some(DeliverySeen::Offer(offer, name)) => {
+                    is_changed |= offer.kind == ADDED;
+                    book.take(&offer, name, targets);
+                }
+                Some(DeliverySeen::Chunk(chunk)) => book.take_read(&chunk),
+                None => {}
             }
-            DeliverySeen::Chunk(chunk) => book.take_read(chunk),
-        });
+        }
         targets.receive(|slot, heard| book.receive(slot, heard));
         self.gap_until = self.gap_until.max(targets.gap_until());
         let lost = source.lost();
