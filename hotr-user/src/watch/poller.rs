@@ -3,6 +3,7 @@
 //! In: orders. Out: [`News`]; what an audit found comes in parts, and the next part is put together when one is taken.
 //! Dropping the handle cancels what runs, within some 50 ms.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -132,9 +133,14 @@ impl Work {
         };
         // Where the clock was set back, files have times that are yet to come.
         // Who does not take one is gone.
-        let mut hand_over = |part| drop(outbox.blocking_send(News::Part(part)));
+        let parts = Cell::new(0_u32);
+        let mut hand_over = |part| {
+            parts.set(parts.get().saturating_add(1));
+            drop(outbox.blocking_send(News::Part(part)));
+        };
         poller.changed_between_in_parts(since_ns, inode_clock_ns(), &mut hand_over);
         crate::memory::give_back();
+        parts.set(0);
         if outbox.blocking_send(News::Known).is_err() {
             return;
         }
@@ -147,6 +153,10 @@ impl Work {
             let scan = Scan::begins(&scanning);
             let audit = poller.audit_in_parts(&cancel, &scanning.progress, &mut hand_over);
             drop(scan);
+            if parts.replace(0) > 1 {
+                // To put them together took much for a while.
+                crate::memory::give_back();
+            }
             let news = match audit {
                 Ok(audit) => News::Audited(audit),
                 Err(error) => News::Failed(error.to_string()),
