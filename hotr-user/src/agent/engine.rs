@@ -215,7 +215,7 @@ impl Engine {
         self.refresh();
         let mut found: Vec<(Record, Vec<u8>, Vec<u8>)> = Vec::new();
         let (mut records, _) = self.source.records(BATCH);
-        while let Some(raw) = records.next() {
+        while let Some(raw) = records.take_next() {
             let Some((record, path, old)) = raw.parts() else { continue };
             self.read_bytes += (size_of::<Record>() + path.len() + old.len()) as u64;
             let is_request = self.requests.take(&record, path, old, |call, path, old| {

@@ -196,7 +196,7 @@ impl EbpfChannel {
         let mut lost = Vec::new();
         let mut reader = Reader { roots, storms, layers, actors, calls, clock, now };
         let (mut records, table) = source.records(limit);
-        while let Some(raw) = records.next() {
+        while let Some(raw) = records.take_next() {
             let Some((record, path, old)) = raw.parts() else { continue };
             if record.lost_roots() != [None; 2] {
                 lost.push(record);

@@ -146,7 +146,7 @@ impl Follower {
         // All changes that were made before this have been handed over.
         let known = self.read_until.replace(mono_ns()).unwrap_or(0);
         let mut is_changed = false;
-        while let Some(record) = source.next() {
+        while let Some(record) = source.take_next() {
             match record.seen() {
                 Some(DeliverySeen::Offer(offer, name)) => {
                     is_changed |= offer.kind == ADDED;

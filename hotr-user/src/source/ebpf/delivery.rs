@@ -284,7 +284,7 @@ impl DeliverySource {
     }
 
     /// The next record.
-    pub fn next(&mut self) -> Option<RawDelivery<'_>> {
+    pub fn take_next(&mut self) -> Option<RawDelivery<'_>> {
         self.source.ring.as_mut()?.next().map(RawDelivery)
     }
 

@@ -19,7 +19,7 @@ impl<'a> Records<'a> {
     }
 
     /// The next record. The kernel programs get its room when it is dropped.
-    pub fn next(&mut self) -> Option<RawRecord<'_>> {
+    pub fn take_next(&mut self) -> Option<RawRecord<'_>> {
         if self.read == self.limit {
             return None;
         }

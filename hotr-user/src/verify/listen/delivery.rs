@@ -63,7 +63,7 @@ impl Deliveries {
 
     /// Forgets what was offered so far.
     pub(in crate::verify) fn forget(&mut self) {
-        while self.source.next().is_some() {}
+        while self.source.take_next().is_some() {}
         self.offers.clear();
         (self.left_out, self.lost) = (0, self.source.lost());
     }
@@ -71,7 +71,7 @@ impl Deliveries {
     /// What was offered since; the number of offers that are missing.
     pub(in crate::verify) fn read(&mut self, watches: &HashMap<i32, &'static str>) -> (Vec<Offered>, u64) {
         let Self { source, offers, left_out, .. } = self;
-        while let Some(record) = source.next() {
+        while let Some(record) = source.take_next() {
             let Some(DeliverySeen::Offer(offer, _)) = record.seen() else { continue };
             if offer.kind == REFUSED {
                 let is_it = |one: &&mut Offered| (one.time, one.tid) == (offer.time, offer.tid);
