@@ -1,5 +1,6 @@
 //! What a run is asked to do, already checked: the command line fills it, the engine reads it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,6 +64,10 @@ pub struct TraceOptions {
     pub missed: bool,
     /// End after the first change that is reported; of raw records, after the first.
     pub once: bool,
+    /// Report only changes of files with one of these extensions, or of those that `only` has (both empty: of all).
+    pub exts: Vec<OsString>,
+    /// Report only changes of paths that match, relative to their root, or that `exts` has.
+    pub only: Option<GlobSet>,
     /// Leave out paths that match, relative to their root.
     pub exclude: GlobSet,
     /// Every record by itself.
@@ -93,6 +98,8 @@ impl TraceOptions {
             uids: Vec::new(),
             missed: false,
             once: false,
+            exts: Vec::new(),
+            only: None,
             exclude: GlobSet::empty(),
             raw: false,
             at_once: false,

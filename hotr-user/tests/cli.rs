@@ -97,6 +97,10 @@ fn a_wrong_command_line_is_one_line_and_status_2() {
             "hotr: --missed compares two channels, and --channels leaves one out; see hotr trace --help",
         ),
         (
+            &["trace", "--raw", "-e", "conf"],
+            "hotr: --exts and --filter choose changes, and --raw prints records; see hotr trace --help",
+        ),
+        (
             &["trace", "--channels", "inotify", "--tier", "kprobe"],
             "hotr: --tier chooses eBPF programs, and --channels leaves ebpf out; see hotr trace --help",
         ),
@@ -210,6 +214,8 @@ fn help_of_every_command_is_on_stdout() {
                 "--missed",
                 "--once",
                 "--exclude <GLOB>",
+                "--exts <EXT>",
+                "--filter <GLOB>",
                 "--no-recursive",
                 "--raw",
                 "--color <WHEN>",

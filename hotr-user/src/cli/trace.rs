@@ -13,6 +13,7 @@ use hotr_user::output;
 use hotr_user::procinfo::kept_of;
 use log::{LevelFilter, Log, Metadata, Record};
 
+use super::names::ChosenArgs;
 use super::{ColorChoice, Status, engine, or_here, paths, say, signals, values};
 
 const EXAMPLES: &str = "\
@@ -21,6 +22,7 @@ Examples:
   hotr trace --json --duration 10s /srv        ten seconds of it as JSON Lines
   hotr trace --op write,rename --comm rsync    what rsync writes and renames below this directory
   hotr trace --exclude .git --exclude '*.tmp'  without .git and temporary files
+  hotr trace -e conf,toml /etc                 only files with these extensions
   hotr trace --missed /srv                     only what inotify missed, and why
   hotr trace --missed --watcher $(pidof app)   only what that process missed of what it watches
   hotr trace --once --op write /etc/hosts      wait for the next write
@@ -48,8 +50,8 @@ pub(super) struct TraceArgs {
     /// Stop after this long, as in 10s or 5m
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     duration: Option<Duration>,
-    /// Print only these operations; comma-separated
-    #[arg(long, value_delimiter = ',', value_parser = op_parser())]
+    /// Print only these operations; comma-separated. `modify` means write, `delete` means remove
+    #[arg(long, value_delimiter = ',', value_parser = values::op())]
     op: Vec<Op>,
     /// Print only changes by these processes; comma-separated
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
@@ -70,8 +72,10 @@ pub(super) struct TraceArgs {
     /// End after the first change that is printed; with --raw, after the first record
     #[arg(long)]
     once: bool,
+    #[command(flatten)]
+    chosen: ChosenArgs,
     /// Leave out paths that match, as in .gitignore; repeatable
-    #[arg(long, value_name = "GLOB", value_parser = values::glob)]
+    #[arg(short = 'i', long, visible_alias = "ignore", value_name = "GLOB", value_parser = values::glob)]
     exclude: Vec<String>,
     /// Only the named directories, not the content of their subdirectories
     #[arg(long)]
@@ -128,10 +132,6 @@ impl Log for KernelMessages {
     fn flush(&self) {}
 }
 
-fn op_parser() -> impl TypedValueParser<Value = Op> {
-    PossibleValuesParser::new(Op::ALL.map(Op::as_str)).try_map(|word| values::op(&word))
-}
-
 /// [`TierChoice`] as a word of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Tier {
@@ -165,6 +165,10 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
         say("--missed compares two channels, and --channels leaves one out; see hotr trace --help");
         return Ok(Status::Usage);
     }
+    if args.raw && !args.chosen.is_empty() {
+        say("--exts and --filter choose changes, and --raw prints records; see hotr trace --help");
+        return Ok(Status::Usage);
+    }
     if let Some(level) = args.log_ebpf
         && let Err(why) = log_kernel_messages(level, args.channels)
     {
@@ -193,6 +197,8 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
     options.uids = args.uid;
     options.missed = args.missed;
     options.once = args.once;
+    options.only = args.chosen.only()?;
+    options.exts = args.chosen.exts;
     options.exclude = exclude;
     options.raw = args.raw;
     let runtime = super::runtime()?;

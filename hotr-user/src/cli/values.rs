@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use hotr_events::Op;
 use hotr_user::options::Channels;
 pub(super) use hotr_user::options::patterns as exclude_set;
@@ -72,9 +72,22 @@ pub(super) fn channels(word: &str) -> Result<Channels, String> {
     Ok(channels)
 }
 
-/// One of the contract's five operations.
-pub(super) fn op(word: &str) -> Result<Op, String> {
-    Op::ALL.into_iter().find(|op| op.as_str() == word).ok_or_else(|| format!("'{word}' is not an operation"))
+/// One of the contract's five operations, also by the names that other tools give them.
+pub(super) fn op() -> impl TypedValueParser<Value = Op> {
+    let words = Op::ALL.map(|op| PossibleValue::new(op.as_str()).aliases(other_names(op)));
+    PossibleValuesParser::new(words).try_map(|word| {
+        let is_it = |op: &Op| op.as_str() == word || other_names(*op).contains(&word.as_str());
+        Op::ALL.into_iter().find(is_it).ok_or("not an operation")
+    })
+}
+
+/// What inotifywait and fswatch call an operation.
+const fn other_names(op: Op) -> &'static [&'static str] {
+    match op {
+        Op::Write => &["modify"],
+        Op::Remove => &["delete"],
+        Op::Create | Op::Attrib | Op::Rename => &[],
+    }
 }
 
 /// A pattern of paths to leave out; checked here, joined with the others by [`exclude_set`].

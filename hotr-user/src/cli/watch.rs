@@ -183,8 +183,8 @@ impl WatchArgs {
     /// What the flags say; whatever they leave open is the library's to choose.
     fn watch_options(&self, paths: Vec<PathBuf>, whole_baseline: bool) -> anyhow::Result<WatchOptions> {
         let builder = Builder::of(paths)
-            .add_extensions(self.names.exts.iter().cloned())
-            .add_only(self.names.filter.iter().cloned())
+            .add_extensions(self.names.chosen.exts.iter().cloned())
+            .add_only(self.names.chosen.filter.iter().cloned())
             .add_ignore(self.names.ignore.iter().cloned())
             .recursive(!self.no_recursive)
             .channels(self.channels)

@@ -3,12 +3,14 @@
 //! In: a change and the root it belongs to. Out: keep it or not. It is the last word on exclusion: sources only
 //! prune whole directories to save work.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use globset::GlobSet;
 
+use super::chosen_names::is_chosen;
 use crate::options::TraceOptions;
-use hotr_events::{Change, Op};
+use hotr_events::{Change, FileType, Op};
 
 /// The user's choice, ready to be asked.
 #[derive(Clone, Debug)]
@@ -18,6 +20,8 @@ pub struct Filter {
     comms: Vec<Vec<u8>>,
     uids: Vec<u32>,
     missed: bool,
+    exts: Vec<OsString>,
+    only: Option<GlobSet>,
     exclude: GlobSet,
     recursive: bool,
 }
@@ -31,6 +35,8 @@ impl Filter {
             comms: options.comms.clone(),
             uids: options.uids.clone(),
             missed: options.missed,
+            exts: options.exts.clone(),
+            only: options.only.clone(),
             exclude: options.exclude.clone(),
             recursive: options.recursive,
         }
@@ -45,7 +51,7 @@ impl Filter {
         let by_miss = !self.missed || !change.missed_by.is_empty();
         by_op && by_miss && self.keep_actor(change) && {
             let mut names = std::iter::once(&change.path).chain(&change.old_path);
-            names.any(|path| self.keep_path(path, root))
+            names.any(|path| self.keep_path(change, path, root))
         }
     }
 
@@ -61,13 +67,25 @@ impl Filter {
     }
 
     /// The root itself is always kept; below it, neither the path nor a directory above it may be excluded.
-    fn keep_path(&self, path: &Path, root: &Path) -> bool {
+    fn keep_path(&self, change: &Change, path: &Path, root: &Path) -> bool {
         let Ok(relative) = path.strip_prefix(root) else { return false };
         let depth = relative.components().count();
-        if !self.recursive && depth > 1 {
+        if !self.recursive && depth > 1 || depth > 0 && !self.keep_name(change, relative) {
             return false;
         }
         self.exclude.is_empty() || !relative.ancestors().take(depth).any(|part| self.exclude.is_match(part))
+    }
+
+    /// Extensions are of files. A directory that is renamed takes its files along, whatever they are called.
+    fn keep_name(&self, change: &Change, relative: &Path) -> bool {
+        if change.file_type != Some(FileType::Dir) {
+            return is_chosen(&self.exts, self.only.as_ref(), relative);
+        }
+        let is_moved = || change.detail.iter().any(|word| matches!(word.as_ref(), "moved-in" | "moved-out"));
+        self.exts.is_empty() && self.only.is_none()
+            || change.op == Op::Rename
+            || is_moved()
+            || self.only.as_ref().is_some_and(|only| only.is_match(relative))
     }
 }
 

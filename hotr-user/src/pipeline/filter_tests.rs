@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::Filter;
-use hotr_events::{Actor, Cause, Change, Channel, Missed, Op};
+use crate::options::patterns;
+use hotr_events::{Actor, Cause, Change, Channel, FileType, Missed, Op};
 
 fn everything() -> Filter {
     Filter {
@@ -15,6 +16,8 @@ fn everything() -> Filter {
         comms: vec![],
         uids: vec![],
         missed: false,
+        exts: vec![],
+        only: None,
         exclude: GlobSet::empty(),
         recursive: true,
     }
@@ -39,6 +42,10 @@ fn missed() -> Change {
     Change { missed_by: vec![missed], ..change(Op::Write, "/r/f") }
 }
 
+fn dir(change: Change) -> Change {
+    Change { file_type: Some(FileType::Dir), ..change }
+}
+
 fn renamed(from: &str, to: &str) -> Change {
     Change { old_path: Some(PathBuf::from(from)), ..change(Op::Rename, to) }
 }
@@ -51,6 +58,9 @@ fn each_condition_keeps_what_it_says() {
     let comm = Filter { comms: vec![b"vim".to_vec()], pids: vec![7], ..everything() };
     let root = Filter { uids: vec![0], ..everything() };
     let other = Filter { uids: vec![1, 2], ..everything() };
+    let conf = Filter { exts: vec!["conf".into()], ..everything() };
+    let in_d = Filter { only: Some(patterns(["d"]).unwrap()), ..everything() };
+    let moved_out = Change { detail: vec!["moved-out".into()], ..dir(change(Op::Remove, "/r/a")) };
     let only_missed = Filter { missed: true, ..everything() };
     let cases: &[(&str, &Filter, Change, bool)] = &[
         ("no condition", &everything(), change(Op::Create, "/r/a/b"), true),
@@ -72,6 +82,16 @@ fn each_condition_keeps_what_it_says() {
         ("flat: the root itself", &flat, change(Op::Attrib, "/r"), true),
         ("flat: deeper", &flat, change(Op::Write, "/r/a/b"), false),
         ("flat: moved up into the root", &flat, renamed("/r/a/b", "/r/b"), true),
+        ("the asked extension", &conf, change(Op::Write, "/r/a/b.conf"), true),
+        ("another extension", &conf, change(Op::Write, "/r/a.conf/b"), false),
+        ("renamed to the asked extension", &conf, renamed("/r/a.tmp", "/r/a.conf"), true),
+        ("the root, whatever it is called", &conf, change(Op::Attrib, "/r"), true),
+        ("a directory has no extension", &conf, dir(change(Op::Create, "/r/a.conf")), false),
+        ("a renamed directory takes its files along", &conf, dir(renamed("/r/a", "/r/b")), true),
+        ("and so does one that leaves", &conf, moved_out, true),
+        ("below what matches", &in_d, change(Op::Write, "/r/d/e/f"), true),
+        ("a directory that matches", &in_d, dir(change(Op::Create, "/r/d")), true),
+        ("a directory that does not", &in_d, dir(change(Op::Create, "/r/e")), false),
         ("excluded", &excluding("*.tmp"), change(Op::Write, "/r/a.tmp"), false),
         ("below an excluded directory", &excluding("target"), change(Op::Write, "/r/target/x/y"), false),
         ("not excluded", &excluding("target"), change(Op::Write, "/r/targets"), true),

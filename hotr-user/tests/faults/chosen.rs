@@ -53,6 +53,25 @@ fn paths_that_match_are_left_out() {
 }
 
 #[test]
+fn files_are_chosen_as_in_watch() {
+    let scratch = Scratch::new("names");
+    let dir = scratch.0.clone();
+    fs::create_dir(dir.join("sub")).unwrap();
+    let args = ["-e", "conf,tar.gz", "-f", "/sub/*.x", "-i", "skip*", "--op", "create,delete"];
+    let mut run = heard(&args, &dir);
+    for name in ["a.conf", "b.gz", "c.tar.gz", "d.x", "sub/e.x", "skip.conf", "end.conf"] {
+        fs::write(dir.join(name), "").unwrap();
+    }
+    fs::create_dir(dir.join("dir.conf")).unwrap();
+    for name in ["b.gz", "end.conf"] {
+        fs::remove_file(dir.join(name)).unwrap();
+    }
+    run.change("remove", &dir.join("end.conf"));
+    let names = ["a.conf", "c.tar.gz", "sub/e.x", "end.conf"].map(|name| ("create", name));
+    assert_eq!(told(&run.end(), &dir), want(&[&names[..], &[("remove", "end.conf")]].concat()));
+}
+
+#[test]
 fn only_the_named_directory() {
     let scratch = Scratch::new("flat");
     let dir = scratch.0.clone();

@@ -45,6 +45,24 @@ fn channels_are_auto_or_named() {
 }
 
 #[test]
+fn operations_have_the_names_of_other_tools_too() {
+    use clap::builder::TypedValueParser as _;
+    let command = clap::Command::new("x");
+    let read = |word: &str| op().parse_ref(&command, None, word.as_ref()).ok();
+    for (word, want) in [
+        ("write", Some(Op::Write)),
+        ("modify", Some(Op::Write)),
+        ("remove", Some(Op::Remove)),
+        ("delete", Some(Op::Remove)),
+        ("attrib", Some(Op::Attrib)),
+        ("open", None),
+        ("", None),
+    ] {
+        assert_eq!(read(word), want, "{word}");
+    }
+}
+
+#[test]
 fn excludes_work_as_in_gitignore() {
     for (pattern, path, want) in [
         ("*.tmp", "a.tmp", true),
