@@ -38,6 +38,18 @@ pub enum TierChoice {
     Tracepoint,
 }
 
+/// Processes that belong together, by their cgroup in the unified hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Group {
+    /// Those of a systemd unit; `.service` may be left out.
+    Unit(String),
+    /// Those of this cgroup and of the ones below it. Without a slash at its begin, the name may be anywhere in a path.
+    Cgroup(String),
+    /// Those of a container, by the beginning of its id.
+    Container(String),
+}
+
 /// Options of `hotr trace`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -60,6 +72,8 @@ pub struct TraceOptions {
     pub comms: Vec<Vec<u8>>,
     /// Report only changes by these users (empty: all).
     pub uids: Vec<u32>,
+    /// Report only changes by the processes of these groups (empty: all).
+    pub groups: Vec<Group>,
     /// Report only changes that a channel missed.
     pub missed: bool,
     /// End after the first change that is reported; of raw records, after the first.
@@ -96,6 +110,7 @@ impl TraceOptions {
             pids: Vec::new(),
             comms: Vec::new(),
             uids: Vec::new(),
+            groups: Vec::new(),
             missed: false,
             once: false,
             exts: Vec::new(),

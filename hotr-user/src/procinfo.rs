@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-mod cgroup;
+pub mod cgroup;
 
 pub use cgroup::CgroupPaths;
 

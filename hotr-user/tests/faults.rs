@@ -8,6 +8,8 @@
 
 #[path = "faults/bounds.rs"]
 mod bounds;
+#[path = "faults/cgroup.rs"]
+mod cgroup;
 #[path = "faults/chosen.rs"]
 mod chosen;
 #[path = "faults/ending.rs"]

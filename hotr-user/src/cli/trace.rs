@@ -1,5 +1,7 @@
 //! `hotr trace`: options, path checks, and the run itself on one thread.
 
+mod groups;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +27,7 @@ Examples:
   hotr trace -e conf,toml /etc                 only files with these extensions
   hotr trace --missed /srv                     only what inotify missed, and why
   hotr trace --missed --watcher $(pidof app)   only what that process missed of what it watches
+  hotr trace --unit nginx /var/lib             only changes by processes of this service
   hotr trace --once --op write /etc/hosts      wait for the next write
   hotr trace --channels ebpf --raw /etc        each kernel record by itself
 
@@ -62,6 +65,8 @@ pub(super) struct TraceArgs {
     /// Print only changes by these users, names or numbers; comma-separated
     #[arg(long, value_name = "USER", value_delimiter = ',', value_parser = values::user())]
     uid: Vec<u32>,
+    #[command(flatten)]
+    groups: groups::GroupArgs,
     /// Print only changes that a channel missed
     #[arg(long, conflicts_with = "raw")]
     missed: bool,
@@ -161,6 +166,10 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
         say("--watcher needs eBPF programs, and --channels leaves ebpf out; see hotr trace --help");
         return Ok(Status::Usage);
     }
+    if !args.groups.is_empty() && !args.channels.ebpf {
+        say("--unit, --cgroup and --container choose writers, which only ebpf knows, and --channels leaves it out; see hotr trace --help");
+        return Ok(Status::Usage);
+    }
     if args.missed && args.watcher.is_none() && !(args.channels.ebpf && args.channels.inotify) {
         say("--missed compares two channels, and --channels leaves one out; see hotr trace --help");
         return Ok(Status::Usage);
@@ -195,6 +204,7 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
     options.pids = args.pid;
     options.comms = args.comm.iter().map(|name| kept_of(name).to_owned()).collect();
     options.uids = args.uid;
+    options.groups = args.groups.groups()?;
     options.missed = args.missed;
     options.once = args.once;
     options.only = args.chosen.only()?;

@@ -95,6 +95,23 @@ pub(super) fn glob(word: &str) -> Result<String, String> {
     exclude_set([word]).map(|_| word.to_owned())
 }
 
+/// The beginning of a container's id, long enough to mean one.
+pub(super) fn container_id(text: &str) -> Result<String, String> {
+    let id = text.to_ascii_lowercase();
+    if (4..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(id);
+    }
+    Err("a container's id is hexadecimal; give at least 4 digits of it".to_owned())
+}
+
+/// A cgroup: its path from the root of the unified hierarchy, or names on one.
+pub(super) fn cgroup(text: &str) -> Result<String, String> {
+    if text.split('/').any(|name| !name.is_empty()) || text == "/" {
+        return Ok(text.to_owned());
+    }
+    Err("write it as in /proc/PID/cgroup, as in /system.slice".to_owned())
+}
+
 /// A number of bytes: `512`, `64M`, `1G`.
 pub(super) fn size(word: &str) -> Result<u64, String> {
     let (digits, shift) = match word.as_bytes().last() {

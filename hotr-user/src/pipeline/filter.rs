@@ -9,7 +9,8 @@ use std::path::Path;
 use globset::GlobSet;
 
 use super::chosen_names::is_chosen;
-use crate::options::TraceOptions;
+use crate::options::{Group, TraceOptions};
+use crate::procinfo::cgroup;
 use hotr_events::{Change, FileType, Op};
 
 /// The user's choice, ready to be asked.
@@ -19,6 +20,7 @@ pub struct Filter {
     pids: Vec<u32>,
     comms: Vec<Vec<u8>>,
     uids: Vec<u32>,
+    groups: Vec<Group>,
     missed: bool,
     exts: Vec<OsString>,
     only: Option<GlobSet>,
@@ -34,6 +36,7 @@ impl Filter {
             pids: options.pids.clone(),
             comms: options.comms.clone(),
             uids: options.uids.clone(),
+            groups: options.groups.clone(),
             missed: options.missed,
             exts: options.exts.clone(),
             only: options.only.clone(),
@@ -56,13 +59,15 @@ impl Filter {
     }
 
     fn keep_actor(&self, change: &Change) -> bool {
-        if self.pids.is_empty() && self.comms.is_empty() && self.uids.is_empty() {
+        if self.pids.is_empty() && self.comms.is_empty() && self.uids.is_empty() && self.groups.is_empty() {
             return true;
         }
         change.actor.as_ref().is_some_and(|actor| {
             (self.pids.is_empty() || self.pids.contains(&actor.pid))
                 && (self.comms.is_empty() || self.comms.contains(&actor.comm))
                 && (self.uids.is_empty() || self.uids.contains(&actor.uid))
+                && (self.groups.is_empty()
+                    || actor.cgroup.as_deref().is_some_and(|path| self.groups.iter().any(|one| has(one, path))))
         })
     }
 
@@ -86,6 +91,18 @@ impl Filter {
             || change.op == Op::Rename
             || is_moved()
             || self.only.as_ref().is_some_and(|only| only.is_match(relative))
+    }
+}
+
+/// Whether the processes of a cgroup belong to what was named.
+fn has(group: &Group, path: &str) -> bool {
+    let mut names = cgroup::names(path);
+    match group {
+        Group::Unit(unit) => names.any(|name| cgroup::is_of_unit(name, unit)),
+        Group::Cgroup(wanted) => cgroup::is_in(path, wanted),
+        Group::Container(id) => {
+            names.any(|name| cgroup::container_id(name).is_some_and(|whole| whole.starts_with(id.as_str())))
+        }
     }
 }
 

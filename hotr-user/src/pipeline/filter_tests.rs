@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
-use super::Filter;
+use super::{Filter, Group};
 use crate::options::patterns;
 use hotr_events::{Actor, Cause, Change, Channel, FileType, Missed, Op};
 
@@ -15,6 +15,7 @@ fn everything() -> Filter {
         pids: vec![],
         comms: vec![],
         uids: vec![],
+        groups: vec![],
         missed: false,
         exts: vec![],
         only: None,
@@ -35,6 +36,12 @@ fn change(op: Op, path: &str) -> Change {
 fn by(pid: u32, comm: &str) -> Change {
     let actor = Actor { pid, tid: pid + 1, uid: 0, comm: comm.as_bytes().to_vec(), exe: None, cgroup: None };
     Change { actor: Some(actor), ..change(Op::Write, "/r/f") }
+}
+
+fn of_cgroup(path: &str) -> Change {
+    let mut change = by(7, "sh");
+    change.actor.as_mut().unwrap().cgroup = Some(path.into());
+    change
 }
 
 fn missed() -> Change {
@@ -61,6 +68,9 @@ fn each_condition_keeps_what_it_says() {
     let conf = Filter { exts: vec!["conf".into()], ..everything() };
     let in_d = Filter { only: Some(patterns(["d"]).unwrap()), ..everything() };
     let moved_out = Change { detail: vec!["moved-out".into()], ..dir(change(Op::Remove, "/r/a")) };
+    let of = |group| Filter { groups: vec![group], ..everything() };
+    let (unit, group) = (of(Group::Unit("app".into())), of(Group::Cgroup("/system.slice".into())));
+    let container = of(Group::Container("0123".into()));
     let only_missed = Filter { missed: true, ..everything() };
     let cases: &[(&str, &Filter, Change, bool)] = &[
         ("no condition", &everything(), change(Op::Create, "/r/a/b"), true),
@@ -76,6 +86,13 @@ fn each_condition_keeps_what_it_says() {
         ("the asked user", &root, by(7, "sh"), true),
         ("another user", &other, by(7, "sh"), false),
         ("nobody knows which user", &root, change(Op::Write, "/r/f"), false),
+        ("the asked unit", &unit, of_cgroup("/system.slice/app.service/worker"), true),
+        ("another unit", &unit, of_cgroup("/system.slice/apps.service"), false),
+        ("nobody knows which unit", &unit, by(7, "sh"), false),
+        ("below the asked cgroup", &group, of_cgroup("/system.slice/app.service"), true),
+        ("beside the asked cgroup", &group, of_cgroup("/user.slice"), false),
+        ("the asked container", &container, of_cgroup("/docker/0123456789ab"), true),
+        ("another container", &container, of_cgroup("/docker/0023456789ab"), false),
         ("one that a channel missed", &only_missed, missed(), true),
         ("one that none missed", &only_missed, change(Op::Write, "/r/f"), false),
         ("flat: an entry of the root", &flat, change(Op::Write, "/r/a"), true),

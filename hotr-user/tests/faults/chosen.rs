@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use super::place::Scratch;
+use super::cgroup::Cgroup;
 use super::run::{Run, changes, ebpf, path_of};
 use super::witness::store;
 
@@ -144,6 +145,32 @@ fn only_these_users() {
     assert_eq!(by_number, want(&[("create", "by-root"), ("create", "by-root-2")]));
     assert_eq!(by_name, by_number);
     assert_eq!(by_other, want(&[("create", "by-other"), ("create", "by-other-2")]));
+}
+
+/// By its unit, its container, and a cgroup above it.
+#[test]
+fn only_these_groups() {
+    if !ebpf() {
+        return;
+    }
+    let unit = format!("hotr-test-{}", std::process::id());
+    let Some(cgroup) = Cgroup::new(&format!("{unit}.service/0123456789abcdef")) else { return };
+    let scratch = Scratch::new("groups");
+    let dir = scratch.dir("d");
+    let above = format!("/{unit}.service");
+    let groups = [["--unit", &unit], ["--container", "01234567"], ["--cgroup", &above]];
+    let other = ["--unit", "hotr-tes"];
+    let start =
+        |[kind, name]: [&str; 2]| Run::start(&["--channels", "ebpf", "--op", "create", kind, name], &dir);
+    let mut runs = groups.map(start);
+    let unrelated = start(other);
+    fs::write(dir.join("by-test"), "").unwrap();
+    cgroup.run(Command::new("touch").arg(dir.join("by-unit")));
+    runs.iter_mut().for_each(|run| drop(run.change("create", &dir.join("by-unit"))));
+    for run in runs {
+        assert_eq!(told(&run.end(), &dir), want(&[("create", "by-unit")]));
+    }
+    assert_eq!(told(&unrelated.end(), &dir), want(&[]));
 }
 
 #[test]
