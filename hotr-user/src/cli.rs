@@ -19,6 +19,7 @@ mod diagnose;
 mod doctor;
 mod engine;
 mod files;
+mod log_file;
 mod man;
 mod names;
 mod paths;

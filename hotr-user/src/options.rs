@@ -1,10 +1,14 @@
 //! What a run is asked to do, already checked: the command line fills it, the engine reads it.
 
 use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use rustix::fs::{fstat, major, minor};
 
 use hotr_events::Op;
 
@@ -50,6 +54,41 @@ pub enum Group {
     Container(String),
 }
 
+/// Files that a run writes its reports to, beside stdout and stderr: changes of these are not reported, or reporting would
+/// never end. Clones share what is added.
+#[derive(Clone, Debug, Default)]
+pub struct OwnFiles(Arc<Mutex<Vec<(u64, u64)>>>);
+
+impl OwnFiles {
+    /// Files that are remembered: events of former ones may still be unread.
+    const MOST: usize = 8;
+
+    /// From now on this file is one of them.
+    ///
+    /// # Errors
+    /// When the file cannot be asked what it is.
+    pub fn add(&self, file: impl AsFd) -> io::Result<()> {
+        let stat = fstat(file)?;
+        // As the kernel encodes a device.
+        let dev = (u64::from(major(stat.st_dev)) << 20) | u64::from(minor(stat.st_dev));
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if files.len() == Self::MOST {
+            files.remove(0);
+        }
+        files.push((dev, stat.st_ino));
+        Ok(())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Whether a file, by device and inode, is one of them.
+    pub(crate) fn contains(&self, id: (u64, u64)) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+}
+
 /// Options of `hotr trace`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -86,6 +125,8 @@ pub struct TraceOptions {
     pub exclude: GlobSet,
     /// Every record by itself.
     pub raw: bool,
+    /// Files whose changes are hotr's own.
+    pub outputs: OwnFiles,
     /// Repeats of a write are reported one by one: the reader of the reports merges them, and must not wait for the
     /// last.
     pub at_once: bool,
@@ -117,6 +158,7 @@ impl TraceOptions {
             only: None,
             exclude: GlobSet::empty(),
             raw: false,
+            outputs: OwnFiles::default(),
             at_once: false,
             observed: false,
             audited: false,

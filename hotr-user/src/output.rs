@@ -30,6 +30,16 @@ pub fn printer(json: bool, color: bool) -> Box<dyn ReportSink> {
     }
 }
 
+/// The same to a file.
+#[must_use]
+pub fn printer_to(file: impl io::Write + 'static, json: bool, color: bool) -> Box<dyn ReportSink> {
+    if json {
+        Box::new(json::JsonPrinter::new(file))
+    } else {
+        Box::new(human::HumanPrinter::for_file(file, color))
+    }
+}
+
 /// A printer's buffer: what one report adds is either wholly in it or not at all, and it goes out in large writes.
 #[derive(Debug)]
 struct Buffered<W> {

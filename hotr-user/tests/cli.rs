@@ -224,6 +224,7 @@ fn help_of_every_command_is_on_stdout() {
                 "--missed",
                 "--once",
                 "--exclude <GLOB>",
+                "--output <FILE>",
                 "--unit <UNIT>",
                 "--cgroup <PATH>",
                 "--container <ID>",

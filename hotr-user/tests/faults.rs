@@ -24,6 +24,8 @@ mod lost_names;
 mod mounted;
 #[path = "faults/names.rs"]
 mod names;
+#[path = "faults/output.rs"]
+mod output;
 #[path = "faults/paths.rs"]
 mod paths;
 #[path = "faults/place.rs"]

@@ -11,10 +11,12 @@ use clap::{Args, ValueEnum, ValueHint};
 use hotr_events::Op;
 use hotr_user::kernel::log::{HAS_MESSAGES, TARGET};
 use hotr_user::options::{Channels, TierChoice, TraceOptions};
+use hotr_user::error::Error;
 use hotr_user::output;
 use hotr_user::procinfo::kept_of;
 use log::{LevelFilter, Log, Metadata, Record};
 
+use super::log_file::LogFile;
 use super::names::ChosenArgs;
 use super::{ColorChoice, Status, engine, or_here, paths, say, signals, values};
 
@@ -22,6 +24,7 @@ const EXAMPLES: &str = "\
 Examples:
   hotr trace /srv                              every change under /srv, until Ctrl-C
   hotr trace --json --duration 10s /srv        ten seconds of it as JSON Lines
+  hotr trace --json -o srv.jsonl /srv          appended to a file, which may be rotated
   hotr trace --op write,rename --comm rsync    what rsync writes and renames below this directory
   hotr trace --exclude .git --exclude '*.tmp'  without .git and temporary files
   hotr trace -e conf,toml /etc                 only files with these extensions
@@ -44,6 +47,9 @@ pub(super) struct TraceArgs {
     /// Print JSON Lines
     #[arg(long)]
     json: bool,
+    /// Append to this file instead of printing on stdout; when it is renamed or removed, as by logrotate, go on in a new one
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    output: Option<PathBuf>,
     /// Channels to run: ebpf, inotify, or both comma-separated (then each must run); auto runs those that work
     #[arg(long, value_name = "LIST", default_value = "auto", value_parser = values::channels)]
     channels: Channels,
@@ -194,7 +200,6 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
         say(&format!("note: {note}"));
     }
     let exclude = values::exclude_set(args.exclude.iter().map(String::as_str)).map_err(anyhow::Error::msg)?;
-    let mut printer = output::printer(args.json, args.color.on_stdout());
     let mut options = TraceOptions::new(roots.paths);
     options.recursive = !args.no_recursive;
     options.channels = args.channels;
@@ -211,14 +216,27 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
     options.exts = args.chosen.exts;
     options.exclude = exclude;
     options.raw = args.raw;
+    let mut printer = match &args.output {
+        Some(path) => {
+            let file = LogFile::open(path, options.outputs.clone())?;
+            output::printer_to(file, args.json, args.color == ColorChoice::Always)
+        }
+        None => output::printer(args.json, args.color.on_stdout()),
+    };
     let runtime = super::runtime()?;
-    runtime.block_on(async {
-        let end = signals::End::new()?;
+    let result = runtime.block_on(async {
+        let end = if args.output.is_some() { signals::End::by_signals()? } else { signals::End::new()? };
         match args.watcher {
             Some(pid) => engine::trace_watcher(options, pid, printer.as_mut(), end.wait()).await?,
             None => engine::trace(options, printer.as_mut(), end.wait()).await?,
         }
-        printer.flush()?;
+        printer.flush().map_err(Error::Output)?;
         Ok(Status::Done)
+    });
+    result.map_err(|error: anyhow::Error| match (&args.output, error.downcast_ref::<Error>()) {
+        (Some(path), Some(Error::Output(source))) => {
+            anyhow::anyhow!("append to {}: {source}; free space, or name another file", path.display())
+        }
+        _ => error,
     })
 }

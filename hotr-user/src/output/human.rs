@@ -42,6 +42,11 @@ impl<W: Write> HumanPrinter<W> {
         Self::new(out, color, terminal_columns, clock::Clock::local())
     }
 
+    /// Prints to `out`, one line for each report.
+    pub fn for_file(out: W, color: bool) -> Self {
+        Self::new(out, color, || None, clock::Clock::local())
+    }
+
     fn new(out: W, color: bool, columns: fn() -> Option<usize>, clock: clock::Clock) -> Self {
         Self { out: Buffered::new(out), tail: Vec::new(), color, columns, width: columns(), clock }
     }
