@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
-use hotr_events::Op;
+use hotr_events::{Kind, Op};
 use hotr_user::options::Channels;
 pub(super) use hotr_user::options::patterns as exclude_set;
 use rustix::process::Signal;
@@ -79,6 +79,32 @@ pub(super) fn op() -> impl TypedValueParser<Value = Op> {
         let is_it = |op: &Op| op.as_str() == word || other_names(*op).contains(&word.as_str());
         Op::ALL.into_iter().find(is_it).ok_or("not an operation")
     })
+}
+
+/// One of the kinds of confirmed changes, by the names that `trace` and other tools give them too.
+pub(super) fn kind() -> impl TypedValueParser<Value = Kind> {
+    let words = Kind::ALL.map(|kind| {
+        let (name, others) = kind_names(kind);
+        PossibleValue::new(name).aliases(others)
+    });
+    PossibleValuesParser::new(words).try_map(|word| {
+        let is_it = |kind: &Kind| {
+            let (name, others) = kind_names(*kind);
+            name == word || others.contains(&word.as_str())
+        };
+        Kind::ALL.into_iter().find(is_it).ok_or("not a kind of change")
+    })
+}
+
+/// What a kind is called, and what else.
+const fn kind_names(kind: Kind) -> (&'static str, &'static [&'static str]) {
+    match kind {
+        Kind::Created => ("create", &["created"]),
+        Kind::Removed => ("remove", &["removed", "delete"]),
+        Kind::Renamed => ("rename", &["renamed"]),
+        Kind::Written => ("write", &["written", "modify"]),
+        Kind::Link => ("link", &[]),
+    }
 }
 
 /// What inotifywait and fswatch call an operation.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
+use hotr_events::{Kind, ReloadState};
 use hotr_user::options::Channels;
 use hotr_user::pipeline::confirm::HashKind;
 use hotr_user::watch::{Ask, Builder, Polling, WatchOptions};
@@ -28,8 +29,9 @@ Examples:
   hotr watch /etc/app -s HUP --pid-file /run/app.pid signal a running service
   hotr watch conf --validate 'nginx -t' --health 'curl -fs localhost' --rollback -- nginx -s reload
   hotr watch --json /srv                             only report what really changed
+  hotr watch --once -p /etc/app -- ./deploy          run it for the next change, and end
 
-Exit status: 0 done, also by SIGINT, SIGTERM or SIGHUP; 1 error; 2 usage error. SIGUSR1 requests a reload.";
+Exit status: 0 done, also by SIGINT, SIGTERM or SIGHUP; 1 error, with --once also a reload that failed; 2 usage error. SIGUSR1 requests a reload.";
 
 /// Reload when, and only when, the content of files really changed
 #[derive(Args, Debug)]
@@ -45,6 +47,9 @@ pub(super) struct WatchArgs {
     actions: actions::ActionArgs,
     #[command(flatten)]
     names: NameArgs,
+    /// Reload only for these kinds of changes; comma-separated. `modify` means write, `delete` means remove
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = values::kind())]
+    on: Vec<Kind>,
     /// Ignore .gitignore rules and watch .git too
     #[arg(long)]
     no_vcs_ignore: bool,
@@ -173,9 +178,9 @@ pub(super) fn run(mut args: WatchArgs) -> anyhow::Result<Status> {
         if !args.quiet {
             tokio::spawn(progress::show(watch.polling.scanning.clone()));
         }
-        outlet::run(watch, reload, &mut inbox, outlet::Loudness::of(args.quiet, args.verbose), args.json)
-            .await?;
-        Ok(Status::Done)
+        let loudness = outlet::Loudness::of(args.quiet, args.verbose);
+        let last = outlet::run(watch, reload, &mut inbox, loudness, args.json).await?;
+        Ok(if last.is_none_or(|state| state == ReloadState::Done) { Status::Done } else { Status::Error })
     })
 }
 
@@ -186,6 +191,7 @@ impl WatchArgs {
             .add_extensions(self.names.chosen.exts.iter().cloned())
             .add_only(self.names.chosen.filter.iter().cloned())
             .add_ignore(self.names.ignore.iter().cloned())
+            .only_kinds(self.on.iter().copied())
             .recursive(!self.no_recursive)
             .channels(self.channels)
             .tier(self.tier.into())

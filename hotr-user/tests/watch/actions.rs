@@ -192,3 +192,20 @@ fn without_json_stdout_is_the_commands() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(text(&out), "hello\n");
 }
+
+#[test]
+fn the_first_reload_for_a_change_is_enough() {
+    for (end, state, status) in [("exit 0", "done", 0), ("exit 7", "failed", 1)] {
+        let scratch = Scratch::new("once");
+        let conf = scratch.file("conf", "1");
+        let script = scratch.script("run", end);
+        let mut watch = Watch::start(&["--once", "--channels", "inotify"], &scratch.w(), &[&script]);
+        // The run at the start does not count.
+        watch.wait("its end", |line| line["trigger"] == "start" && line["state"] == state);
+        fs::write(&conf, "2").unwrap();
+        let line = watch.reload(state);
+        assert_eq!((&line["trigger"], &line["seq"]), (&"change".into(), &2.into()), "{line}");
+        watch.wait("the summary", |line| line["type"] == "summary");
+        assert_eq!(watch.ended(), Some(status), "{}", watch.said());
+    }
+}

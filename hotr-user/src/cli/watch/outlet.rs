@@ -37,7 +37,7 @@ pub(super) async fn run(
     asks: &mut UnboundedReceiver<Ask>,
     loudness: Loudness,
     json: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<ReloadState>> {
     let mut printer: Box<dyn ReportSink> =
         if json { output::printer(true, false) } else { Box::new(Lines { loudness }) };
     let tell = |text: &str| {
@@ -52,8 +52,7 @@ pub(super) async fn run(
     };
     let verbose = loudness == Loudness::Verbose;
     let mut outlet = Outlet { printer: printer.as_mut(), say: &tell, verbose };
-    hotr_user::watch::run(watch, reload, asks, &mut outlet).await?;
-    Ok(())
+    Ok(hotr_user::watch::run(watch, reload, asks, &mut outlet).await?)
 }
 
 /// Reports as short lines on stderr.
