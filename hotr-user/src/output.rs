@@ -6,6 +6,7 @@ pub mod diagnose;
 pub mod doctor;
 pub mod human;
 pub mod json;
+pub mod notices;
 mod page;
 pub mod stdout;
 #[cfg(feature = "verify")]

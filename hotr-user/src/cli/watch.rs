@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use hotr_events::{Kind, ReloadState};
 use hotr_user::options::Channels;
+use hotr_user::output::notices::NoticeStyle;
 use hotr_user::pipeline::confirm::HashKind;
 use hotr_user::watch::{Ask, Builder, Polling, WatchOptions};
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,7 +20,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::names::NameArgs;
 use super::trace::Tier;
-use super::{Status, or_here, paths, progress, say, signals, values};
+use super::{ColorChoice, Status, or_here, paths, progress, say, signals, values};
 use defaults::DEFAULTS;
 
 const EXAMPLES: &str = "\
@@ -98,6 +99,12 @@ pub(super) struct WatchArgs {
     /// Print every change, including those that left the content unchanged
     #[arg(short, long)]
     verbose: bool,
+    /// Colour the lines on stderr; auto means on a terminal, unless NO_COLOR is set
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Never)]
+    color: ColorChoice,
+    /// Begin the lines on stderr with the local time
+    #[arg(long)]
+    timestamps: bool,
     /// The command and its arguments
     #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments, action = ArgAction::Append)]
     command: Vec<OsString>,
@@ -178,8 +185,9 @@ pub(super) fn run(mut args: WatchArgs) -> anyhow::Result<Status> {
         if !args.quiet {
             tokio::spawn(progress::show(watch.polling.scanning.clone()));
         }
-        let loudness = outlet::Loudness::of(args.quiet, args.verbose);
-        let last = outlet::run(watch, reload, &mut inbox, loudness, args.json).await?;
+        let style = NoticeStyle { color: args.color.on_stderr(), timestamps: args.timestamps };
+        let look = outlet::Look { loudness: outlet::Loudness::of(args.quiet, args.verbose), style };
+        let last = outlet::run(watch, reload, &mut inbox, look, args.json).await?;
         Ok(if last.is_none_or(|state| state == ReloadState::Done) { Status::Done } else { Status::Error })
     })
 }

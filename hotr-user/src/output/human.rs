@@ -13,7 +13,7 @@ use hotr_events::ReportSink;
 use hotr_events::{Actor, Change, Channel, Watcher, WatcherState};
 use hotr_events::{ChannelInfo, Raw, Report, Root};
 
-mod clock;
+pub(super) mod clock;
 mod reload;
 pub(super) mod style;
 

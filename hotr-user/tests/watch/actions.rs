@@ -209,3 +209,27 @@ fn the_first_reload_for_a_change_is_enough() {
         assert_eq!(watch.ended(), Some(status), "{}", watch.said());
     }
 }
+
+#[test]
+fn lines_have_colour_and_time_when_asked() {
+    let scratch = Scratch::new("look");
+    let conf = scratch.file("conf", "1");
+    let mut hotr = Command::new(super::run::HOTR);
+    hotr.args(["watch", "--once", "-p", "-v", "--channels", "inotify", "--color", "always", "--timestamps"]);
+    let said = scratch.0.join("said");
+    hotr.arg(scratch.w()).args(["--", "false"]).env("TZ", "UTC").stderr(fs::File::create(&said).unwrap());
+    let mut child = hotr.stdin(Stdio::null()).spawn().unwrap();
+    until("it knows the files", || text(&said).contains("initial state recorded"));
+    fs::write(&conf, "2").unwrap();
+    let mut status = None;
+    until("the end of hotr", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    let said = text(&said);
+    let failed = said.lines().find(|line| line.contains("reload #1: failed")).expect(&said);
+    let (time, rest) = failed.strip_prefix("\x1b[2m").unwrap().split_once("\x1b[0m  ").unwrap();
+    let digits = time.split([':', '.']).map(|part| part.parse::<u32>().unwrap()).collect::<Vec<_>>();
+    assert_eq!((digits.len(), time.len()), (4, 12), "{time}");
+    assert_eq!(rest, "hotr: \x1b[31mreload #1: failed, exit status 1\x1b[0m");
+}
