@@ -123,6 +123,8 @@ pub struct TraceOptions {
     pub only: Option<GlobSet>,
     /// Leave out paths that match, relative to their root.
     pub exclude: GlobSet,
+    /// Say where each writer belongs: user by name, login, parent, container, unit. Costs some system calls for each new writer.
+    pub origins: bool,
     /// Every record by itself.
     pub raw: bool,
     /// Files whose changes are hotr's own.
@@ -157,6 +159,7 @@ impl TraceOptions {
             exts: Vec::new(),
             only: None,
             exclude: GlobSet::empty(),
+            origins: false,
             raw: false,
             outputs: OwnFiles::default(),
             at_once: false,

@@ -224,6 +224,7 @@ fn help_of_every_command_is_on_stdout() {
                 "--missed",
                 "--once",
                 "--exclude <GLOB>",
+                "--verbose",
                 "--output <FILE>",
                 "--unit <UNIT>",
                 "--cgroup <PATH>",

@@ -32,6 +32,7 @@ Examples:
   hotr trace --missed --watcher $(pidof app)   only what that process missed of what it watches
   hotr trace --unit nginx /var/lib             only changes by processes of this service
   hotr trace --once --op write /etc/hosts      wait for the next write
+  hotr trace -v /etc                           with the writer's user, login, parent, unit and container
   hotr trace --channels ebpf --raw /etc        each kernel record by itself
 
 A filled mark names a channel that saw the change, an open one a channel that missed it, and why.
@@ -94,6 +95,9 @@ pub(super) struct TraceArgs {
     /// Print every record as its channel delivered it: nothing settled, nothing merged
     #[arg(long)]
     raw: bool,
+    /// Print where each writer belongs: its user by name, login, parent, unit and container; JSON Lines always have it
+    #[arg(short, long)]
+    verbose: bool,
     /// Print messages of the kernel programs on stderr: error, warn, info, debug or trace [default: debug]. Needs a hotr that
     /// was built with `cargo xtask build --log-ebpf`
     #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true, default_missing_value = "debug",
@@ -216,6 +220,7 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
     options.exts = args.chosen.exts;
     options.exclude = exclude;
     options.raw = args.raw;
+    options.origins = args.json || args.verbose;
     let mut printer = match &args.output {
         Some(path) => {
             let file = LogFile::open(path, options.outputs.clone())?;

@@ -166,7 +166,9 @@ pub(super) fn run(mut args: WatchArgs) -> anyhow::Result<Status> {
     if !args.quiet {
         roots.notes.iter().for_each(|note| say(&format!("note: {note}")));
     }
-    let watch = args.watch_options(roots.paths, reload.rollback.is_some())?;
+    let mut watch = args.watch_options(roots.paths, reload.rollback.is_some())?;
+    // A reload is said to be by somebody.
+    watch.trace.origins = true;
     let runtime = super::runtime()?;
     runtime.block_on(async {
         let end = signals::End::new()?;

@@ -141,8 +141,7 @@ fn matching(choice: &Choice, all: &[u32]) -> Result<Vec<u32>, Error> {
             ("unit", name, found, "`systemctl status` lists the units and their processes")
         }
         Choice::Container(name) => {
-            let is_it =
-                |one: &str| cgroup::container_id(one).is_some_and(|id| id.starts_with(name.as_str()));
+            let is_it = |one: &str| cgroup::container_id(one).is_some_and(|id| id.starts_with(name.as_str()));
             ("container", name, cgroups(&is_it), "give its id as `docker ps` or `podman ps` prints it")
         }
     };
@@ -183,5 +182,17 @@ pub(super) fn failed(pid: u32, errno: Errno) -> Error {
     match errno {
         errno if process::has_ended(errno) => Error::Exited { pid },
         _ => Error::Denied { pid },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_process_is_named() {
+        assert_eq!(lack(&Choice::Pid(std::process::id())), None);
+        let why = lack(&Choice::Unit("no such unit".to_owned())).unwrap();
+        assert!(why.starts_with("diagnose unit no such unit: no process of it"), "{why}");
     }
 }

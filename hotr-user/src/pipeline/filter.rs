@@ -67,7 +67,10 @@ impl Filter {
                 && (self.comms.is_empty() || self.comms.contains(&actor.comm))
                 && (self.uids.is_empty() || self.uids.contains(&actor.uid))
                 && (self.groups.is_empty()
-                    || actor.cgroup.as_deref().is_some_and(|path| self.groups.iter().any(|one| has(one, path))))
+                    || actor
+                        .cgroup
+                        .as_deref()
+                        .is_some_and(|path| self.groups.iter().any(|one| has(one, path))))
         })
     }
 

@@ -34,7 +34,15 @@ fn change(op: Op, path: &str) -> Change {
 }
 
 fn by(pid: u32, comm: &str) -> Change {
-    let actor = Actor { pid, tid: pid + 1, uid: 0, comm: comm.as_bytes().to_vec(), exe: None, cgroup: None };
+    let actor = Actor {
+        pid,
+        tid: pid + 1,
+        uid: 0,
+        comm: comm.as_bytes().to_vec(),
+        exe: None,
+        cgroup: None,
+        origin: None,
+    };
     Change { actor: Some(actor), ..change(Op::Write, "/r/f") }
 }
 

@@ -106,6 +106,19 @@ pub fn container_id(name: &str) -> Option<&str> {
     (id.len() >= 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
 }
 
+/// The id of the container that the processes of a cgroup run in, the innermost: 64 hexadecimal digits in the name of a cgroup.
+#[must_use]
+pub fn container_of(path: &str) -> Option<&str> {
+    names(path).rev().filter_map(container_id).find(|id| id.len() == 64)
+}
+
+/// The systemd unit of the processes of a cgroup, the innermost: the kinds of unit that have processes, but for slices.
+#[must_use]
+pub fn unit_of(path: &str) -> Option<&str> {
+    let kinds = [".service", ".scope", ".socket", ".mount", ".swap"];
+    names(path).rev().find(|name| kinds.iter().any(|kind| name.len() > kind.len() && name.ends_with(kind)))
+}
+
 /// Whether a cgroup is this one or below it. Without a slash at its begin, `wanted` may be anywhere in the path.
 #[must_use]
 pub fn is_in(path: &str, wanted: &str) -> bool {
@@ -155,6 +168,30 @@ mod tests {
             ("nginx", "nginx.service", false),
         ] {
             assert_eq!(is_of_unit(name, unit), want, "{name} {unit}");
+        }
+    }
+
+    #[test]
+    fn units_and_containers_are_on_the_way() {
+        let id = "0123456789abcdef".repeat(4);
+        let (docker, pod) = (format!("docker-{id}.scope"), format!("cri-containerd-{id}.scope"));
+        for (path, unit, container) in [
+            ("/system.slice/ssh.service".to_owned(), Some("ssh.service"), None),
+            ("/system.slice/app.service/workers/1".to_owned(), Some("app.service"), None),
+            (
+                "/user.slice/user-1.slice/user@1.service/app.slice/x.service".to_owned(),
+                Some("x.service"),
+                None,
+            ),
+            ("/user.slice/user-1.slice".to_owned(), None, None),
+            ("/".to_owned(), None, None),
+            ("/.service".to_owned(), None, None),
+            (format!("/system.slice/{docker}"), Some(docker.as_str()), Some(id.as_str())),
+            (format!("/kubepods.slice/pod1/{pod}"), Some(pod.as_str()), Some(id.as_str())),
+            (format!("/docker/{id}"), None, Some(id.as_str())),
+            ("/user.slice/deadbeefdead".to_owned(), None, None),
+        ] {
+            assert_eq!((unit_of(&path), container_of(&path)), (unit, container), "{path}");
         }
     }
 

@@ -17,7 +17,7 @@ const OTHER: u32 = 12345;
 
 /// A run that reports to a file, from its `ready` on, with what it prints in two other files.
 fn start(log: &Path, dir: &Path, printed: &Path, said: &Path) -> Started {
-    let mut command = command(&["--channels", "inotify", "--op", "create", "-o", log.to_str().unwrap()], dir);
+    let mut command = command(&["--op", "create", "-o", log.to_str().unwrap()], dir);
     command.stdout(File::create(printed).unwrap()).stderr(File::create(said).unwrap());
     let run = Started::new(&mut command);
     until("ready", || lines(log).iter().any(|line| line["type"] == "ready"));
@@ -45,8 +45,9 @@ fn a_rotated_file_is_followed_without_a_signal() {
     let scratch = Scratch::new("rotated");
     let dir = scratch.dir("d");
     // In the traced directory: its own changes are not reported.
-    let [log, first, second] = ["log", "log.1", "log.2"].map(|name| dir.join(name));
-    let [printed, said] = ["printed", "said"].map(|name| scratch.0.join(name));
+    let [log, first] = ["log", "log.1"].map(|name| dir.join(name));
+    // Another name, with which its lines can be read once it was removed.
+    let [second, printed, said] = ["log.2", "printed", "said"].map(|name| scratch.0.join(name));
     let mut child = start(&log, &dir, &printed, &said);
     assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
     let mut made = Vec::new();
@@ -73,7 +74,8 @@ fn only_a_regular_file_of_its_own_is_written_to() {
     let place = scratch.dir("place");
     let victim = scratch.0.join("victim");
     fs::write(&victim, "").unwrap();
-    let [link, pipe, hard, dir, others] = ["link", "pipe", "hard", "dir", "others"].map(|name| place.join(name));
+    let [link, pipe, hard, dir, others] =
+        ["link", "pipe", "hard", "dir", "others"].map(|name| place.join(name));
     symlink(&victim, &link).unwrap();
     mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
     fs::hard_link(&victim, &hard).unwrap();
@@ -114,7 +116,8 @@ fn lines_are_not_led_elsewhere() {
     let mut child = start(&log, &dir, &printed, &said);
     fs::rename(&log, &aside).unwrap();
     symlink(&victim, &log).unwrap();
-    let link = "it is a symbolic link; name the file itself; until then, lines go to the file that had this name";
+    let link =
+        "it is a symbolic link; name the file itself; until then, lines go to the file that had this name";
     let is_said = || fs::read_to_string(&said).unwrap().contains(link);
     let mut made = Vec::new();
     make_until(&dir, &mut made, "a look at the link", is_said);

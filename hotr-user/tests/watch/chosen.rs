@@ -206,7 +206,10 @@ fn only_the_kinds_of_changes_that_are_asked_for() {
     watch.reload("done");
     fs::remove_file(&old).unwrap();
     let line = watch.reload("started");
-    assert_eq!((watch.names(&line), &line["changes"][0]["kind"]), (vec!["old".to_owned()], &"removed".into()));
+    assert_eq!(
+        (watch.names(&line), &line["changes"][0]["kind"]),
+        (vec!["old".to_owned()], &"removed".into())
+    );
     watch.reload("done");
     watch.end();
 }
