@@ -9,6 +9,7 @@ pub mod json;
 pub mod notices;
 mod page;
 pub mod stdout;
+pub mod template;
 #[cfg(feature = "verify")]
 pub mod verify;
 

@@ -107,6 +107,20 @@ fn a_wrong_command_line_is_one_line_and_status_2() {
              see hotr trace --help",
         ),
         (
+            &["trace", "--format", "{pth}"],
+            "hotr: invalid value '{pth}' for '--format <TEMPLATE>': {pth} is not known; the nearest is {path}; see hotr trace \
+             --help",
+        ),
+        (
+            &["trace", "--format", "{path"],
+            "hotr: invalid value '{path' for '--format <TEMPLATE>': a brace is not closed, or not opened; write {{ or }} for the \
+             brace itself; see hotr trace --help",
+        ),
+        (
+            &["trace", "--format", "{path}", "--json"],
+            "hotr: the argument '--format <TEMPLATE>' cannot be used with '--json'; see hotr trace --help",
+        ),
+        (
             &["trace", "--raw", "-e", "conf"],
             "hotr: --exts and --filter choose changes, and --raw prints records; see hotr trace --help",
         ),
@@ -224,6 +238,7 @@ fn help_of_every_command_is_on_stdout() {
                 "--missed",
                 "--once",
                 "--exclude <GLOB>",
+                "--format <TEMPLATE>",
                 "--verbose",
                 "--output <FILE>",
                 "--unit <UNIT>",

@@ -3,16 +3,19 @@
 mod groups;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
-use hotr_events::Op;
+use hotr_events::{Op, ReportSink};
+use hotr_user::error::Error;
 use hotr_user::kernel::log::{HAS_MESSAGES, TARGET};
 use hotr_user::options::{Channels, TierChoice, TraceOptions};
-use hotr_user::error::Error;
 use hotr_user::output;
+use hotr_user::output::stdout::Stdout;
+use hotr_user::output::template::{Template, TemplatePrinter};
 use hotr_user::procinfo::kept_of;
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -32,6 +35,7 @@ Examples:
   hotr trace --missed --watcher $(pidof app)   only what that process missed of what it watches
   hotr trace --unit nginx /var/lib             only changes by processes of this service
   hotr trace --once --op write /etc/hosts      wait for the next write
+  hotr trace --format '{kind} {path} {user}'   lines of one's own
   hotr trace -v /etc                           with the writer's user, login, parent, unit and container
   hotr trace --channels ebpf --raw /etc        each kernel record by itself
 
@@ -48,6 +52,9 @@ pub(super) struct TraceArgs {
     /// Print JSON Lines
     #[arg(long)]
     json: bool,
+    /// Print each change by this template, as '{time} {kind} {path} {comm}[{pid}]'; what is not known is empty
+    #[arg(long, value_name = "TEMPLATE", conflicts_with_all = ["json", "raw"], value_parser = values::template)]
+    format: Option<Template>,
     /// Append to this file instead of printing on stdout; when it is renamed or removed, as by logrotate, go on in a new one
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     output: Option<PathBuf>,
@@ -177,7 +184,9 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
         return Ok(Status::Usage);
     }
     if !args.groups.is_empty() && !args.channels.ebpf {
-        say("--unit, --cgroup and --container choose writers, which only ebpf knows, and --channels leaves it out; see hotr trace --help");
+        say(
+            "--unit, --cgroup and --container choose writers, which only ebpf knows, and --channels leaves it out; see hotr trace --help",
+        );
         return Ok(Status::Usage);
     }
     if args.missed && args.watcher.is_none() && !(args.channels.ebpf && args.channels.inotify) {
@@ -220,13 +229,19 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
     options.exts = args.chosen.exts;
     options.exclude = exclude;
     options.raw = args.raw;
-    options.origins = args.json || args.verbose;
-    let mut printer = match &args.output {
-        Some(path) => {
+    options.origins = args.json || args.verbose || args.format.as_ref().is_some_and(Template::has_origin);
+    let mut printer: Box<dyn ReportSink> = match (&args.output, args.format) {
+        (Some(path), format) => {
             let file = LogFile::open(path, options.outputs.clone())?;
-            output::printer_to(file, args.json, args.color == ColorChoice::Always)
+            match format {
+                Some(template) => Box::new(TemplatePrinter::new(file, template, false)),
+                None => output::printer_to(file, args.json, args.color == ColorChoice::Always),
+            }
         }
-        None => output::printer(args.json, args.color.on_stdout()),
+        (None, Some(template)) => {
+            Box::new(TemplatePrinter::new(Stdout::new(), template, std::io::stdout().is_terminal()))
+        }
+        (None, None) => output::printer(args.json, args.color.on_stdout()),
     };
     let runtime = super::runtime()?;
     let result = runtime.block_on(async {

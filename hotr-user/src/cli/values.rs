@@ -8,6 +8,7 @@ use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, Ty
 use hotr_events::{Kind, Op};
 use hotr_user::options::Channels;
 pub(super) use hotr_user::options::patterns as exclude_set;
+use hotr_user::output::template::{Template, TemplateError};
 use rustix::process::Signal;
 
 /// Longer times are a slip of the finger, and would end no clock's count.
@@ -136,6 +137,18 @@ pub(super) fn cgroup(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("write it as in /proc/PID/cgroup, as in /system.slice".to_owned())
+}
+
+/// Lines of the user's own.
+pub(super) fn template(text: &str) -> Result<Template, String> {
+    Template::parse(text).map_err(|error| match &error {
+        TemplateError::Unknown(name) => {
+            let distance = |known: &&str| strsim::damerau_levenshtein(name, known);
+            let nearest = Template::names().min_by_key(distance).unwrap_or("path");
+            format!("{error}; the nearest is {{{nearest}}}")
+        }
+        _ => error.to_string(),
+    })
 }
 
 /// A number of bytes: `512`, `64M`, `1G`.

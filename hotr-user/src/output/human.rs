@@ -51,6 +51,11 @@ impl<W: Write> HumanPrinter<W> {
         Self { out: Buffered::new(out), tail: Vec::new(), color, columns, width: columns(), clock }
     }
 
+    /// What was printed to, with all that was flushed.
+    pub(super) fn into_inner(self) -> W {
+        self.out.out
+    }
+
     fn paint(&mut self, paint: Paint, text: &str) {
         paint.push(&mut self.out.bytes, self.color, text.as_bytes());
     }

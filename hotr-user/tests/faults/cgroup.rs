@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// Removed at the end of a test, with the ones above it that were made for it.
 pub(crate) struct Cgroup {
@@ -32,8 +32,23 @@ impl Cgroup {
         Some(Self { mount, dir })
     }
 
-    /// Runs a program in it to its end.
-    pub(crate) fn run(&self, command: &mut Command) {
+    /// Runs a program in it to its end; its process id.
+    pub(crate) fn run(&self, command: &mut Command) -> u32 {
+        self.enter(command);
+        let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+        let pid = child.id();
+        assert!(child.wait().unwrap().success());
+        pid
+    }
+
+    /// Runs something in it until that is dropped.
+    pub(crate) fn hold(&self) -> Held {
+        let mut command = Command::new("cat");
+        self.enter(&mut command);
+        Held(command.stdin(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn enter(&self, command: &mut Command) {
         let procs = fs::OpenOptions::new().write(true).open(self.dir.join("cgroup.procs")).unwrap();
         let enter = move || {
             // Zero is the writing process (kernel: kernel/cgroup/cgroup.c `cgroup_procs_write_start`).
@@ -42,7 +57,16 @@ impl Cgroup {
         };
         // SAFETY: the closure makes one system call: it neither allocates nor takes a lock.
         unsafe { command.pre_exec(enter) };
-        assert!(command.stdin(Stdio::null()).status().unwrap().success());
+    }
+}
+
+/// A process in a cgroup. To be dropped before that is.
+pub(crate) struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
     }
 }
 

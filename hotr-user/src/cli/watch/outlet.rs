@@ -12,7 +12,6 @@ use hotr_user::output::stdout;
 use hotr_user::watch::{Ask, Outlet, ReloadOptions, WatchOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-
 /// How much is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loudness {
