@@ -19,6 +19,7 @@ mod diagnose;
 mod doctor;
 mod engine;
 mod files;
+mod log_file;
 mod man;
 mod names;
 mod paths;
@@ -103,15 +104,21 @@ enum ColorChoice {
 }
 
 impl ColorChoice {
+    /// The same of stderr.
+    fn on_stderr(self) -> bool {
+        self.on(io::IsTerminal::is_terminal(&io::stderr()))
+    }
+
     /// NO_COLOR counts when it is set and not empty (no-color.org).
     fn on_stdout(self) -> bool {
+        self.on(io::IsTerminal::is_terminal(&io::stdout()))
+    }
+
+    fn on(self, is_terminal: bool) -> bool {
         match self {
             Self::Always => true,
             Self::Never => false,
-            Self::Auto => {
-                std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-                    && io::IsTerminal::is_terminal(&io::stdout())
-            }
+            Self::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         }
     }
 }

@@ -5,6 +5,7 @@
 /// What hotr reports, as types.
 pub use hotr_events as events;
 
+mod accounts;
 pub mod action;
 pub mod agent;
 pub mod beneath;

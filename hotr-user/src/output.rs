@@ -6,8 +6,10 @@ pub mod diagnose;
 pub mod doctor;
 pub mod human;
 pub mod json;
+pub mod notices;
 mod page;
 pub mod stdout;
+pub mod template;
 #[cfg(feature = "verify")]
 pub mod verify;
 
@@ -27,6 +29,16 @@ pub fn printer(json: bool, color: bool) -> Box<dyn ReportSink> {
         Box::new(json::JsonPrinter::new(out))
     } else {
         Box::new(human::HumanPrinter::for_stdout(out, color))
+    }
+}
+
+/// The same to a file.
+#[must_use]
+pub fn printer_to(file: impl io::Write + 'static, json: bool, color: bool) -> Box<dyn ReportSink> {
+    if json {
+        Box::new(json::JsonPrinter::new(file))
+    } else {
+        Box::new(human::HumanPrinter::for_file(file, color))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Turns raw source events into reports: decode, correlate, filter, settle.
 
 pub mod callpath;
+pub mod chosen_names;
 pub mod confirm;
 pub mod correlate;
 pub mod decode;

@@ -1,4 +1,5 @@
-//! Who made a change: pid, tid and comm of a record in, the program's path and the cgroup out.
+//! Who made a change: pid, tid and comm of a record in, the program's path and the cgroup out; where it was asked for, also where
+//! the writer belongs (`origin`).
 //!
 //! Called for every change, so a hit costs no system call. What makes that sound:
 //! - The key holds the comm that the kernel recorded. A fork that becomes another program changes its comm, and so
@@ -19,9 +20,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-mod cgroup;
+use hotr_events::Origin;
+
+use crate::accounts::UserNames;
+
+pub mod cgroup;
+mod origin;
 
 pub use cgroup::CgroupPaths;
+use origin::{Kin, Stat};
 
 /// `PROC_PID_INIT_INO`: the inode of the initial pid namespace (include/linux/proc_ns.h).
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
@@ -51,6 +58,10 @@ pub struct Task<'a> {
     pub comm: &'a [u8],
     /// Id of the cgroup in the unified hierarchy; 0 when the record has none.
     pub cgroup_id: u64,
+    /// User id.
+    pub uid: u32,
+    /// When it made the change, `CLOCK_MONOTONIC` nanoseconds.
+    pub made_ns: u64,
 }
 
 /// What could be found out about it.
@@ -60,11 +71,17 @@ pub struct TaskInfo {
     pub exe: Option<Arc<Path>>,
     /// The cgroup's path, `/` for the root cgroup.
     pub cgroup: Option<Arc<str>>,
+    /// Where it belongs; `None` unless that was asked for.
+    pub origin: Option<Arc<Origin>>,
 }
 
 #[derive(Debug)]
 struct Entry {
     start: Option<u64>,
+    kin: Kin,
+    /// With the user that it is of: a process may change its user.
+    origin: Option<Arc<Origin>>,
+    uid: u32,
     exe: Option<Arc<Path>>,
     cgroup: Option<Arc<str>>,
     comm: Box<[u8]>,
@@ -73,6 +90,12 @@ struct Entry {
     used: Instant,
     /// It is in [`ActorCache::aging`].
     ages: bool,
+}
+
+impl Entry {
+    fn info(&self) -> TaskInfo {
+        TaskInfo { exe: self.exe.clone(), cgroup: self.cgroup.clone(), origin: self.origin.clone() }
+    }
 }
 
 /// Looks tasks up in `/proc`, and remembers.
@@ -84,6 +107,8 @@ pub struct ActorCache {
     cgroups: CgroupPaths,
     possible: bool,
     proc_root: PathBuf,
+    /// Names of users, where it is asked where a writer belongs.
+    users: Option<UserNames>,
 }
 
 impl Default for ActorCache {
@@ -105,7 +130,13 @@ impl ActorCache {
     }
 
     fn with_proc(proc_root: PathBuf, possible: bool) -> Self {
-        Self { entries: HashMap::new(), aging: Vec::new(), cgroups: CgroupPaths::new(), possible, proc_root }
+        let cgroups = CgroupPaths::new();
+        Self { entries: HashMap::new(), aging: Vec::new(), cgroups, possible, proc_root, users: None }
+    }
+
+    /// From now on it is looked up as well where a writer belongs.
+    pub fn ask_origins(&mut self) {
+        self.users.get_or_insert_default();
     }
 
     /// Why nothing can be looked up, for humans; `None` when it can.
@@ -124,7 +155,11 @@ impl ActorCache {
     pub fn lookup(&mut self, task: &Task<'_>, now: Instant) -> TaskInfo {
         if !self.possible {
             // Cgroup ids are the same in every namespace.
-            return TaskInfo { exe: None, cgroup: self.cgroups.path(task.cgroup_id, now) };
+            let cgroup = self.cgroups.path(task.cgroup_id, now);
+            let users = self.users.as_mut();
+            let origin = users
+                .and_then(|users| origin::origin(users, task.uid, &Kin::default(), cgroup.as_deref(), now));
+            return TaskInfo { exe: None, cgroup, origin };
         }
         let key = (task.pid, task.tid);
         if let Some(entry) = self.entries.get_mut(&key)
@@ -138,10 +173,14 @@ impl ActorCache {
                 entry.ages = true;
                 self.aging.push(key);
             }
-            return TaskInfo { exe: entry.exe.clone(), cgroup: entry.cgroup.clone() };
+            if let Some(users) = self.users.as_mut().filter(|_| entry.uid != task.uid) {
+                entry.uid = task.uid;
+                entry.origin = origin::origin(users, task.uid, &entry.kin, entry.cgroup.as_deref(), now);
+            }
+            return entry.info();
         }
         let entry = self.ask(task, now);
-        let info = TaskInfo { exe: entry.exe.clone(), cgroup: entry.cgroup.clone() };
+        let info = entry.info();
         if self.entries.len() >= Self::CAPACITY && !self.entries.contains_key(&key) {
             self.evict();
         }
@@ -151,15 +190,29 @@ impl ActorCache {
 
     fn ask(&mut self, task: &Task<'_>, now: Instant) -> Entry {
         let dir = self.proc_root.join(task.pid.to_string());
-        let stat = File::open(dir.join("stat")).ok();
-        let start_time = || start_time(stat.as_ref()?).ok();
-        let start = start_time();
-        let exe = if has_comm(&dir, task) { fs::read_link(dir.join("exe")).ok() } else { None };
+        let file = File::open(dir.join("stat")).ok();
+        let stat = || Stat::read(file.as_ref()?).ok();
+        let first = stat();
+        let is_it = has_comm(&dir, task);
+        let exe = if is_it { fs::read_link(dir.join("exe")).ok() } else { None };
+        let asks = self.users.is_some() && is_it;
+        let kin = first
+            .filter(|stat| asks && stat.was_there(task.made_ns))
+            .map(|stat| Kin::ask(&self.proc_root, &dir, stat));
         // The process may have been replaced between the reads; its open file shows no other.
-        let exe = exe.filter(|_| start.is_some() && start_time() == start).map(Arc::from);
+        let last = (exe.is_some() || kin.is_some()).then(stat).flatten();
+        let start = first.map(|stat| stat.start);
+        let exe = exe.filter(|_| start.is_some() && last.map(|stat| stat.start) == start).map(Arc::from);
+        // A process keeps its parent for as long as that is there, so it was there as well.
+        let kin = kin.filter(|_| last == first).unwrap_or_default();
         let cgroup = self.cgroups.path(task.cgroup_id, now).or_else(|| cgroup::of_process(&dir));
+        let users = self.users.as_mut();
+        let origin = users.and_then(|users| origin::origin(users, task.uid, &kin, cgroup.as_deref(), now));
         Entry {
             start,
+            kin,
+            origin,
+            uid: task.uid,
             exe,
             cgroup,
             comm: task.comm.into(),
@@ -199,8 +252,8 @@ impl ActorCache {
 /// The pid has not become another process. One that has ended is still itself: late records of it are right.
 fn still_the_same(proc_root: &Path, pid: u32, entry: &mut Entry, now: Instant) -> bool {
     let dir = proc_root.join(pid.to_string());
-    let same = match File::open(dir.join("stat")).and_then(|stat| start_time(&stat)) {
-        Ok(start) => entry.start == Some(start),
+    let same = match File::open(dir.join("stat")).and_then(|file| Stat::read(&file)) {
+        Ok(stat) => entry.start == Some(stat.start),
         Err(error) => is_gone(error.kind()),
     };
     if same {
@@ -221,20 +274,6 @@ fn has_comm(dir: &Path, task: &Task<'_>) -> bool {
     let mut comm = [0; 128];
     let Ok(len) = File::open(file).and_then(|file| file.read_at(&mut comm, 0)) else { return false };
     comm[..len].strip_suffix(b"\n").unwrap_or(&comm[..len]) == task.comm
-}
-
-/// Field 22 of `/proc/<pid>/stat`, in clock ticks since boot. The comm before it may hold spaces and parentheses.
-fn start_time(stat: &File) -> std::io::Result<u64> {
-    // 52 numbers of at most 20 digits, most of them short, and a comm: the wanted field is in the first half.
-    let mut text = [0; 1024];
-    let len = stat.read_at(&mut text, 0)?;
-    parse_start_time(&text[..len]).ok_or_else(|| ErrorKind::InvalidData.into())
-}
-
-fn parse_start_time(stat: &[u8]) -> Option<u64> {
-    let after_comm = &stat[stat.iter().rposition(|&byte| byte == b')')? + 1..];
-    // The state is field 3.
-    std::str::from_utf8(after_comm).ok()?.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ use feed_output::FeedOutput;
 use filter::FilterOptions;
 use hotr_events::Channel;
 use hotr_events::ReportSink;
-use hotr_events::{Report, Trigger};
+use hotr_events::{Kind, Reload, ReloadState, Report, Trigger};
 use order::Order;
 use worker::{News, Worker};
 
@@ -63,6 +63,8 @@ pub struct WatchOptions {
     pub trace: TraceOptions,
     /// Which paths matter.
     pub filter: FilterOptions,
+    /// Only these kinds of confirmed changes request a reload (empty: all).
+    pub kinds: Vec<Kind>,
     /// How content is compared.
     pub confirm: ConfirmOptions,
     /// hotr looks at a batch when no change came for this long.
@@ -83,6 +85,7 @@ impl WatchOptions {
         Self {
             trace: TraceOptions::new(paths),
             filter: FilterOptions { vcs_ignore: true, default_ignore: true, ..FilterOptions::default() },
+            kinds: Vec::new(),
             confirm: ConfirmOptions::default(),
             debounce: Duration::from_millis(50),
             settle_max: Duration::from_secs(5),
@@ -113,6 +116,8 @@ pub struct ReloadOptions {
     pub clear: bool,
     /// Reload at the start as well.
     pub at_start: bool,
+    /// End after the first reload that a change or a request caused.
+    pub once: bool,
     /// Put the last good content back when a reload is not well, and where to keep it (none: beside the files).
     pub rollback: Option<Option<PathBuf>>,
 }
@@ -135,7 +140,8 @@ pub enum Ask {
     End,
 }
 
-/// Watches and reloads until `asks` gives [`Ask::End`].
+/// Watches and reloads until `asks` gives [`Ask::End`], or until the only reload that was wanted has ended: then its state is
+/// returned.
 ///
 /// # Errors
 /// As [`crate::session::run`].
@@ -144,21 +150,21 @@ pub async fn run(
     reload: ReloadOptions,
     asks: &mut UnboundedReceiver<Ask>,
     outlet: &mut Outlet<'_>,
-) -> Result<(), Error> {
+) -> Result<Option<ReloadState>, Error> {
     let mut asked = false;
     let started = tokio::select! {
         feed = Feed::start(watch, reload.rollback.clone()) => feed,
         // Nothing was reported or started yet.
-        () = ended(asks, &mut asked) => return Ok(()),
+        () = ended(asks, &mut asked) => return Ok(None),
     };
     if ending::is_asked() {
         // What takes long was given up, so it is not ready.
-        return Ok(());
+        return Ok(None);
     }
     let mut feed = started?;
     let (orders, inbox) = unbounded_channel();
     let (outbox, mut news) = unbounded_channel();
-    let at_start = reload.at_start;
+    let (at_start, once) = (reload.at_start, reload.once);
     let worker = tokio::task::LocalSet::new();
     let work = worker.spawn_local(Worker::new(reload, inbox, outbox).run());
     let result = worker
@@ -168,7 +174,7 @@ pub async fn run(
             } else if asked {
                 let _ = orders.send(Order { trigger: Trigger::Request, changes: Vec::new() });
             }
-            turn(&mut feed, &orders, &mut news, asks, outlet).await
+            turn(&mut feed, &orders, &mut news, asks, once, outlet).await
         })
         .await;
     // Without orders the worker ends what it runs.
@@ -201,8 +207,9 @@ async fn turn(
     orders: &UnboundedSender<Order>,
     news: &mut UnboundedReceiver<News>,
     asks: &mut UnboundedReceiver<Ask>,
+    once: bool,
     outlet: &mut Outlet<'_>,
-) -> Result<(), Error> {
+) -> Result<Option<ReloadState>, Error> {
     let order = |trigger, changes| {
         // The worker lives as long as this sender.
         let _ = orders.send(Order { trigger, changes });
@@ -210,12 +217,12 @@ async fn turn(
     loop {
         // Under a storm the runtime looks for signals only now and then.
         if ending::is_asked() {
-            return Ok(());
+            return Ok(None);
         }
         tokio::select! {
             ask = asks.recv() => match ask {
                 Some(Ask::Reload) => order(Trigger::Request, Vec::new()),
-                Some(Ask::End) | None => return Ok(()),
+                Some(Ask::End) | None => return Ok(None),
             },
             fed = feed.next() => match fed? {
                 FeedOutput::Report(report) => relay(report, outlet)?,
@@ -230,11 +237,23 @@ async fn turn(
                 FeedOutput::Known(count) if outlet.verbose => {
                     (outlet.say)(&format!("initial state recorded ({})", files(count)));
                 }
-                FeedOutput::Nothing(_) | FeedOutput::Known(_) => {}
+                FeedOutput::LeftOut(paths) if outlet.verbose => {
+                    let first = paths.first().map(|path| path.display().to_string()).unwrap_or_default();
+                    let more = if paths.len() > 1 { " …" } else { "" };
+                    let files = files(paths.len());
+                    (outlet.say)(&format!("no reload: {files} changed as --on leaves out ({first}{more})"));
+                }
+                FeedOutput::Nothing(_) | FeedOutput::LeftOut(_) | FeedOutput::Known(_) => {}
                 FeedOutput::Say(text) => (outlet.say)(&text),
             },
             Some(one) = news.recv() => match one {
-                News::Report(reload) => print(Report::Reload(reload), outlet)?,
+                News::Report(reload) => {
+                    let (state, is_last) = (reload.state, once && is_wanted_end(&reload));
+                    print(Report::Reload(reload), outlet)?;
+                    if is_last {
+                        return Ok(Some(state));
+                    }
+                }
                 News::Say(text) => (outlet.say)(&text),
                 News::Clear(done) => {
                     (outlet.say)("\x1bc");
@@ -246,6 +265,12 @@ async fn turn(
             },
         }
     }
+}
+
+/// Whether a reload that was not only for the start has ended, and no newer one takes its place.
+fn is_wanted_end(reload: &Reload) -> bool {
+    matches!(reload.trigger, Trigger::Change | Trigger::Request)
+        && !matches!(reload.state, ReloadState::Started | ReloadState::Replaced)
 }
 
 /// Waits until a run is asked to end; notes that a reload was requested.

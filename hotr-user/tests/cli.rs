@@ -97,6 +97,34 @@ fn a_wrong_command_line_is_one_line_and_status_2() {
             "hotr: --missed compares two channels, and --channels leaves one out; see hotr trace --help",
         ),
         (
+            &["trace", "--channels", "inotify", "--unit", "app"],
+            "hotr: --unit, --cgroup and --container choose writers, which only ebpf knows, and --channels leaves it out; see \
+             hotr trace --help",
+        ),
+        (
+            &["trace", "--container", "xyz"],
+            "hotr: invalid value 'xyz' for '--container <ID>': a container's id is hexadecimal; give at least 4 digits of it; \
+             see hotr trace --help",
+        ),
+        (
+            &["trace", "--format", "{pth}"],
+            "hotr: invalid value '{pth}' for '--format <TEMPLATE>': {pth} is not known; the nearest is {path}; see hotr trace \
+             --help",
+        ),
+        (
+            &["trace", "--format", "{path"],
+            "hotr: invalid value '{path' for '--format <TEMPLATE>': a brace is not closed, or not opened; write {{ or }} for the \
+             brace itself; see hotr trace --help",
+        ),
+        (
+            &["trace", "--format", "{path}", "--json"],
+            "hotr: the argument '--format <TEMPLATE>' cannot be used with '--json'; see hotr trace --help",
+        ),
+        (
+            &["trace", "--raw", "-e", "conf"],
+            "hotr: --exts and --filter choose changes, and --raw prints records; see hotr trace --help",
+        ),
+        (
             &["trace", "--channels", "inotify", "--tier", "kprobe"],
             "hotr: --tier chooses eBPF programs, and --channels leaves ebpf out; see hotr trace --help",
         ),
@@ -210,6 +238,14 @@ fn help_of_every_command_is_on_stdout() {
                 "--missed",
                 "--once",
                 "--exclude <GLOB>",
+                "--format <TEMPLATE>",
+                "--verbose",
+                "--output <FILE>",
+                "--unit <UNIT>",
+                "--cgroup <PATH>",
+                "--container <ID>",
+                "--exts <EXT>",
+                "--filter <GLOB>",
                 "--no-recursive",
                 "--raw",
                 "--color <WHEN>",

@@ -8,6 +8,8 @@
 
 #[path = "faults/bounds.rs"]
 mod bounds;
+#[path = "faults/cgroup.rs"]
+mod cgroup;
 #[path = "faults/chosen.rs"]
 mod chosen;
 #[path = "faults/ending.rs"]
@@ -22,6 +24,8 @@ mod lost_names;
 mod mounted;
 #[path = "faults/names.rs"]
 mod names;
+#[path = "faults/output.rs"]
+mod output;
 #[path = "faults/paths.rs"]
 mod paths;
 #[path = "faults/place.rs"]

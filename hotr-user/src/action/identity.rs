@@ -4,19 +4,10 @@
 //! where whatever the machine's name service does may take its time.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 
 use rustix::process::geteuid;
 
-#[cfg(any(test, target_feature = "crt-static"))]
-mod account_files;
-#[cfg(not(target_feature = "crt-static"))]
-mod name_service;
-
-#[cfg(target_feature = "crt-static")]
-use account_files as accounts;
-#[cfg(not(target_feature = "crt-static"))]
-use name_service as accounts;
+use crate::accounts::{self, number};
 
 /// Who a command runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,16 +20,6 @@ pub struct Identity {
     pub groups: Vec<u32>,
     /// `HOME`, `USER`, `LOGNAME` and `SHELL`, where the user has an entry.
     pub env: Vec<(OsString, OsString)>,
-}
-
-/// A user's entry.
-#[derive(Debug, PartialEq, Eq)]
-struct User {
-    name: OsString,
-    uid: u32,
-    gid: u32,
-    home: OsString,
-    shell: OsString,
 }
 
 impl Identity {
@@ -93,12 +74,6 @@ impl Identity {
 pub fn uid_of(named: &OsStr) -> Result<u32, String> {
     let user = accounts::user(named)?.map(|user| user.uid);
     user.or_else(|| number(named)).ok_or_else(|| "there is no such user; name one, or a number".to_owned())
-}
-
-/// An id; the highest means "leave as it is" to the kernel.
-fn number(text: &OsStr) -> Option<u32> {
-    let digits = text.as_bytes().iter().all(u8::is_ascii_digit);
-    text.to_str().filter(|_| digits)?.parse().ok().filter(|id| *id != u32::MAX)
 }
 
 fn gid_of(named: &OsStr) -> Result<u32, String> {

@@ -493,7 +493,15 @@ impl Subscriber {
             }
             _ => return None,
         };
-        Some(Actor { pid, tid, uid: actor.uid, comm: actor.comm.clone(), exe: None, cgroup: None })
+        Some(Actor {
+            pid,
+            tid,
+            uid: actor.uid,
+            comm: actor.comm.clone(),
+            exe: None,
+            cgroup: None,
+            origin: None,
+        })
     }
 
     /// Sends repeats whose time has come.

@@ -52,7 +52,7 @@ pub(super) struct DiagnoseArgs {
     #[arg(long, value_name = "UNIT", value_parser = NonEmptyStringValueParser::new())]
     unit: Vec<String>,
     /// Only processes of this container, by its id or the beginning of it; may be repeated
-    #[arg(long, value_name = "ID", value_parser = container_id)]
+    #[arg(long, value_name = "ID", value_parser = values::container_id)]
     container: Vec<String>,
     /// Follow these processes until Ctrl-C: what becomes of each change; with paths, of each change below them
     #[arg(long, requires = "target")]
@@ -78,15 +78,6 @@ pub(super) struct DiagnoseArgs {
     /// When to use colour; auto means on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
     color: ColorChoice,
-}
-
-/// The beginning of an id, long enough to mean one.
-fn container_id(text: &str) -> Result<String, String> {
-    let id = text.to_ascii_lowercase();
-    if (4..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Ok(id);
-    }
-    Err("a container's id is hexadecimal; give at least 4 digits of it".to_owned())
 }
 
 pub(super) fn run(args: DiagnoseArgs) -> anyhow::Result<Status> {

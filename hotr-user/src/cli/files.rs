@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, renameat, statat, unli
 use rustix::io::Errno;
 
 /// The directory of a path, held.
-fn directory(operation: &str, path: &Path) -> anyhow::Result<(Dir, OsString)> {
+pub(in crate::cli) fn directory(operation: &str, path: &Path) -> anyhow::Result<(Dir, OsString)> {
     let own = rustix::process::geteuid().as_raw();
     way(path, |uid| uid == 0 || uid == own).map_err(|lost| {
         let why = match lost {

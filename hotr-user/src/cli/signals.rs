@@ -49,19 +49,24 @@ pub(super) struct End {
 impl End {
     /// Installs the signal handlers; call inside the runtime, before the first report.
     pub(super) fn new() -> io::Result<Self> {
+        // SAFETY: descriptor 1 stays open until the process ends: Rust's stdout never closes it, and nor do we.
+        let stdout = unsafe { AsyncFd::register_with_interest(io::stdout(), Interest::ERROR) };
+        // A regular file cannot be polled (EPERM), and has no reader that could go.
+        Ok(Self { stdout: stdout.ok(), ..Self::by_signals()? })
+    }
+
+    /// The same for a run that prints nothing on stdout: who reads that may close it.
+    pub(super) fn by_signals() -> io::Result<Self> {
         let hangs_up = !is_ignored(libc::SIGHUP);
         for number in [libc::SIGINT, libc::SIGTERM].into_iter().chain(hangs_up.then_some(libc::SIGHUP)) {
             // SAFETY: the handler stores into one atomic, which is async-signal-safe.
             unsafe { signal_hook_registry::register(number, ending::ask)? };
         }
-        // SAFETY: descriptor 1 stays open until the process ends: Rust's stdout never closes it, and nor do we.
-        let stdout = unsafe { AsyncFd::register_with_interest(io::stdout(), Interest::ERROR) };
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: if hangs_up { Some(signal(SignalKind::hangup())?) } else { None },
-            // A regular file cannot be polled (EPERM), and has no reader that could go.
-            stdout: stdout.ok(),
+            stdout: None,
         })
     }
 

@@ -77,8 +77,8 @@ pub(super) fn run(args: SubscribeArgs) -> anyhow::Result<Status> {
     let set =
         |globs: &[String]| values::exclude_set(globs.iter().map(String::as_str)).map_err(anyhow::Error::msg);
     let options = FilterOptions {
-        exts: args.names.exts,
-        only: if args.names.filter.is_empty() { None } else { Some(set(&args.names.filter)?) },
+        only: args.names.chosen.only()?,
+        exts: args.names.chosen.exts,
         ignore: set(&args.names.ignore)?,
         vcs_ignore: false,
         default_ignore: !args.command.is_empty(),

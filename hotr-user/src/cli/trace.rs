@@ -1,29 +1,42 @@
 //! `hotr trace`: options, path checks, and the run itself on one thread.
 
+mod groups;
+
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
-use hotr_events::Op;
+use hotr_events::{Op, ReportSink};
+use hotr_user::error::Error;
 use hotr_user::kernel::log::{HAS_MESSAGES, TARGET};
 use hotr_user::options::{Channels, TierChoice, TraceOptions};
 use hotr_user::output;
+use hotr_user::output::stdout::Stdout;
+use hotr_user::output::template::{Template, TemplatePrinter};
 use hotr_user::procinfo::kept_of;
 use log::{LevelFilter, Log, Metadata, Record};
 
+use super::log_file::LogFile;
+use super::names::ChosenArgs;
 use super::{ColorChoice, Status, engine, or_here, paths, say, signals, values};
 
 const EXAMPLES: &str = "\
 Examples:
   hotr trace /srv                              every change under /srv, until Ctrl-C
   hotr trace --json --duration 10s /srv        ten seconds of it as JSON Lines
+  hotr trace --json -o srv.jsonl /srv          appended to a file, which may be rotated
   hotr trace --op write,rename --comm rsync    what rsync writes and renames below this directory
   hotr trace --exclude .git --exclude '*.tmp'  without .git and temporary files
+  hotr trace -e conf,toml /etc                 only files with these extensions
   hotr trace --missed /srv                     only what inotify missed, and why
   hotr trace --missed --watcher $(pidof app)   only what that process missed of what it watches
+  hotr trace --unit nginx /var/lib             only changes by processes of this service
   hotr trace --once --op write /etc/hosts      wait for the next write
+  hotr trace --format '{kind} {path} {user}'   lines of one's own
+  hotr trace -v /etc                           with the writer's user, login, parent, unit and container
   hotr trace --channels ebpf --raw /etc        each kernel record by itself
 
 A filled mark names a channel that saw the change, an open one a channel that missed it, and why.
@@ -39,6 +52,12 @@ pub(super) struct TraceArgs {
     /// Print JSON Lines
     #[arg(long)]
     json: bool,
+    /// Print each change by this template, as '{time} {kind} {path} {comm}[{pid}]'; what is not known is empty
+    #[arg(long, value_name = "TEMPLATE", conflicts_with_all = ["json", "raw"], value_parser = values::template)]
+    format: Option<Template>,
+    /// Append to this file instead of printing on stdout; when it is renamed or removed, as by logrotate, go on in a new one
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    output: Option<PathBuf>,
     /// Channels to run: ebpf, inotify, or both comma-separated (then each must run); auto runs those that work
     #[arg(long, value_name = "LIST", default_value = "auto", value_parser = values::channels)]
     channels: Channels,
@@ -48,8 +67,8 @@ pub(super) struct TraceArgs {
     /// Stop after this long, as in 10s or 5m
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     duration: Option<Duration>,
-    /// Print only these operations; comma-separated
-    #[arg(long, value_delimiter = ',', value_parser = op_parser())]
+    /// Print only these operations; comma-separated. `modify` means write, `delete` means remove
+    #[arg(long, value_delimiter = ',', value_parser = values::op())]
     op: Vec<Op>,
     /// Print only changes by these processes; comma-separated
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
@@ -60,6 +79,8 @@ pub(super) struct TraceArgs {
     /// Print only changes by these users, names or numbers; comma-separated
     #[arg(long, value_name = "USER", value_delimiter = ',', value_parser = values::user())]
     uid: Vec<u32>,
+    #[command(flatten)]
+    groups: groups::GroupArgs,
     /// Print only changes that a channel missed
     #[arg(long, conflicts_with = "raw")]
     missed: bool,
@@ -70,8 +91,10 @@ pub(super) struct TraceArgs {
     /// End after the first change that is printed; with --raw, after the first record
     #[arg(long)]
     once: bool,
+    #[command(flatten)]
+    chosen: ChosenArgs,
     /// Leave out paths that match, as in .gitignore; repeatable
-    #[arg(long, value_name = "GLOB", value_parser = values::glob)]
+    #[arg(short = 'i', long, visible_alias = "ignore", value_name = "GLOB", value_parser = values::glob)]
     exclude: Vec<String>,
     /// Only the named directories, not the content of their subdirectories
     #[arg(long)]
@@ -79,6 +102,9 @@ pub(super) struct TraceArgs {
     /// Print every record as its channel delivered it: nothing settled, nothing merged
     #[arg(long)]
     raw: bool,
+    /// Print where each writer belongs: its user by name, login, parent, unit and container; JSON Lines always have it
+    #[arg(short, long)]
+    verbose: bool,
     /// Print messages of the kernel programs on stderr: error, warn, info, debug or trace [default: debug]. Needs a hotr that
     /// was built with `cargo xtask build --log-ebpf`
     #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true, default_missing_value = "debug",
@@ -128,10 +154,6 @@ impl Log for KernelMessages {
     fn flush(&self) {}
 }
 
-fn op_parser() -> impl TypedValueParser<Value = Op> {
-    PossibleValuesParser::new(Op::ALL.map(Op::as_str)).try_map(|word| values::op(&word))
-}
-
 /// [`TierChoice`] as a word of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Tier {
@@ -161,8 +183,18 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
         say("--watcher needs eBPF programs, and --channels leaves ebpf out; see hotr trace --help");
         return Ok(Status::Usage);
     }
+    if !args.groups.is_empty() && !args.channels.ebpf {
+        say(
+            "--unit, --cgroup and --container choose writers, which only ebpf knows, and --channels leaves it out; see hotr trace --help",
+        );
+        return Ok(Status::Usage);
+    }
     if args.missed && args.watcher.is_none() && !(args.channels.ebpf && args.channels.inotify) {
         say("--missed compares two channels, and --channels leaves one out; see hotr trace --help");
+        return Ok(Status::Usage);
+    }
+    if args.raw && !args.chosen.is_empty() {
+        say("--exts and --filter choose changes, and --raw prints records; see hotr trace --help");
         return Ok(Status::Usage);
     }
     if let Some(level) = args.log_ebpf
@@ -181,7 +213,6 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
         say(&format!("note: {note}"));
     }
     let exclude = values::exclude_set(args.exclude.iter().map(String::as_str)).map_err(anyhow::Error::msg)?;
-    let mut printer = output::printer(args.json, args.color.on_stdout());
     let mut options = TraceOptions::new(roots.paths);
     options.recursive = !args.no_recursive;
     options.channels = args.channels;
@@ -191,18 +222,41 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<Status> {
     options.pids = args.pid;
     options.comms = args.comm.iter().map(|name| kept_of(name).to_owned()).collect();
     options.uids = args.uid;
+    options.groups = args.groups.groups()?;
     options.missed = args.missed;
     options.once = args.once;
+    options.only = args.chosen.only()?;
+    options.exts = args.chosen.exts;
     options.exclude = exclude;
     options.raw = args.raw;
+    options.origins = args.json || args.verbose || args.format.as_ref().is_some_and(Template::has_origin);
+    let mut printer: Box<dyn ReportSink> = match (&args.output, args.format) {
+        (Some(path), format) => {
+            let file = LogFile::open(path, options.outputs.clone())?;
+            match format {
+                Some(template) => Box::new(TemplatePrinter::new(file, template, false)),
+                None => output::printer_to(file, args.json, args.color == ColorChoice::Always),
+            }
+        }
+        (None, Some(template)) => {
+            Box::new(TemplatePrinter::new(Stdout::new(), template, std::io::stdout().is_terminal()))
+        }
+        (None, None) => output::printer(args.json, args.color.on_stdout()),
+    };
     let runtime = super::runtime()?;
-    runtime.block_on(async {
-        let end = signals::End::new()?;
+    let result = runtime.block_on(async {
+        let end = if args.output.is_some() { signals::End::by_signals()? } else { signals::End::new()? };
         match args.watcher {
             Some(pid) => engine::trace_watcher(options, pid, printer.as_mut(), end.wait()).await?,
             None => engine::trace(options, printer.as_mut(), end.wait()).await?,
         }
-        printer.flush()?;
+        printer.flush().map_err(Error::Output)?;
         Ok(Status::Done)
+    });
+    result.map_err(|error: anyhow::Error| match (&args.output, error.downcast_ref::<Error>()) {
+        (Some(path), Some(Error::Output(source))) => {
+            anyhow::anyhow!("append to {}: {source}; free space, or name another file", path.display())
+        }
+        _ => error,
     })
 }

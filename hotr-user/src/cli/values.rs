@@ -4,10 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
-use hotr_events::Op;
+use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
+use hotr_events::{Kind, Op};
 use hotr_user::options::Channels;
 pub(super) use hotr_user::options::patterns as exclude_set;
+use hotr_user::output::template::{Template, TemplateError};
 use rustix::process::Signal;
 
 /// Longer times are a slip of the finger, and would end no clock's count.
@@ -72,14 +73,82 @@ pub(super) fn channels(word: &str) -> Result<Channels, String> {
     Ok(channels)
 }
 
-/// One of the contract's five operations.
-pub(super) fn op(word: &str) -> Result<Op, String> {
-    Op::ALL.into_iter().find(|op| op.as_str() == word).ok_or_else(|| format!("'{word}' is not an operation"))
+/// One of the contract's five operations, also by the names that other tools give them.
+pub(super) fn op() -> impl TypedValueParser<Value = Op> {
+    let words = Op::ALL.map(|op| PossibleValue::new(op.as_str()).aliases(other_names(op)));
+    PossibleValuesParser::new(words).try_map(|word| {
+        let is_it = |op: &Op| op.as_str() == word || other_names(*op).contains(&word.as_str());
+        Op::ALL.into_iter().find(is_it).ok_or("not an operation")
+    })
+}
+
+/// One of the kinds of confirmed changes, by the names that `trace` and other tools give them too.
+pub(super) fn kind() -> impl TypedValueParser<Value = Kind> {
+    let words = Kind::ALL.map(|kind| {
+        let (name, others) = kind_names(kind);
+        PossibleValue::new(name).aliases(others)
+    });
+    PossibleValuesParser::new(words).try_map(|word| {
+        let is_it = |kind: &Kind| {
+            let (name, others) = kind_names(*kind);
+            name == word || others.contains(&word.as_str())
+        };
+        Kind::ALL.into_iter().find(is_it).ok_or("not a kind of change")
+    })
+}
+
+/// What a kind is called, and what else.
+const fn kind_names(kind: Kind) -> (&'static str, &'static [&'static str]) {
+    match kind {
+        Kind::Created => ("create", &["created"]),
+        Kind::Removed => ("remove", &["removed", "delete"]),
+        Kind::Renamed => ("rename", &["renamed"]),
+        Kind::Written => ("write", &["written", "modify"]),
+        Kind::Link => ("link", &[]),
+    }
+}
+
+/// What inotifywait and fswatch call an operation.
+const fn other_names(op: Op) -> &'static [&'static str] {
+    match op {
+        Op::Write => &["modify"],
+        Op::Remove => &["delete"],
+        Op::Create | Op::Attrib | Op::Rename => &[],
+    }
 }
 
 /// A pattern of paths to leave out; checked here, joined with the others by [`exclude_set`].
 pub(super) fn glob(word: &str) -> Result<String, String> {
     exclude_set([word]).map(|_| word.to_owned())
+}
+
+/// The beginning of a container's id, long enough to mean one.
+pub(super) fn container_id(text: &str) -> Result<String, String> {
+    let id = text.to_ascii_lowercase();
+    if (4..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(id);
+    }
+    Err("a container's id is hexadecimal; give at least 4 digits of it".to_owned())
+}
+
+/// A cgroup: its path from the root of the unified hierarchy, or names on one.
+pub(super) fn cgroup(text: &str) -> Result<String, String> {
+    if text.split('/').any(|name| !name.is_empty()) || text == "/" {
+        return Ok(text.to_owned());
+    }
+    Err("write it as in /proc/PID/cgroup, as in /system.slice".to_owned())
+}
+
+/// Lines of the user's own.
+pub(super) fn template(text: &str) -> Result<Template, String> {
+    Template::parse(text).map_err(|error| match &error {
+        TemplateError::Unknown(name) => {
+            let distance = |known: &&str| strsim::damerau_levenshtein(name, known);
+            let nearest = Template::names().min_by_key(distance).unwrap_or("path");
+            format!("{error}; the nearest is {{{nearest}}}")
+        }
+        _ => error.to_string(),
+    })
 }
 
 /// A number of bytes: `512`, `64M`, `1G`.

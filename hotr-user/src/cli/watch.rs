@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
+use hotr_events::{Kind, ReloadState};
 use hotr_user::options::Channels;
+use hotr_user::output::notices::NoticeStyle;
 use hotr_user::pipeline::confirm::HashKind;
 use hotr_user::watch::{Ask, Builder, Polling, WatchOptions};
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,7 +20,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::names::NameArgs;
 use super::trace::Tier;
-use super::{Status, or_here, paths, progress, say, signals, values};
+use super::{ColorChoice, Status, or_here, paths, progress, say, signals, values};
 use defaults::DEFAULTS;
 
 const EXAMPLES: &str = "\
@@ -28,8 +30,9 @@ Examples:
   hotr watch /etc/app -s HUP --pid-file /run/app.pid signal a running service
   hotr watch conf --validate 'nginx -t' --health 'curl -fs localhost' --rollback -- nginx -s reload
   hotr watch --json /srv                             only report what really changed
+  hotr watch --once -p /etc/app -- ./deploy          run it for the next change, and end
 
-Exit status: 0 done, also by SIGINT, SIGTERM or SIGHUP; 1 error; 2 usage error. SIGUSR1 requests a reload.";
+Exit status: 0 done, also by SIGINT, SIGTERM or SIGHUP; 1 error, with --once also a reload that failed; 2 usage error. SIGUSR1 requests a reload.";
 
 /// Reload when, and only when, the content of files really changed
 #[derive(Args, Debug)]
@@ -45,6 +48,9 @@ pub(super) struct WatchArgs {
     actions: actions::ActionArgs,
     #[command(flatten)]
     names: NameArgs,
+    /// Reload only for these kinds of changes; comma-separated. `modify` means write, `delete` means remove
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = values::kind())]
+    on: Vec<Kind>,
     /// Ignore .gitignore rules and watch .git too
     #[arg(long)]
     no_vcs_ignore: bool,
@@ -93,6 +99,12 @@ pub(super) struct WatchArgs {
     /// Print every change, including those that left the content unchanged
     #[arg(short, long)]
     verbose: bool,
+    /// Colour the lines on stderr; auto means on a terminal, unless NO_COLOR is set
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Never)]
+    color: ColorChoice,
+    /// Begin the lines on stderr with the local time
+    #[arg(long)]
+    timestamps: bool,
     /// The command and its arguments
     #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments, action = ArgAction::Append)]
     command: Vec<OsString>,
@@ -154,7 +166,9 @@ pub(super) fn run(mut args: WatchArgs) -> anyhow::Result<Status> {
     if !args.quiet {
         roots.notes.iter().for_each(|note| say(&format!("note: {note}")));
     }
-    let watch = args.watch_options(roots.paths, reload.rollback.is_some())?;
+    let mut watch = args.watch_options(roots.paths, reload.rollback.is_some())?;
+    // A reload is said to be by somebody.
+    watch.trace.origins = true;
     let runtime = super::runtime()?;
     runtime.block_on(async {
         let end = signals::End::new()?;
@@ -173,9 +187,10 @@ pub(super) fn run(mut args: WatchArgs) -> anyhow::Result<Status> {
         if !args.quiet {
             tokio::spawn(progress::show(watch.polling.scanning.clone()));
         }
-        outlet::run(watch, reload, &mut inbox, outlet::Loudness::of(args.quiet, args.verbose), args.json)
-            .await?;
-        Ok(Status::Done)
+        let style = NoticeStyle { color: args.color.on_stderr(), timestamps: args.timestamps };
+        let look = outlet::Look { loudness: outlet::Loudness::of(args.quiet, args.verbose), style };
+        let last = outlet::run(watch, reload, &mut inbox, look, args.json).await?;
+        Ok(if last.is_none_or(|state| state == ReloadState::Done) { Status::Done } else { Status::Error })
     })
 }
 
@@ -183,9 +198,10 @@ impl WatchArgs {
     /// What the flags say; whatever they leave open is the library's to choose.
     fn watch_options(&self, paths: Vec<PathBuf>, whole_baseline: bool) -> anyhow::Result<WatchOptions> {
         let builder = Builder::of(paths)
-            .add_extensions(self.names.exts.iter().cloned())
-            .add_only(self.names.filter.iter().cloned())
+            .add_extensions(self.names.chosen.exts.iter().cloned())
+            .add_only(self.names.chosen.filter.iter().cloned())
             .add_ignore(self.names.ignore.iter().cloned())
+            .only_kinds(self.on.iter().copied())
             .recursive(!self.no_recursive)
             .channels(self.channels)
             .tier(self.tier.into())

@@ -18,6 +18,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use rustix::time::{ClockId, clock_gettime};
 
 use super::fdinfo::{self, Marks};
+use crate::procinfo::cgroup;
 
 /// What an instance is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -295,7 +296,7 @@ fn started(stat: &[u8]) -> Option<Duration> {
 /// The id of a container in the text of `/proc/PID/cgroup`: 64 hexadecimal digits in the name of a cgroup.
 pub(super) fn container_of(cgroup: &[u8]) -> Option<String> {
     cgroup_names(cgroup).find_map(|name| {
-        let id = container_id(name)?;
+        let id = cgroup::container_id(name)?;
         (id.len() == 64).then(|| id.to_owned())
     })
 }
@@ -304,15 +305,7 @@ pub(super) fn container_of(cgroup: &[u8]) -> Option<String> {
 pub(super) fn cgroup_names(text: &[u8]) -> impl Iterator<Item = &str> {
     text.split(|&byte| byte == b'\n')
         .filter_map(|line| std::str::from_utf8(line).ok()?.splitn(3, ':').nth(2))
-        .flat_map(|path| path.split('/'))
-        .filter(|name| !name.is_empty())
-}
-
-/// The id in the name that a container engine gives to a cgroup: `ID`, `docker-ID.scope`, `libpod-ID`, ….
-pub(super) fn container_id(name: &str) -> Option<&str> {
-    let name = name.strip_suffix(".scope").unwrap_or(name);
-    let id = name.rsplit(['-', ':']).next()?;
-    (id.len() >= 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+        .flat_map(cgroup::names)
 }
 
 /// Every process id that `/proc` shows.

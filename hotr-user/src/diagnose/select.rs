@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use super::process::{self, ProcDir};
-use crate::procinfo::kept_of;
+use crate::procinfo::{cgroup, kept_of};
 
 /// What the user named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,13 +137,11 @@ fn matching(choice: &Choice, all: &[u32]) -> Result<Vec<u32>, Error> {
             ("command", name, those(&|dir| dir.read("comm").is_ok_and(same)), "`ps -e` lists the names")
         }
         Choice::Unit(name) => {
-            let service = format!("{name}.service");
-            let found = cgroups(&|cgroup| cgroup == name || cgroup == service);
+            let found = cgroups(&|one| cgroup::is_of_unit(one, name));
             ("unit", name, found, "`systemctl status` lists the units and their processes")
         }
         Choice::Container(name) => {
-            let is_it =
-                |cgroup: &str| process::container_id(cgroup).is_some_and(|id| id.starts_with(name.as_str()));
+            let is_it = |one: &str| cgroup::container_id(one).is_some_and(|id| id.starts_with(name.as_str()));
             ("container", name, cgroups(&is_it), "give its id as `docker ps` or `podman ps` prints it")
         }
     };
@@ -151,6 +149,13 @@ fn matching(choice: &Choice, all: &[u32]) -> Result<Vec<u32>, Error> {
         return Err(Error::Nobody { what, name: name.clone(), hidden: hidden(), next });
     }
     Ok(found)
+}
+
+/// Why there is no process of what was named; none where there is one.
+#[must_use]
+pub fn lack(choice: &Choice) -> Option<String> {
+    let all = process::all().ok()?;
+    matching(choice, &all).err().map(|error| error.to_string())
 }
 
 /// A remark when processes of other users cannot even be seen.
@@ -177,5 +182,17 @@ pub(super) fn failed(pid: u32, errno: Errno) -> Error {
     match errno {
         errno if process::has_ended(errno) => Error::Exited { pid },
         _ => Error::Denied { pid },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_process_is_named() {
+        assert_eq!(lack(&Choice::Pid(std::process::id())), None);
+        let why = lack(&Choice::Unit("no such unit".to_owned())).unwrap();
+        assert!(why.starts_with("diagnose unit no such unit: no process of it"), "{why}");
     }
 }

@@ -10,10 +10,10 @@ use super::Buffered;
 use crate::text::{push_clock, push_padded, push_visible, unix_time, visible_message};
 use hotr_events::KernelTotals;
 use hotr_events::ReportSink;
-use hotr_events::{Actor, Change, Channel, Watcher, WatcherState};
+use hotr_events::{Actor, Change, Channel, Origin, Watcher, WatcherState};
 use hotr_events::{ChannelInfo, Raw, Report, Root};
 
-mod clock;
+pub(super) mod clock;
 mod reload;
 pub(super) mod style;
 
@@ -42,8 +42,18 @@ impl<W: Write> HumanPrinter<W> {
         Self::new(out, color, terminal_columns, clock::Clock::local())
     }
 
+    /// Prints to `out`, one line for each report.
+    pub fn for_file(out: W, color: bool) -> Self {
+        Self::new(out, color, || None, clock::Clock::local())
+    }
+
     fn new(out: W, color: bool, columns: fn() -> Option<usize>, clock: clock::Clock) -> Self {
         Self { out: Buffered::new(out), tail: Vec::new(), color, columns, width: columns(), clock }
+    }
+
+    /// What was printed to, with all that was flushed.
+    pub(super) fn into_inner(self) -> W {
+        self.out.out
     }
 
     fn paint(&mut self, paint: Paint, text: &str) {
@@ -235,6 +245,30 @@ fn who(buf: &mut Vec<u8>, color: bool, actor: &Actor) {
     buf.extend_from_slice(b"  ");
     Paint::Cyan.wrap(buf, color, |buf| push_visible(buf, &actor.comm));
     buf.extend_from_slice(format!("[{}] uid {}", actor.pid, actor.uid).as_bytes());
+    if let Some(origin) = actor.origin.as_deref() {
+        belongs(buf, actor, origin);
+    }
+}
+
+/// `(deploy) parent sh[7] unit ssh.service container 0123456789ab`, as far as it is known.
+fn belongs(buf: &mut Vec<u8>, actor: &Actor, origin: &Origin) {
+    if origin.user.is_some() || origin.login_uid.is_some_and(|uid| uid != actor.uid) {
+        buf.extend_from_slice(format!(" ({})", reload::user(actor)).as_bytes());
+    }
+    if let Some(parent) = &origin.parent {
+        buf.extend_from_slice(b" parent ");
+        push_visible(buf, &parent.comm);
+        buf.extend_from_slice(format!("[{}]", parent.pid).as_bytes());
+    }
+    if let Some(unit) = &origin.unit {
+        buf.extend_from_slice(b" unit ");
+        push_visible(buf, unit.as_bytes());
+    }
+    if let Some(container) = &origin.container {
+        // As container engines print it.
+        let short = container.get(..12).unwrap_or(container);
+        buf.extend_from_slice(format!(" container {short}").as_bytes());
+    }
 }
 
 /// A filled mark for each channel that saw the change, an open one with the cause for each that did not. Of another process

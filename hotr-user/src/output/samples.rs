@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hotr_events::Cause;
 use hotr_events::KernelTotals;
 use hotr_events::{
-    Actor, Change, Channel, ConfirmedChange, Evidence, FileId, FileType, Kind, Layer, Missed, Op, Written,
+    Actor, Change, Channel, ConfirmedChange, Evidence, FileId, FileType, Kind, Layer, Missed, Op, Origin,
+    Parent, Written,
 };
 use hotr_events::{Alias, ChannelInfo, ChannelState, Reload, ReloadState, Report, Root, Trigger};
 
@@ -36,6 +37,7 @@ pub(super) fn full_change() -> Change {
             comm: b"vim".to_vec(),
             exe: Some(Path::new("/usr/bin/vim").into()),
             cgroup: Some("/user.slice".into()),
+            origin: None,
         }),
         seen_by: vec![Channel::Ebpf],
         missed_by: vec![Missed {
@@ -45,6 +47,17 @@ pub(super) fn full_change() -> Change {
         }],
         ..bare_change("/srv/a")
     }
+}
+
+/// The writer of [`full_change`], with all that can be known of it.
+pub(super) fn known_actor() -> Actor {
+    let mut origin = Origin::default();
+    (origin.user, origin.login_user) = (Some("root".into()), Some("deploy".into()));
+    origin.login_uid = Some(1000);
+    origin.parent = Some(Parent { pid: 7, comm: b"sudo".to_vec() });
+    origin.container = Some("0123456789abcdef".repeat(4).into());
+    origin.unit = Some("session-3.scope".into());
+    Actor { uid: 0, origin: Some(origin.into()), ..full_change().actor.expect("it has one") }
 }
 
 pub(super) fn ready() -> Report {
@@ -96,6 +109,7 @@ pub(super) fn reload(state: ReloadState) -> Reload {
         trigger: Trigger::Change,
         changes: (!is_end)
             .then(|| vec![change("/srv/a", Evidence::Digest), change("/srv/b", Evidence::SizeAndTime)]),
+        actors: Vec::new(),
         status: is_end.then_some(1),
         duration: is_end.then_some(Duration::from_millis(7)),
         why: is_end.then(|| "no answer".to_owned()),

@@ -83,13 +83,18 @@ impl Default for Stdout {
 
 /// Writes a line to stderr, which may be read as slowly. What cannot be written is left.
 pub fn say(line: &str) {
+    say_bytes(line.as_bytes());
+}
+
+/// As [`say`].
+pub fn say_bytes(line: &[u8]) {
     static STOPPED: AtomicBool = AtomicBool::new(false);
     if STOPPED.load(Ordering::Relaxed) {
         return;
     }
     // Held so that lines of several threads do not mix.
     let stderr = io::stderr().lock();
-    let result = Stdout::on(&stderr, &ending::ASKED, ending::GRACE).write_all(line.as_bytes());
+    let result = Stdout::on(&stderr, &ending::ASKED, ending::GRACE).write_all(line);
     let is_over = result.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
     STOPPED.fetch_or(is_over, Ordering::Relaxed);
 }

@@ -45,7 +45,8 @@ struct Short {
 
 impl Short {
     fn into_change(self, at_ms: u64) -> Change {
-        let actor = |pid| Actor { pid, tid: pid, uid: 0, comm: vec![], exe: None, cgroup: None };
+        let actor =
+            |pid| Actor { pid, tid: pid, uid: 0, comm: vec![], exe: None, cgroup: None, origin: None };
         let channel = |word: &String| if word == "ebpf" { Channel::Ebpf } else { Channel::Inotify };
         let missed = |word: &String| Missed {
             channel: Channel::Inotify,

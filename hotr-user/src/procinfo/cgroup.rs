@@ -31,6 +31,12 @@ impl CgroupPaths {
     /// An unknown id starts a walk at most this often.
     const PAUSE: Duration = Duration::from_millis(500);
 
+    /// Whether the unified hierarchy is mounted.
+    #[must_use]
+    pub const fn is_mounted(&self) -> bool {
+        self.mount.is_some()
+    }
+
     /// Finds where the unified hierarchy is mounted; without it every answer is `None`.
     #[must_use]
     pub fn new() -> Self {
@@ -81,6 +87,49 @@ impl CgroupPaths {
     }
 }
 
+/// The names in the path of a cgroup, from the root on.
+pub fn names(path: &str) -> impl DoubleEndedIterator<Item = &str> {
+    path.split('/').filter(|name| !name.is_empty())
+}
+
+/// Whether this is the cgroup of a systemd unit; `.service` may be left out of the unit's name.
+#[must_use]
+pub fn is_of_unit(name: &str, unit: &str) -> bool {
+    name.strip_prefix(unit).is_some_and(|rest| rest.is_empty() || rest == ".service")
+}
+
+/// The id in the name that a container engine gives to a cgroup: `ID`, `docker-ID.scope`, `libpod-ID`, ….
+#[must_use]
+pub fn container_id(name: &str) -> Option<&str> {
+    let name = name.strip_suffix(".scope").unwrap_or(name);
+    let id = name.rsplit(['-', ':']).next()?;
+    (id.len() >= 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+}
+
+/// The id of the container that the processes of a cgroup run in, the innermost: 64 hexadecimal digits in the name of a cgroup.
+#[must_use]
+pub fn container_of(path: &str) -> Option<&str> {
+    names(path).rev().filter_map(container_id).find(|id| id.len() == 64)
+}
+
+/// The systemd unit of the processes of a cgroup, the innermost: the kinds of unit that have processes, but for slices.
+#[must_use]
+pub fn unit_of(path: &str) -> Option<&str> {
+    let kinds = [".service", ".scope", ".socket", ".mount", ".swap"];
+    names(path).rev().find(|name| kinds.iter().any(|kind| name.len() > kind.len() && name.ends_with(kind)))
+}
+
+/// Whether a cgroup is this one or below it. Without a slash at its begin, `wanted` may be anywhere in the path.
+#[must_use]
+pub fn is_in(path: &str, wanted: &str) -> bool {
+    let wanted_names: Vec<&str> = names(wanted).collect();
+    let path_names: Vec<&str> = names(path).collect();
+    if wanted.starts_with('/') {
+        return path_names.starts_with(&wanted_names);
+    }
+    !wanted_names.is_empty() && path_names.windows(wanted_names.len()).any(|part| part == wanted_names)
+}
+
 /// The unified-hierarchy line of `/proc/<pid>/cgroup`.
 pub(super) fn of_process(dir: &Path) -> Option<Arc<str>> {
     let text = fs::read(dir.join("cgroup")).ok()?;
@@ -105,6 +154,63 @@ mod tests {
             ("1:cpu:/x\n", None),
         ] {
             assert_eq!(unified(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_unit_is_named_with_or_without_its_suffix() {
+        for (name, unit, want) in [
+            ("nginx.service", "nginx", true),
+            ("nginx.service", "nginx.service", true),
+            ("nginx.service", "ngin", false),
+            ("nginx.socket", "nginx", false),
+            ("session-3.scope", "session-3.scope", true),
+            ("nginx", "nginx.service", false),
+        ] {
+            assert_eq!(is_of_unit(name, unit), want, "{name} {unit}");
+        }
+    }
+
+    #[test]
+    fn units_and_containers_are_on_the_way() {
+        let id = "0123456789abcdef".repeat(4);
+        let (docker, pod) = (format!("docker-{id}.scope"), format!("cri-containerd-{id}.scope"));
+        for (path, unit, container) in [
+            ("/system.slice/ssh.service".to_owned(), Some("ssh.service"), None),
+            ("/system.slice/app.service/workers/1".to_owned(), Some("app.service"), None),
+            (
+                "/user.slice/user-1.slice/user@1.service/app.slice/x.service".to_owned(),
+                Some("x.service"),
+                None,
+            ),
+            ("/user.slice/user-1.slice".to_owned(), None, None),
+            ("/".to_owned(), None, None),
+            ("/.service".to_owned(), None, None),
+            (format!("/system.slice/{docker}"), Some(docker.as_str()), Some(id.as_str())),
+            (format!("/kubepods.slice/pod1/{pod}"), Some(pod.as_str()), Some(id.as_str())),
+            (format!("/docker/{id}"), None, Some(id.as_str())),
+            ("/user.slice/deadbeefdead".to_owned(), None, None),
+        ] {
+            assert_eq!((unit_of(&path), container_of(&path)), (unit, container), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_cgroup_is_a_path_or_names_on_one() {
+        for (path, wanted, want) in [
+            ("/a/b/c", "/a/b", true),
+            ("/a/b/c", "/a/b/", true),
+            ("/a/b/c", "/b", false),
+            ("/a/bc", "/a/b", false),
+            ("/a/b/c", "b", true),
+            ("/a/b/c", "b/c", true),
+            ("/a/b/c", "a/c", false),
+            ("/a", "/", true),
+            ("/a", "", false),
+            ("/", "/", true),
+            ("/", "a", false),
+        ] {
+            assert_eq!(is_in(path, wanted), want, "{path} {wanted}");
         }
     }
 

@@ -41,7 +41,7 @@ fn stat(comm: &str, start: u64) -> String {
 }
 
 fn task(pid: u32, comm: &[u8]) -> Task<'_> {
-    Task { pid, tid: pid, comm, cgroup_id: 0 }
+    Task { pid, tid: pid, comm, cgroup_id: 0, uid: 0, made_ns: u64::MAX }
 }
 
 fn exe(cache: &mut ActorCache, task: &Task<'_>, now: Instant) -> Option<String> {
@@ -51,10 +51,11 @@ fn exe(cache: &mut ActorCache, task: &Task<'_>, now: Instant) -> Option<String> 
 #[test]
 fn the_start_time_is_found_behind_any_comm() {
     for comm in ["x", "a b", ") S 1 (", "((("] {
-        assert_eq!(parse_start_time(stat(comm, 4242).as_bytes()), Some(4242), "{comm}");
+        let found = Stat::parse(stat(comm, 4242).as_bytes());
+        assert_eq!(found, Some(Stat { parent: 1, start: 4242 }), "{comm}");
     }
-    assert_eq!(parse_start_time(b"7 (x) S 1"), None);
-    assert_eq!(parse_start_time(b""), None);
+    assert_eq!(Stat::parse(b"7 (x) S 1"), None);
+    assert_eq!(Stat::parse(b""), None);
 }
 
 #[test]
@@ -158,7 +159,7 @@ fn we_are_who_we_are() {
     let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
     let comm = fs::read("/proc/thread-self/comm").unwrap();
     let comm = comm.strip_suffix(b"\n").unwrap();
-    let me = Task { pid: std::process::id(), tid, comm, cgroup_id: 0 };
+    let me = Task { pid: std::process::id(), tid, comm, cgroup_id: 0, uid: 0, made_ns: u64::MAX };
     assert_eq!(
         cache.lookup(&me, Instant::now()).exe.as_deref(),
         Some(std::env::current_exe().unwrap().as_path())
@@ -169,4 +170,67 @@ fn we_are_who_we_are() {
 fn task_names_are_cut_as_the_kernel_cuts_them() {
     assert_eq!(kept_of(OsStr::new("vim")), b"vim");
     assert_eq!(kept_of(OsStr::new("a-name-of-17-byte")), b"a-name-of-17-by");
+}
+
+/// What is known of where a task belongs, but for its unit: the parent as `pid comm`.
+fn origin(cache: &mut ActorCache, task: &Task<'_>) -> Option<(Option<String>, Option<u32>, Option<String>)> {
+    let origin = cache.lookup(task, Instant::now()).origin?;
+    let parent = origin.parent.as_ref();
+    let parent = parent.map(|parent| format!("{} {}", parent.pid, String::from_utf8_lossy(&parent.comm)));
+    Some((origin.user.as_deref().map(str::to_owned), origin.login_uid, parent))
+}
+
+fn known(
+    user: &str,
+    login: Option<u32>,
+    parent: &str,
+) -> Option<(Option<String>, Option<u32>, Option<String>)> {
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    Some((text(user), login, text(parent)))
+}
+
+#[test]
+fn where_a_writer_belongs_is_known_when_asked() {
+    let proc = FakeProc::new("origin");
+    proc.process(1, "init", "/init", 1);
+    proc.process(7, "vim", "/usr/bin/vim", 1);
+    fs::write(proc.0.join("7/loginuid"), "0").unwrap();
+    fs::write(proc.0.join("7/cgroup"), "0::/system.slice/app.service/x\n").unwrap();
+    let mut cache = proc.cache();
+    assert_eq!(origin(&mut cache, &task(7, b"vim")), None, "nobody asks");
+    let mut cache = proc.cache();
+    cache.ask_origins();
+    assert_eq!(origin(&mut cache, &task(7, b"vim")), known("root", Some(0), "1 init"));
+    let found = cache.lookup(&task(7, b"vim"), Instant::now()).origin.unwrap();
+    assert_eq!((found.login_user.as_deref(), found.unit.as_deref()), (Some("root"), Some("app.service")));
+    // It becomes another user, and nothing else changes.
+    let other = Task { uid: 3_999_999_999, ..task(7, b"vim") };
+    assert_eq!(origin(&mut cache, &other), known("", Some(0), "1 init"));
+    assert_eq!(origin(&mut cache, &task(7, b"vim")), known("root", Some(0), "1 init"));
+    // No login, and no parent.
+    proc.process(8, "sh", "/bin/sh", 1);
+    fs::write(proc.0.join("8/loginuid"), "4294967295").unwrap();
+    proc.end(1);
+    assert_eq!(origin(&mut cache, &task(8, b"sh")), known("root", None, ""));
+}
+
+#[test]
+fn nothing_is_said_of_a_process_that_took_over_an_id() {
+    let proc = FakeProc::new("other");
+    proc.process(1, "init", "/init", 1);
+    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let ticks = boot.tv_sec.unsigned_abs() * rustix::param::clock_ticks_per_second();
+    proc.process(7, "vim", "/usr/bin/vim", ticks);
+    fs::write(proc.0.join("7/loginuid"), "0").unwrap();
+    let mut cache = proc.cache();
+    cache.ask_origins();
+    // It was called the same, and started a minute after the change.
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec.unsigned_abs();
+    let before = Task { made_ns: now.saturating_sub(60) * 1_000_000_000, ..task(7, b"vim") };
+    assert_eq!(origin(&mut cache, &before), known("root", None, ""));
+    // It has exited.
+    assert_eq!(origin(&mut cache, &task(9, b"vim")), known("root", None, ""));
+    // It has become another program.
+    proc.process(7, "less", "/usr/bin/less", 1);
+    assert_eq!(origin(&mut cache, &Task { tid: 8, ..task(7, b"vim") }), known("root", None, ""));
 }

@@ -107,13 +107,17 @@ impl EbpfChannel {
         crate::memory::give_back();
         // What was skipped while the programs were attached one by one was made before `ready`.
         let lost = [0, 0, source.skipped(), 0];
+        let mut actors = ActorCache::new();
+        if options.origins {
+            actors.ask_origins();
+        }
         let side = Self {
             source,
             roots,
             storms: Storms::new(window_ns),
             mounts,
             layers: LayerCache::default(),
-            actors: ActorCache::new(),
+            actors,
             calls: Calls::default(),
             requests: Requests::default(),
             held: HeldRecords::default(),
@@ -396,8 +400,14 @@ impl Reader<'_> {
             .flatten()
             .find_map(|base| self.roots.bases.get(base)?.claim(&mut change))
             .or_else(|| self.roots.claim_mounted(record, &mut change))?;
-        let task =
-            Task { pid: record.pid, tid: record.tid, comm: decode::comm(record), cgroup_id: record.cgroup };
+        let task = Task {
+            pid: record.pid,
+            tid: record.tid,
+            comm: decode::comm(record),
+            cgroup_id: record.cgroup,
+            uid: record.uid,
+            made_ns: record.time,
+        };
         let info = self.actors.lookup(&task, self.now);
         change.actor = Some(hotr_events::Actor {
             pid: record.pid,
@@ -406,6 +416,7 @@ impl Reader<'_> {
             comm: task.comm.to_vec(),
             exe: info.exe,
             cgroup: info.cgroup,
+            origin: info.origin,
         });
         let (writes, bytes) = self.storms.record(record, &change, is_gone)?;
         if change.op == Op::Write {

@@ -24,7 +24,7 @@ use super::subscription::Subscription;
 use super::verdict::{Verdict, Watcher};
 use crate::ending;
 use crate::error::Error;
-use crate::options::TraceOptions;
+use crate::options::{OwnFiles, TraceOptions};
 use crate::pipeline::inotify_changes::ReceivedChange;
 use crate::source::Clock;
 use crate::source::difference::Difference;
@@ -233,12 +233,12 @@ impl Engine {
     fn listen(&mut self, clock: &Clock) -> Result<(), Error> {
         let Some(inotify) = &mut self.inotify else { return Ok(()) };
         let raw = self.options.raw;
-        let (subscription, own) = (&mut self.subscription, &self.own);
+        let (subscription, own) = (&mut self.subscription, (&self.own[..], &self.options.outputs));
         let mut records = Vec::new();
         self.heard = 0;
         loop {
             let is_part = inotify.drain(clock, |record| {
-                if raw && !is_own(&record, own) {
+                if raw && !is_own(&record, own.0, own.1) {
                     records.push(Report::Raw(record));
                 }
             })?;
@@ -366,6 +366,11 @@ impl Engine {
         if self.options.raw { Ok(()) } else { self.report_heard(heard, clock.mono_ns()) }
     }
 
+    /// Whether hotr itself writes to a file.
+    fn is_own(&self, id: (u64, u64)) -> bool {
+        self.own.contains(&id) || self.options.outputs.contains(id)
+    }
+
     fn report_heard(&mut self, heard: Vec<ReceivedChange>, now_ns: u64) -> Result<(), Error> {
         let mut heard = heard.into_iter();
         while let Some(ReceivedChange { mut change, ctime_ns, .. }) = heard.next() {
@@ -373,7 +378,7 @@ impl Engine {
                 ending::cut(1 + heard.len() as u64);
                 break;
             }
-            if change.id.is_some_and(|id| self.own.contains(&(id.dev, id.ino))) {
+            if change.id.is_some_and(|id| self.is_own((id.dev, id.ino))) {
                 continue;
             }
             if self.ebpf.is_some() {
@@ -439,9 +444,10 @@ pub(crate) fn own_outputs() -> Vec<(u64, u64)> {
 }
 
 /// Whether a raw inotify record is of a file that hotr writes to.
-fn is_own(record: &Raw, own: &[(u64, u64)]) -> bool {
+fn is_own(record: &Raw, own: &[(u64, u64)], outputs: &OwnFiles) -> bool {
     let Raw::Inotify { path, .. } = record else { return false };
-    !own.is_empty()
+    let is_it = |id: (u64, u64)| own.contains(&id) || outputs.contains(id);
+    (!own.is_empty() || !outputs.is_empty())
         && statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO)
-            .is_ok_and(|stat| own.contains(&(crate::source::device(&stat), stat.stx_ino)))
+            .is_ok_and(|stat| is_it((crate::source::device(&stat), stat.stx_ino)))
 }

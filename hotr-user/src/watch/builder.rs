@@ -16,6 +16,7 @@ use super::{WatchOptions, no_thread};
 use crate::error::Error;
 use crate::options::{Channels, TierChoice, patterns};
 use crate::pipeline::confirm::HashKind;
+use hotr_events::Kind;
 
 /// Says what to watch. A setter that is called `add_…` adds to what was chosen before; any other replaces it.
 ///
@@ -118,6 +119,13 @@ impl Builder {
     #[must_use]
     pub fn add_ignore<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
         self.ignore.extend(patterns.into_iter().map(Into::into));
+        self
+    }
+
+    /// Only changes of these kinds, as the comparison found them; all by default.
+    #[must_use]
+    pub fn only_kinds(mut self, kinds: impl IntoIterator<Item = Kind>) -> Self {
+        self.options.kinds = kinds.into_iter().collect();
         self
     }
 

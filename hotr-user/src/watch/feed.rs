@@ -203,8 +203,18 @@ impl Feed {
     fn give(&mut self, Judged { batch, nothing }: Judged) {
         self.looking = false;
         self.unknown.judged();
+        let is_wanted =
+            |change: &Confirmed| self.options.kinds.is_empty() || self.options.kinds.contains(&change.kind);
+        let (batch, left_out): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_wanted);
+        let left_out_paths: Vec<PathBuf> = left_out.iter().map(|change| change.path.clone()).collect();
+        if !left_out.is_empty() {
+            // No reload finds fault with it.
+            self.good(left_out);
+        }
         if !batch.is_empty() {
             self.out.push_back(FeedOutput::Batch(batch));
+        } else if !left_out_paths.is_empty() {
+            self.out.push_back(FeedOutput::LeftOut(left_out_paths));
         } else if !nothing.is_empty() {
             self.out.push_back(FeedOutput::Nothing(nothing));
         }

@@ -14,6 +14,8 @@ pub(super) enum FeedOutput {
     Batch(Vec<Confirmed>),
     /// These changes were checked and changed nothing.
     Nothing(Vec<PathBuf>),
+    /// These changed, but by none of the kinds that were wanted.
+    LeftOut(Vec<PathBuf>),
     /// Good content was restored at these paths, at least one.
     Restored(Vec<Confirmed>),
     /// The state before the first change is known of this many files, and of all that will be.

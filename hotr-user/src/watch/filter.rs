@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use globset::GlobSet;
 
 use super::git::rules::{Notices, Rules};
+use crate::pipeline::chosen_names::is_chosen;
 
 /// Directories of version control systems.
 pub const VCS_DIRS: [&str; 6] = [".git", ".hg", ".svn", ".bzr", "_darcs", ".jj"];
@@ -37,11 +38,6 @@ pub struct PathFilter {
     options: FilterOptions,
     roots: Vec<(PathBuf, Rules)>,
     notices: Notices,
-}
-
-/// Whether a name ends with a dot and an extension, which may have dots itself (`tar.gz`).
-fn has_extension(name: &[u8], ext: &[u8]) -> bool {
-    name.strip_suffix(ext).and_then(|rest| rest.strip_suffix(b".")).is_some_and(|stem| !stem.is_empty())
 }
 
 impl PathFilter {
@@ -85,16 +81,7 @@ impl PathFilter {
 
 impl FilterOptions {
     fn choose(&self, relative: &Path) -> bool {
-        let by_ext = || {
-            let name = relative.file_name().unwrap_or_default();
-            self.exts.iter().any(|ext| has_extension(name.as_bytes(), ext.as_bytes()))
-        };
-        let by_glob = || self.only.as_ref().is_some_and(|only| only.is_match(relative));
-        if self.exts.is_empty() && self.only.is_none() {
-            return true;
-        }
-        // Either choice is enough, as in watchexec.
-        by_ext() || by_glob()
+        is_chosen(&self.exts, self.only.as_ref(), relative)
     }
 
     fn leave_out(&self, relative: &Path) -> bool {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use crate::pipeline::confirm::Confirmed;
-use hotr_events::Trigger;
+use hotr_events::{Actor, Trigger};
 
 /// What to reload for.
 #[derive(Clone, Debug)]
@@ -26,6 +26,21 @@ impl Order {
         } else if either(Trigger::Change) {
             self.trigger = Trigger::Change;
         }
+    }
+
+    /// Who made the changes, each process with each of its names once; no more than are remembered of one change.
+    pub(super) fn actors(&self) -> Vec<Actor> {
+        let mut actors: Vec<Actor> = Vec::new();
+        for actor in self.changes.iter().flat_map(|change| &change.actors) {
+            let is_known = |one: &Actor| (one.pid, one.uid, &one.comm) == (actor.pid, actor.uid, &actor.comm);
+            if !actors.iter().any(is_known) {
+                actors.push(Actor::clone(actor));
+            }
+            if actors.len() == Confirmed::MOST_ACTORS {
+                break;
+            }
+        }
+        actors
     }
 
     /// What is said when nothing comes of it.

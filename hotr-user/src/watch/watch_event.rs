@@ -141,7 +141,10 @@ impl WatchEvent {
                 _ => Self::Recovered { channel, why },
             }],
             // Single changes and what came of nothing are for whoever wants every detail.
-            FeedOutput::Report(_) | FeedOutput::Nothing(_) | FeedOutput::Known(_) => Vec::new(),
+            FeedOutput::Report(_)
+            | FeedOutput::Nothing(_)
+            | FeedOutput::LeftOut(_)
+            | FeedOutput::Known(_) => Vec::new(),
         }
     }
 }

@@ -265,8 +265,9 @@ impl Worker {
         let (status, why) = ended.map_or((None, None), |ended| (ended.status, ended.why));
         let reported = || order.changes.iter().map(|change| change.change.clone()).collect();
         let changes = (state == ReloadState::Started).then(reported);
+        let actors = if changes.is_some() { order.actors() } else { Vec::new() };
         let (seq, trigger, time) = (self.seq, order.trigger, SystemTime::now());
-        let reload = Reload { seq, time, state, trigger, changes, status, duration, why };
+        let reload = Reload { seq, time, state, trigger, changes, actors, status, duration, why };
         self.send(News::Report(Box::new(reload)));
     }
 

@@ -6,10 +6,12 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
+use super::cgroup::Cgroup;
 use super::place::Scratch;
-use super::run::{Run, changes, ebpf, path_of};
+use super::run::{HOTR, Run, changes, ebpf, path_of, spawn, until};
 use super::witness::store;
 
 /// Options that need no privilege.
@@ -50,6 +52,25 @@ fn paths_that_match_are_left_out() {
     }
     run.change("create", &dir.join("end"));
     assert_eq!(told(&run.end(), &dir), want(&[("create", "c.tmpx"), ("create", "end")]));
+}
+
+#[test]
+fn files_are_chosen_as_in_watch() {
+    let scratch = Scratch::new("names");
+    let dir = scratch.0.clone();
+    fs::create_dir(dir.join("sub")).unwrap();
+    let args = ["-e", "conf,tar.gz", "-f", "/sub/*.x", "-i", "skip*", "--op", "create,delete"];
+    let mut run = heard(&args, &dir);
+    for name in ["a.conf", "b.gz", "c.tar.gz", "d.x", "sub/e.x", "skip.conf", "end.conf"] {
+        fs::write(dir.join(name), "").unwrap();
+    }
+    fs::create_dir(dir.join("dir.conf")).unwrap();
+    for name in ["b.gz", "end.conf"] {
+        fs::remove_file(dir.join(name)).unwrap();
+    }
+    run.change("remove", &dir.join("end.conf"));
+    let names = ["a.conf", "c.tar.gz", "sub/e.x", "end.conf"].map(|name| ("create", name));
+    assert_eq!(told(&run.end(), &dir), want(&[&names[..], &[("remove", "end.conf")]].concat()));
 }
 
 #[test]
@@ -127,6 +148,34 @@ fn only_these_users() {
     assert_eq!(by_other, want(&[("create", "by-other"), ("create", "by-other-2")]));
 }
 
+/// By its unit, its container, and a cgroup above it.
+#[test]
+fn only_these_groups() {
+    if !ebpf() {
+        return;
+    }
+    let unit = format!("hotr-test-{}", std::process::id());
+    let Some(cgroup) = Cgroup::new(&format!("{unit}.service/0123456789abcdef")) else { return };
+    let scratch = Scratch::new("groups");
+    let dir = scratch.dir("d");
+    let above = format!("/{unit}.service");
+    let groups = [["--unit", &unit], ["--container", "01234567"], ["--cgroup", &above]];
+    let other = ["--cgroup", "/hotr-tes"];
+    // A unit without a process would be named on stderr.
+    let _held = cgroup.hold();
+    let start =
+        |[kind, name]: [&str; 2]| Run::start(&["--channels", "ebpf", "--op", "create", kind, name], &dir);
+    let mut runs = groups.map(start);
+    let unrelated = start(other);
+    fs::write(dir.join("by-test"), "").unwrap();
+    cgroup.run(Command::new("touch").arg(dir.join("by-unit")));
+    runs.iter_mut().for_each(|run| drop(run.change("create", &dir.join("by-unit"))));
+    for run in runs {
+        assert_eq!(told(&run.end(), &dir), want(&[("create", "by-unit")]));
+    }
+    assert_eq!(told(&unrelated.end(), &dir), want(&[]));
+}
+
 #[test]
 fn only_what_a_channel_missed() {
     if !ebpf() {
@@ -158,4 +207,98 @@ fn the_first_change_is_enough() {
         assert_eq!(kinds, ["ready", kind, "summary"]);
         assert!(path_of(&lines[1]).ends_with(format!("first-{kind}")) || kind == "raw", "{}", lines[1]);
     }
+}
+
+/// A change as the user wants to see it: exact in a pipe, and who made it by name.
+#[test]
+fn lines_of_the_users_own() {
+    let scratch = Scratch::new("format");
+    let dir = scratch.0.clone();
+    let channel = if ebpf() { "ebpf" } else { "inotify" };
+    let mut command = Command::new(HOTR);
+    let format = r"{kind}\t{path}\t{pid}\t{user}\t{missed_by}.";
+    command.args(["trace", "--channels", channel, "--op", "create", "--once", "--format", format]).arg(&dir);
+    let (mut child, mut stdout) = spawn(command);
+    let name = "a\x1b[2J";
+    // Nothing says that it is ready: until it prints something.
+    let made = std::thread::spawn(move || {
+        let mut line = String::new();
+        std::io::Read::read_to_string(&mut stdout, &mut line).unwrap();
+        line
+    });
+    until("a line", || {
+        let _ = fs::remove_file(dir.join(name));
+        fs::write(dir.join(name), "").unwrap();
+        made.is_finished()
+    });
+    assert_eq!(child.wait(), Some(0));
+    let line = made.join().unwrap();
+    let who = if channel == "ebpf" { format!("{}\troot", std::process::id()) } else { "\t".to_owned() };
+    assert_eq!(line, format!("create\t{}\t{who}\t.\n", scratch.0.join(name).display()));
+}
+
+/// What is known of a writer beside its number: of one that is there, and of one that has exited.
+#[test]
+fn writers_are_known_by_where_they_belong() {
+    if !ebpf() {
+        return;
+    }
+    let unit = format!("hotr-origin-{}.service", std::process::id());
+    let Some(cgroup) = Cgroup::new(&format!("{unit}/{}", "0123456789abcdef".repeat(4))) else { return };
+    let scratch = Scratch::new("origin");
+    let dir = scratch.dir("d");
+    let mut run = Run::start(&["--channels", "ebpf", "--op", "create"], &dir);
+    fs::write(dir.join("by-test"), "").unwrap();
+    let here = run.change("create", &dir.join("by-test"));
+    let parent = std::os::unix::process::parent_id();
+    let comm = fs::read_to_string(format!("/proc/{parent}/comm")).unwrap();
+    let actor = &here["actor"];
+    assert_eq!((&actor["user"], &actor["parent"]["pid"]), (&"root".into(), &parent.into()), "{here}");
+    assert_eq!(actor["parent"]["comm"], comm.trim_end(), "{here}");
+    let login =
+        fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse::<u32>().ok());
+    assert_eq!(actor["login_uid"].as_u64(), login.filter(|uid| *uid != u32::MAX).map(u64::from), "{here}");
+    // Stopped, hotr looks only after it has exited.
+    run.send(Signal::STOP);
+    until("hotr has stopped", || {
+        fs::read_to_string(format!("/proc/{}/stat", run.pid())).unwrap().contains(") T ")
+    });
+    let gone = cgroup.run(Command::new("touch").arg(dir.join("by-gone")));
+    run.send(Signal::CONT);
+    let line = run.change("create", &dir.join("by-gone"));
+    let actor = &line["actor"];
+    assert_eq!((&actor["pid"], &actor["user"]), (&gone.into(), &"root".into()), "{line}");
+    assert_eq!(
+        (&actor["unit"], &actor["container"]),
+        (&unit.into(), &"0123456789abcdef".repeat(4).into()),
+        "{line}"
+    );
+    for absent in ["parent", "login_uid", "login_user", "exe"] {
+        assert!(actor.get(absent).is_none(), "{absent}: {line}");
+    }
+    run.end();
+}
+
+/// A login, which stays whatever user it becomes.
+#[test]
+fn a_login_is_known() {
+    if !ebpf() || !fs::exists("/proc/self/loginuid").unwrap() {
+        return;
+    }
+    let scratch = Scratch::new("login");
+    let dir = scratch.dir("d");
+    fs::set_permissions(&dir, Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(scratch.0.as_path(), Permissions::from_mode(0o755)).unwrap();
+    let mut run = Run::start(&["--channels", "ebpf", "--op", "create"], &dir);
+    let script = "echo 12345 > /proc/self/loginuid && : > \"$0\" && read -r end";
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script]).arg(dir.join("by-login")).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let line = run.change("create", &dir.join("by-login"));
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    let actor = &line["actor"];
+    assert_eq!((&actor["uid"], &actor["login_uid"]), (&0.into(), &12345.into()), "{line}");
+    assert_eq!(actor["parent"]["pid"], std::process::id(), "{line}");
+    run.end();
 }

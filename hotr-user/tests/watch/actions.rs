@@ -192,3 +192,44 @@ fn without_json_stdout_is_the_commands() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(text(&out), "hello\n");
 }
+
+#[test]
+fn the_first_reload_for_a_change_is_enough() {
+    for (end, state, status) in [("exit 0", "done", 0), ("exit 7", "failed", 1)] {
+        let scratch = Scratch::new("once");
+        let conf = scratch.file("conf", "1");
+        let script = scratch.script("run", end);
+        let mut watch = Watch::start(&["--once", "--channels", "inotify"], &scratch.w(), &[&script]);
+        // The run at the start does not count.
+        watch.wait("its end", |line| line["trigger"] == "start" && line["state"] == state);
+        fs::write(&conf, "2").unwrap();
+        let line = watch.reload(state);
+        assert_eq!((&line["trigger"], &line["seq"]), (&"change".into(), &2.into()), "{line}");
+        watch.wait("the summary", |line| line["type"] == "summary");
+        assert_eq!(watch.ended(), Some(status), "{}", watch.said());
+    }
+}
+
+#[test]
+fn lines_have_colour_and_time_when_asked() {
+    let scratch = Scratch::new("look");
+    let conf = scratch.file("conf", "1");
+    let mut hotr = Command::new(super::run::HOTR);
+    hotr.args(["watch", "--once", "-p", "-v", "--channels", "inotify", "--color", "always", "--timestamps"]);
+    let said = scratch.0.join("said");
+    hotr.arg(scratch.w()).args(["--", "false"]).env("TZ", "UTC").stderr(fs::File::create(&said).unwrap());
+    let mut child = hotr.stdin(Stdio::null()).spawn().unwrap();
+    until("it knows the files", || text(&said).contains("initial state recorded"));
+    fs::write(&conf, "2").unwrap();
+    let mut status = None;
+    until("the end of hotr", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    let said = text(&said);
+    let failed = said.lines().find(|line| line.contains("reload #1: failed")).expect(&said);
+    let (time, rest) = failed.strip_prefix("\x1b[2m").unwrap().split_once("\x1b[0m  ").unwrap();
+    let digits = time.split([':', '.']).map(|part| part.parse::<u32>().unwrap()).collect::<Vec<_>>();
+    assert_eq!((digits.len(), time.len()), (4, 12), "{time}");
+    assert_eq!(rest, "hotr: \x1b[31mreload #1: failed, exit status 1\x1b[0m");
+}

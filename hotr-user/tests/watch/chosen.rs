@@ -187,3 +187,29 @@ fn what_no_channel_tells_is_found_by_the_next_look() {
     watch.reload("done");
     watch.end();
 }
+
+#[test]
+fn only_the_kinds_of_changes_that_are_asked_for() {
+    let scratch = Scratch::new("kinds");
+    let old = scratch.file("old", "1");
+    let mut watch =
+        Watch::start(&["-p", "--on", "create,delete", "--channels", "inotify"], &scratch.w(), &["true"]);
+    fs::write(&old, "2").unwrap();
+    watch.until_said("no reload: 1 file changed as --on leaves out");
+    // Together with what is asked for, it is not listed.
+    watch.at_once(|| {
+        fs::write(&old, "3").unwrap();
+        scratch.file("new", "1");
+    });
+    let line = watch.reload("started");
+    assert_eq!(watch.names(&line), ["new"], "{line}");
+    watch.reload("done");
+    fs::remove_file(&old).unwrap();
+    let line = watch.reload("started");
+    assert_eq!(
+        (watch.names(&line), &line["changes"][0]["kind"]),
+        (vec!["old".to_owned()], &"removed".into())
+    );
+    watch.reload("done");
+    watch.end();
+}

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::words::words;
-use crate::{Cause, Watcher, exact, json};
+use crate::{Cause, Origin, Watcher, exact, json, origin};
 
 /// What happened to a name or to a file, in the five words of the output contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -184,6 +184,9 @@ pub struct Actor {
     /// Path of the cgroup below the cgroup root, when known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Arc<str>>,
+    /// Where it belongs, where that was asked for.
+    #[serde(flatten, with = "origin::flat")]
+    pub origin: Option<Arc<Origin>>,
 }
 
 /// A channel that should have seen a change, and did not.

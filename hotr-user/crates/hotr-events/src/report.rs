@@ -10,7 +10,9 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::words::words;
-use crate::{Change, Channel, ConfirmedChange, KernelTotals, Layer, LossReason, WatcherId, exact, json};
+use crate::{
+    Actor, Change, Channel, ConfirmedChange, KernelTotals, Layer, LossReason, WatcherId, exact, json,
+};
 
 /// Another way into a watched directory that is covered as well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,6 +224,9 @@ pub struct Reload {
     /// What changed; only at the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Vec<ConfirmedChange>>,
+    /// Who made these changes, each once, as far as it is known; only at the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actors: Vec<Actor>,
     /// At the end: exit status of the command, or of the validation that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<i32>,

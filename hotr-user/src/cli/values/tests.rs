@@ -45,6 +45,42 @@ fn channels_are_auto_or_named() {
 }
 
 #[test]
+fn operations_have_the_names_of_other_tools_too() {
+    use clap::builder::TypedValueParser as _;
+    let command = clap::Command::new("x");
+    let read = |word: &str| op().parse_ref(&command, None, word.as_ref()).ok();
+    for (word, want) in [
+        ("write", Some(Op::Write)),
+        ("modify", Some(Op::Write)),
+        ("remove", Some(Op::Remove)),
+        ("delete", Some(Op::Remove)),
+        ("attrib", Some(Op::Attrib)),
+        ("open", None),
+        ("", None),
+    ] {
+        assert_eq!(read(word), want, "{word}");
+    }
+}
+
+#[test]
+fn kinds_have_the_names_of_operations() {
+    use clap::builder::TypedValueParser as _;
+    let command = clap::Command::new("x");
+    let read = |word: &str| kind().parse_ref(&command, None, word.as_ref()).ok();
+    for (word, want) in [
+        ("create", Some(Kind::Created)),
+        ("modify", Some(Kind::Written)),
+        ("written", Some(Kind::Written)),
+        ("delete", Some(Kind::Removed)),
+        ("rename", Some(Kind::Renamed)),
+        ("link", Some(Kind::Link)),
+        ("attrib", None),
+    ] {
+        assert_eq!(read(word), want, "{word}");
+    }
+}
+
+#[test]
 fn excludes_work_as_in_gitignore() {
     for (pattern, path, want) in [
         ("*.tmp", "a.tmp", true),

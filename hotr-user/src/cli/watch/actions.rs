@@ -52,6 +52,9 @@ pub(super) struct ActionArgs {
     /// Do not run the command at the start, only for changes
     #[arg(short, long)]
     postpone: bool,
+    /// End after the first reload for a change or for SIGUSR1; a run at the start does not count
+    #[arg(long, conflicts_with_all = ["restart", "rollback"])]
+    once: bool,
     /// Wait between validation and command
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = values::duration)]
     delay_run: Duration,
@@ -155,6 +158,7 @@ impl ActionArgs {
             delay: self.delay_run,
             clear: self.clear,
             at_start,
+            once: self.once,
             rollback: self.rollback.then(|| self.backup_dir.clone()),
         })
     }

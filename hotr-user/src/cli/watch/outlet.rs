@@ -1,15 +1,16 @@
 //! Where a watch reports: JSON Lines on stdout, or short lines on stderr, so that stdout is the command's.
 
 use std::io;
+use std::time::SystemTime;
 
 use hotr_events::ReportSink;
-use hotr_events::{ChannelInfo, Reload, ReloadState, Report};
+use hotr_events::{ChannelInfo, ChannelState, Reload, ReloadState, Report};
 use hotr_user::output;
 use hotr_user::output::human::reload_text;
+use hotr_user::output::notices::{NoticeStyle, Tone};
+use hotr_user::output::stdout;
 use hotr_user::watch::{Ask, Outlet, ReloadOptions, WatchOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
-
-use crate::cli::say;
 
 /// How much is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,53 +32,70 @@ impl Loudness {
     }
 }
 
+/// How the lines on stderr look, and which there are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    pub(super) loudness: Loudness,
+    pub(super) style: NoticeStyle,
+}
+
+impl Look {
+    fn say(self, tone: Tone, text: &str) {
+        stdout::say_bytes(&self.style.line(tone, text, SystemTime::now()));
+    }
+}
+
 pub(super) async fn run(
     watch: WatchOptions,
     reload: ReloadOptions,
     asks: &mut UnboundedReceiver<Ask>,
-    loudness: Loudness,
+    look: Look,
     json: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<ReloadState>> {
     let mut printer: Box<dyn ReportSink> =
-        if json { output::printer(true, false) } else { Box::new(Lines { loudness }) };
+        if json { output::printer(true, false) } else { Box::new(Lines { look }) };
     let tell = |text: &str| {
         if text == "\x1bc" {
             // The terminal's own reset; nowhere else is it of use.
             if io::IsTerminal::is_terminal(&io::stderr()) {
                 eprint!("{text}");
             }
-        } else if loudness != Loudness::Quiet {
-            say(text);
+        } else if look.loudness != Loudness::Quiet {
+            look.say(Tone::Plain, text);
         }
     };
-    let verbose = loudness == Loudness::Verbose;
+    let verbose = look.loudness == Loudness::Verbose;
     let mut outlet = Outlet { printer: printer.as_mut(), say: &tell, verbose };
-    hotr_user::watch::run(watch, reload, asks, &mut outlet).await?;
-    Ok(())
+    Ok(hotr_user::watch::run(watch, reload, asks, &mut outlet).await?)
 }
 
 /// Reports as short lines on stderr.
 struct Lines {
-    loudness: Loudness,
+    look: Look,
 }
 
 impl ReportSink for Lines {
     fn print(&mut self, report: &Report) -> io::Result<()> {
-        match (report, self.loudness) {
-            (Report::Reload(reload), loudness) if is_told(reload, loudness) => say(&reload_text(reload)),
+        let say = |tone, text: &str| self.look.say(tone, text);
+        match (report, self.look.loudness) {
+            (Report::Reload(reload), loudness) if is_told(reload, loudness) => {
+                say(tone_of(reload.state), &reload_text(reload));
+            }
             (Report::Ready { roots, channels }, Loudness::Plain | Loudness::Verbose) => {
                 let roots: Vec<String> = roots.iter().map(|root| root.path.display().to_string()).collect();
-                say(&format!("watching {}", roots.join(", ")));
-                channels.iter().filter_map(impaired).for_each(|text| say(&text));
+                say(Tone::Plain, &format!("watching {}", roots.join(", ")));
+                channels.iter().filter_map(impaired).for_each(|text| say(Tone::Warning, &text));
             }
             (Report::Change(change), Loudness::Verbose) => {
-                say(&format!("{} {}", change.op.as_str(), change.path.display()));
+                say(Tone::Plain, &format!("{} {}", change.op.as_str(), change.path.display()));
             }
             (Report::Loss { channel, reason, .. }, Loudness::Plain | Loudness::Verbose) => {
-                say(&format!("{} lost changes ({reason}): checking all files", channel.as_str()));
+                say(Tone::Bad, &format!("{} lost changes ({reason}): checking all files", channel.as_str()));
             }
             (Report::Channel { channel, state, why }, Loudness::Plain | Loudness::Verbose) => {
-                say(&format!("channel {} is {}: {why}", channel.as_str(), state.as_str()));
+                let is_well = matches!(state, ChannelState::Active | ChannelState::Idle);
+                let tone = if is_well { Tone::Plain } else { Tone::Warning };
+                say(tone, &format!("channel {} is {}: {why}", channel.as_str(), state.as_str()));
             }
             _ => {}
         }
@@ -86,6 +104,16 @@ impl ReportSink for Lines {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// How good a reload's news is.
+const fn tone_of(state: ReloadState) -> Tone {
+    match state {
+        ReloadState::Started => Tone::Plain,
+        ReloadState::Done => Tone::Good,
+        ReloadState::Replaced => Tone::Warning,
+        ReloadState::Failed | ReloadState::Invalid | ReloadState::Unhealthy => Tone::Bad,
     }
 }
 

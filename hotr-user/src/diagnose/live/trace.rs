@@ -121,6 +121,8 @@ impl WatcherTrace {
             channels: Channels { ebpf: true, inotify: false, required: true },
             tier: tier_beside(options.tier, &source),
             exclude: options.exclude.clone(),
+            origins: options.origins,
+            outputs: options.outputs.clone(),
             observed: true,
             ..TraceOptions::new(options.paths.clone())
         })?;

@@ -2,14 +2,14 @@
 
 /// A time zone, and its last answer: a storm has thousands of changes in a second.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(in crate::output) struct Clock {
     zone: fn(i64) -> (u32, u32, u32),
     last: (i64, (u32, u32, u32)),
 }
 
 impl Clock {
     /// The user's time zone, as `localtime` knows it.
-    pub(super) fn local() -> Self {
+    pub(in crate::output) fn local() -> Self {
         Self::new(local)
     }
 
@@ -18,12 +18,12 @@ impl Clock {
     }
 
     #[cfg(test)]
-    pub(super) fn utc() -> Self {
+    pub(in crate::output) fn utc() -> Self {
         Self::new(utc)
     }
 
     /// Hours, minutes and seconds at that second.
-    pub(super) fn at(&mut self, secs: i64) -> (u32, u32, u32) {
+    pub(in crate::output) fn at(&mut self, secs: i64) -> (u32, u32, u32) {
         if self.last.0 != secs {
             self.last = (secs, (self.zone)(secs));
         }

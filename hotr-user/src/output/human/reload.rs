@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::pipeline::confirm::Evidence;
 use crate::text::push_visible;
-use hotr_events::{Reload, ReloadState, Trigger};
+use hotr_events::{Actor, Reload, ReloadState, Trigger};
 
 /// `reload #2: 3 files changed (config.toml and 2 more)`, or how it ended.
 #[must_use]
@@ -43,9 +43,50 @@ pub fn reload_text(reload: &Reload) -> String {
         text.push_str(&format!(" and {} more", count - 1));
     }
     text.push(')');
+    push_actors(&mut text, &reload.actors);
     let weak = changes.iter().filter(|change| change.by == Evidence::SizeAndTime).count();
     if weak > 0 {
         text.push_str(&format!("; {weak} judged by size and time, not by content"));
+    }
+    text
+}
+
+/// `, by ansible[99] (deploy)`, for the first two; a process without a known user's name has its number.
+fn push_actors(text: &mut String, actors: &[Actor]) {
+    for (i, actor) in actors.iter().take(2).enumerate() {
+        let mut who = Vec::new();
+        push_visible(&mut who, &actor.comm);
+        let comm = String::from_utf8_lossy(&who);
+        text.push_str(&format!(
+            "{}{comm}[{}] ({})",
+            if i == 0 { ", by " } else { ", " },
+            actor.pid,
+            user(actor)
+        ));
+    }
+    if let Some(more @ 1..) = actors.len().checked_sub(2) {
+        text.push_str(&format!(" and {more} more"));
+    }
+}
+
+/// The user of a process; and the one that it logged in as, where that is another.
+pub(super) fn user(actor: &Actor) -> String {
+    let named = |uid: u32, name: Option<&str>| {
+        let mut text = Vec::new();
+        name.map_or_else(
+            || format!("uid {uid}"),
+            |name| {
+                push_visible(&mut text, name.as_bytes());
+                String::from_utf8_lossy(&text).into_owned()
+            },
+        )
+    };
+    let origin = actor.origin.as_deref();
+    let mut text = named(actor.uid, origin.and_then(|origin| origin.user.as_deref()));
+    if let Some(origin) = origin
+        && let Some(uid) = origin.login_uid.filter(|uid| *uid != actor.uid)
+    {
+        text.push_str(&format!(", login {}", named(uid, origin.login_user.as_deref())));
     }
     text
 }

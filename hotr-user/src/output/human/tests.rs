@@ -30,6 +30,33 @@ fn reloads() {
 }
 
 #[test]
+fn who_caused_a_reload() {
+    let mut reload = samples::reload(ReloadState::Started);
+    let by = |pid: u32| Actor { pid, ..samples::known_actor() };
+    let text = |reload: &hotr_events::Reload| plain(&Report::Reload(Box::new(reload.clone())));
+    let begin = "reload #2: 2 files changed (a and 1 more)";
+    let end = "; 1 judged by size and time, not by content\n";
+    reload.actors = vec![by(10)];
+    assert_eq!(text(&reload), format!("{begin}, by vim[10] (root, login deploy){end}"));
+    reload.actors = vec![by(10), Actor { origin: None, ..by(11) }, by(12)];
+    assert_eq!(
+        text(&reload),
+        format!("{begin}, by vim[10] (root, login deploy), vim[11] (uid 0) and 1 more{end}")
+    );
+}
+
+#[test]
+fn where_a_writer_belongs() {
+    let mut change = samples::bare_change("/srv/a");
+    change.actor = Some(samples::known_actor());
+    assert_eq!(
+        plain(&Report::Change(Box::new(change))),
+        "03:04:05.123  create  /srv/a  vim[10] uid 0 (root, login deploy) parent sudo[7] unit session-3.scope \
+         container 0123456789ab\n"
+    );
+}
+
+#[test]
 fn changes() {
     assert_eq!(
         plain(&Report::Change(Box::new(samples::full_change()))),

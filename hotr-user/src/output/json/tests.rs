@@ -41,6 +41,24 @@ fn a_change_with_everything_known() {
 }
 
 #[test]
+fn a_writer_with_everything_known() {
+    let mut change = samples::bare_change("/srv/a");
+    change.actor = Some(samples::known_actor());
+    let text = line(&Report::Change(Box::new(change)));
+    let actor = concat!(
+        r#""actor":{"pid":10,"tid":11,"uid":0,"comm":"vim","exe":"/usr/bin/vim","cgroup":"/user.slice","#,
+        r#""user":"root","login_uid":1000,"login_user":"deploy","parent":{"pid":7,"comm":"sudo"},"#,
+        r#""container":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","#,
+        r#""unit":"session-3.scope"}"#
+    );
+    assert!(text.contains(actor), "{text}");
+    let mut reload = samples::reload(ReloadState::Started);
+    reload.actors = vec![samples::known_actor()];
+    let text = line(&Report::Reload(Box::new(reload)));
+    assert!(text.ends_with(&format!("}}],{}]}}", actor.replace("\"actor\":", "\"actors\":["))), "{text}");
+}
+
+#[test]
 fn a_reload_begins_and_ends() {
     assert_eq!(
         line(&Report::Reload(Box::new(samples::reload(ReloadState::Started)))),

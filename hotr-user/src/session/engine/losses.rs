@@ -135,7 +135,7 @@ impl Engine {
 
     pub(super) fn report_found(&mut self, found: Vec<Change>) {
         for change in found {
-            if change.id.is_some_and(|id| self.own.contains(&(id.dev, id.ino))) {
+            if change.id.is_some_and(|id| self.is_own((id.dev, id.ino))) {
                 continue;
             }
             self.subscription.offer_found(change);

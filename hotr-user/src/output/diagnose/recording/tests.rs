@@ -68,6 +68,7 @@ fn change() -> Change {
         comm: b"\xffsh".to_vec(),
         exe: Some(path().into()),
         cgroup: Some("/x".into()),
+        origin: None,
     });
     change.seen_by = vec![Channel::Ebpf];
     change

@@ -16,7 +16,7 @@ fn c_string(text: &OsStr) -> Result<CString, String> {
 }
 
 /// The entry of a user, by name or, if there is none of that name, by number.
-pub(super) fn user(named: &OsStr) -> Result<Option<User>, String> {
+pub(crate) fn user(named: &OsStr) -> Result<Option<User>, String> {
     let name = c_string(named)?;
     let mut buffer = vec![0 as c_char; ENTRY];
     // SAFETY: a structure of integers and pointers; the calls fill it in.
@@ -47,7 +47,7 @@ pub(super) fn user(named: &OsStr) -> Result<Option<User>, String> {
 }
 
 /// The id of a group, by name.
-pub(super) fn group(named: &OsStr) -> Result<Option<u32>, String> {
+pub(crate) fn group(named: &OsStr) -> Result<Option<u32>, String> {
     let name = c_string(named)?;
     let mut buffer = vec![0 as c_char; ENTRY];
     // SAFETY: a structure of integers and pointers; the call fills it in.
@@ -73,7 +73,7 @@ fn unknown(kind: &str, named: &OsStr, error: c_int) -> Result<(), String> {
 }
 
 /// As initgroups(3) would set them.
-pub(super) fn groups_of(name: &OsStr, gid: u32) -> Option<Vec<u32>> {
+pub(crate) fn groups_of(name: &OsStr, gid: u32) -> Option<Vec<u32>> {
     let name = c_string(name).ok()?;
     let mut groups = vec![0; 64];
     loop {

@@ -8,23 +8,24 @@ use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use super::lines::{entries, id};
 use super::{User, number};
 
 const USERS: &str = "/etc/passwd";
 const GROUPS: &str = "/etc/group";
 
 /// The entry of a user, by name or, if there is none of that name, by number.
-pub(super) fn user(named: &OsStr) -> Result<Option<User>, String> {
+pub(crate) fn user(named: &OsStr) -> Result<Option<User>, String> {
     Ok(user_in(&content(USERS, "user", named)?, named))
 }
 
 /// The id of a group, by name.
-pub(super) fn group(named: &OsStr) -> Result<Option<u32>, String> {
+pub(crate) fn group(named: &OsStr) -> Result<Option<u32>, String> {
     Ok(group_in(&content(GROUPS, "group", named)?, named))
 }
 
 /// As initgroups(3) would set them; none when they cannot be read.
-pub(super) fn groups_of(name: &OsStr, gid: u32) -> Option<Vec<u32>> {
+pub(crate) fn groups_of(name: &OsStr, gid: u32) -> Option<Vec<u32>> {
     Some(groups_in(&content(GROUPS, "group", name).ok()?, name, gid))
 }
 
@@ -65,18 +66,6 @@ fn groups_in(content: &[u8], name: &OsStr, gid: u32) -> Vec<u32> {
         }
     }
     groups
-}
-
-/// Lines of `N` fields. Comments, and the lines by which NIS adds and removes accounts, are not entries.
-fn entries<const N: usize>(content: &[u8]) -> impl Iterator<Item = [&[u8]; N]> {
-    content
-        .split(|&byte| byte == b'\n')
-        .filter(|line| !matches!(line.first(), None | Some(b'#' | b'+' | b'-' | b':')))
-        .filter_map(|line| line.split(|&byte| byte == b':').collect::<Vec<_>>().try_into().ok())
-}
-
-fn id(digits: &[u8]) -> Option<u32> {
-    Some(digits).filter(|digits| !digits.is_empty()).and_then(|digits| number(OsStr::from_bytes(digits)))
 }
 
 #[cfg(test)]
