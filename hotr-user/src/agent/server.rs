@@ -12,13 +12,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::net::{SendFlags, send};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
 
 use super::accounts::{Account, Accounts};
-use super::connection::{Command, Connection};
+use super::connection::{Command, Connection, DESCRIPTORS};
 use super::engine::{Engine, RING_BYTES};
 use super::error::AgentError;
 use super::inbox::{Inbox, Item, Shared};
@@ -126,7 +127,7 @@ pub async fn serve(
     let server = Server {
         engine,
         listener,
-        accounts: Accounts::default(),
+        accounts: Accounts::new(most_descriptors(), DESCRIPTORS),
         subscribers: HashMap::new(),
         next: 0,
         shared: Arc::new(Shared::default()),
@@ -139,6 +140,15 @@ pub async fn serve(
     }
     ready(&format!("listening on {} with {} programs", options.socket.display(), server.engine.tier()));
     server.run(commands, end).await
+}
+
+/// Descriptors that this process may have, once it may have as many as it ever can.
+fn most_descriptors() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Refused, it stays what it is.
+    let _ = setrlimit(Resource::Nofile, limit);
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
 }
 
 impl Server {
@@ -207,6 +217,8 @@ impl Server {
                 break;
             }
         }
+        // Before what was read is handed on: it may have been hidden for its sake.
+        self.shared.hides_processes.store(self.engine.hides_processes, Ordering::Relaxed);
         let is_time = self.next_loss_check <= Instant::now();
         if is_time {
             self.next_loss_check = Instant::now() + LOSS_CHECK;
@@ -262,7 +274,6 @@ impl Server {
             shared: Arc::clone(&self.shared),
             commands: self.sender.clone(),
             tier: self.engine.tier(),
-            hides_processes: self.engine.hides_processes,
         };
         let thread = std::thread::Builder::new().name("hotr-subscriber".to_owned()).stack_size(STACK);
         self.subscribers.insert(subscriber, known);
