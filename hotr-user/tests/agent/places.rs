@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
+
 use super::run::{Bare, ONE, OTHER, Program, Scratch, agent, can_run, subscribe};
 
 /// Connects, and only then changes its root directory: all paths that its `/proc` shows begin there.
@@ -76,11 +78,14 @@ fn who_moves_directories_that_nobody_watches_takes_no_names_of_a_private_one() {
     let mut owner = subscribe(&scratch, OTHER, &own);
     let mut inner = Bare::greeted(&scratch);
     let held = File::open(own.join("in")).unwrap();
+    let (top, flags) = (File::open(&own).unwrap(), OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC);
     assert_eq!(inner.add(0, &[held.as_fd()])["type"], "added");
     for number in 0..20 {
         for file in [format!("classified-{number}"), format!("in/classified-{number}")] {
-            fs::write(own.join(&file), "x").unwrap();
-            fs::remove_file(own.join(&file)).unwrap();
+            // By a descriptor: so the kernel says where it is at each tier.
+            let made = openat(top.as_fd(), file.as_str(), flags, Mode::RUSR).unwrap();
+            rustix::io::write(&made, b"x").unwrap();
+            unlinkat(top.as_fd(), file.as_str(), AtFlags::empty()).unwrap();
             owner.change("remove", &file);
         }
     }
