@@ -66,14 +66,18 @@ fn who_moves_directories_that_nobody_watches_takes_no_names_of_a_private_one() {
         return;
     }
     let scratch = Scratch::new("swapped");
-    scratch.dir("u", 0o755, ONE);
-    let (own, private) = (scratch.dir("u/p", 0o755, ONE), scratch.dir("u/s", 0o700, OTHER));
-    scratch.dir("u/s/in", 0o755, OTHER);
+    for dir in ["u", "u/x", "u/y"] {
+        scratch.dir(dir, 0o755, ONE);
+    }
+    let own = scratch.dir("u/x/p", 0o755, ONE);
+    scratch.dir("u/y/p", 0o700, OTHER);
+    scratch.dir("u/y/p/in", 0o755, OTHER);
     let _agent = agent(&scratch);
     let mut attacker = subscribe(&scratch, ONE, &own);
-    let moved = scratch.0.join("u/q");
-    fs::rename(&own, &moved).unwrap();
-    fs::rename(&private, &own).unwrap();
+    let rename = |from: &str, to: &str| fs::rename(scratch.0.join(from), scratch.0.join(to)).unwrap();
+    rename("u/x", "u/z");
+    rename("u/y", "u/x");
+    let moved = scratch.0.join("u/z/p");
     // The private directory has the path now that the agent knows of the other one.
     let mut owner = subscribe(&scratch, OTHER, &own);
     let mut inner = Bare::greeted(&scratch);
