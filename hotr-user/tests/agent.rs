@@ -17,6 +17,8 @@ mod garbage;
 mod only_names;
 #[path = "agent/places.rs"]
 mod places;
+#[path = "agent/reconnect.rs"]
+mod reconnect;
 #[path = "agent/refused.rs"]
 mod refused;
 #[path = "agent/resources.rs"]

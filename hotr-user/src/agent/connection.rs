@@ -173,7 +173,9 @@ impl Subscriber {
         let event = match end {
             End::Left => return,
             End::Refused(why) => Event::Error { why: why.clone().into() },
-            End::Over => Event::Error { why: "the agent ends; what changes from now on is missed".into() },
+            End::Over => {
+                Event::Error { why: "the agent ends; subscribe when there is one again, and compare".into() }
+            }
             End::Slow => {
                 let why = "the subscriber did not read what was sent, and gets nothing more; subscribe again, and compare";
                 let event = Event::Loss { reason: "slow-subscriber".into(), why: why.into() };

@@ -229,6 +229,15 @@ pub(crate) fn subscribe(scratch: &Scratch, user: u32, dir: &Path) -> Program {
     subscriber
 }
 
+/// The same, which ends with the agent.
+pub(crate) fn subscribe_once(scratch: &Scratch, user: u32, dir: &Path) -> Program {
+    let (socket, dir) = (scratch.socket(), dir.to_str().unwrap());
+    let args = ["subscribe", "--json", "--no-reconnect", "--socket", socket.to_str().unwrap(), dir];
+    let mut subscriber = Program::start(scratch.hotr(user, &args));
+    subscriber.wait("added", |line| line["type"] == "added");
+    subscriber
+}
+
 /// A subscriber that is only a socket.
 pub(crate) struct Bare(pub(crate) UnixStream);
 

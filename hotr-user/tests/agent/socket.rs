@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::Signal;
 
-use super::run::{ONE, Program, Scratch, agent, can_run, subscribe};
+use super::run::{ONE, Program, Scratch, agent, can_run, subscribe_once};
 
 fn refused(scratch: &Scratch, user: u32, args: &[&str]) -> String {
     let (status, said) = Program::start(scratch.hotr(user, args)).end();
@@ -23,7 +23,7 @@ fn a_killed_agent_is_noticed_and_its_socket_taken_over() {
     let mut first = agent(&scratch);
     let named = ["agent", "--socket", socket.to_str().unwrap()];
     assert!(refused(&scratch, 0, &named).contains("another agent listens there"));
-    let mut subscriber = subscribe(&scratch, ONE, &scratch.w(""));
+    let mut subscriber = subscribe_once(&scratch, ONE, &scratch.w(""));
     first.send(Signal::KILL);
     assert_eq!(first.end().0, None);
     let (status, said) = subscriber.end();
@@ -33,7 +33,7 @@ fn a_killed_agent_is_noticed_and_its_socket_taken_over() {
     assert!(refused(&scratch, ONE, &subscribing).contains("start `hotr agent`"));
     assert!(socket.exists(), "a killed agent leaves its socket");
     let second = agent(&scratch);
-    let mut subscriber = subscribe(&scratch, ONE, &scratch.w(""));
+    let mut subscriber = subscribe_once(&scratch, ONE, &scratch.w(""));
     fs::write(scratch.w("f"), "x").unwrap();
     subscriber.change("write", "f");
     second.send(Signal::TERM);
