@@ -36,7 +36,7 @@ const WAITING: usize = 64;
 #[non_exhaustive]
 pub enum Update {
     /// The directories were read: what changes from now on while there is no agent will be found.
-    Known,
+    Baseline,
     /// The agent has ended, or does not take this subscriber. It is sought until there is one; said once for each reason.
     Disconnected {
         /// A sentence.
@@ -254,7 +254,7 @@ impl Work {
     /// Reports what was found, if there was no agent meanwhile.
     async fn compared(&mut self, news: News) -> Option<()> {
         if !self.was_without {
-            return self.say(Update::Known).await;
+            return self.say(Update::Baseline).await;
         }
         let now = SystemTime::now();
         for difference in news.differences {

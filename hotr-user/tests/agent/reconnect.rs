@@ -28,7 +28,7 @@ fn a_subscriber_of_a_killed_agent_misses_no_file() {
     }
     let mut first = agent(&scratch);
     let mut subscriber = subscribe(&scratch, ONE, &scratch.w(""));
-    subscriber.wait("that it knows the files", |line| line["type"] == "known");
+    subscriber.wait("that it knows the files", |line| line["type"] == "baseline");
     for end in [Signal::KILL, Signal::TERM] {
         let from = subscriber.seen.len();
         let name = |when: &str, number: i32| format!("{when}-{}-{number}", end.as_raw());
@@ -105,7 +105,7 @@ async fn the_subscription_of_the_library_outlasts_an_agent() {
             break;
         }
     };
-    wait(&mut all, &|update| *update == Update::Known).await;
+    wait(&mut all, &|update| *update == Update::Baseline).await;
     assert!(all.iter().any(|update| matches!(update, Update::Event(Event::Added { root: 0 }))));
     drop(first);
     wait(&mut all, &|update| matches!(update, Update::Disconnected { .. })).await;
