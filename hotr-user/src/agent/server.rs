@@ -46,6 +46,8 @@ const FAREWELL: Duration = Duration::from_millis(300);
 pub struct AgentOptions {
     /// Where it listens.
     pub socket: PathBuf,
+    /// A listening stream socket to be used instead, as systemd passes one; its name is not the agent's to remove.
+    pub inherited: Option<Arc<OwnedFd>>,
     /// Tier of the kernel programs.
     pub tier: TierChoice,
 }
@@ -54,7 +56,7 @@ impl AgentOptions {
     /// An agent at the usual socket, with the best programs that attach.
     #[must_use]
     pub fn new() -> Self {
-        Self { socket: super::SOCKET.into(), tier: TierChoice::Auto }
+        Self { socket: super::SOCKET.into(), inherited: None, tier: TierChoice::Auto }
     }
 }
 
@@ -121,7 +123,12 @@ pub async fn serve(
     if !rustix::process::geteuid().is_root() {
         return Err(AgentError::NotRoot);
     }
-    let listener = Listener::bind(&options.socket)?;
+    let listener = match &options.inherited {
+        Some(fd) => Listener::adopt(
+            fd.try_clone().map_err(|error| AgentError::Inherited { cause: error.to_string() })?,
+        )?,
+        None => Listener::bind(&options.socket)?,
+    };
     let engine = Engine::start(options.tier)?;
     let (sender, commands) = unbounded_channel();
     let server = Server {
@@ -138,7 +145,11 @@ pub async fn serve(
     for hook in server.engine.missing() {
         ready(&format!("note: {hook} cannot be hooked here: its changes are not reported"));
     }
-    ready(&format!("listening on {} with {} programs", options.socket.display(), server.engine.tier()));
+    let place = match &options.inherited {
+        Some(_) => "the socket that was passed".to_owned(),
+        None => options.socket.display().to_string(),
+    };
+    ready(&format!("listening on {place} with {} programs", server.engine.tier()));
     server.run(commands, end).await
 }
 
