@@ -172,7 +172,8 @@ fn random_frames_take_nothing_from_a_subscriber_that_behaves() {
             });
         }
         let mut number = 0;
-        while Instant::now() < over {
+        // On a busy machine it takes its time until there were enough of both.
+        while Instant::now() < over || number < 200 || made.load(Ordering::Relaxed) < 200 {
             for _ in 0..20 {
                 number += 1;
                 fs::write(scratch.w(&format!("f{number}")), "x").unwrap();
@@ -182,9 +183,7 @@ fn random_frames_take_nothing_from_a_subscriber_that_behaves() {
                 beside.wait(&path, |line| line["path"] == path.as_str() || is_skipped(line));
             }
         }
-        assert!(number > 100, "it was served: {number}");
     });
-    assert!(made.load(Ordering::Relaxed) > 100, "there were attacks");
     let lost = beside.seen.iter().find(|line| line["type"] == "loss" && !is_skipped(line));
     assert_eq!(lost, None);
     assert!(running.child.try_wait().unwrap().is_none(), "{}", running.said());
