@@ -11,10 +11,12 @@ mod accounts;
 mod actors;
 mod admission;
 mod client;
+mod comparison;
 mod connection;
 mod engine;
 mod error;
 mod inbox;
+mod known;
 mod listener;
 mod literal;
 mod order;
@@ -23,12 +25,14 @@ mod peer;
 mod place;
 mod seen;
 mod server;
+mod subscription;
 mod view;
 mod wire;
 
 pub use client::Client;
 pub use error::{AgentError, ClientError};
 pub use server::{AgentOptions, serve};
+pub use subscription::{Subscription, Update};
 pub use wire::{Event, Request, VERSION};
 
 /// Where the agent listens, and subscribers look for it.

@@ -9,10 +9,20 @@
 mod attacks;
 #[path = "agent/client.rs"]
 mod client;
+#[path = "agent/fuzz.rs"]
+mod fuzz;
 #[path = "agent/garbage.rs"]
 mod garbage;
+#[path = "agent/only_names.rs"]
+mod only_names;
+#[path = "agent/places.rs"]
+mod places;
+#[path = "agent/reconnect.rs"]
+mod reconnect;
 #[path = "agent/refused.rs"]
 mod refused;
+#[path = "agent/resources.rs"]
+mod resources;
 #[path = "agent/rights.rs"]
 mod rights;
 #[path = "agent/roots.rs"]

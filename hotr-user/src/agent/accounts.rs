@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::peer::Peer;
 
-/// Connections at a time, of all users together.
-pub(super) const MOST_CONNECTIONS: usize = 512;
+/// Connections at a time, of all users together, where the process may have descriptors for them.
+const MOST_CONNECTIONS: usize = 512;
+/// Descriptors of the watched directories, the kernel programs and the agent itself.
+const OTHER_DESCRIPTORS: usize = 1024 + 512;
 /// Bytes that wait for one subscriber.
 pub(super) const MOST_WAITING: usize = 4 << 20;
 
@@ -69,20 +71,27 @@ impl Drop for Seat {
 }
 
 /// All users.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Accounts {
+    /// Connections at a time.
+    most: usize,
     accounts: HashMap<u32, Arc<Account>>,
     connections: Arc<AtomicUsize>,
 }
 
 impl Accounts {
+    /// With room for those whose descriptors, at most so many of each, the process may have.
+    pub(super) fn new(descriptors: usize, each: usize) -> Self {
+        let most = (descriptors.saturating_sub(OTHER_DESCRIPTORS) / each.max(1)).clamp(1, MOST_CONNECTIONS);
+        Self { most, accounts: HashMap::new(), connections: Arc::default() }
+    }
+
     /// Gives a subscriber its seat, or says why there is none.
     pub(super) fn sit(&mut self, peer: &Peer) -> Result<Seat, String> {
         self.accounts.retain(|_, account| account.subscribers.load(Ordering::Relaxed) > 0);
-        if self.connections.load(Ordering::Relaxed) >= MOST_CONNECTIONS {
-            return Err(format!(
-                "{MOST_CONNECTIONS} subscribers are connected already; wait until one has ended"
-            ));
+        let most = self.most;
+        if self.connections.load(Ordering::Relaxed) >= most {
+            return Err(format!("{most} subscribers are connected already; wait until one has ended"));
         }
         let account = self.accounts.entry(peer.account).or_insert_with(|| {
             let (subscribers, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -120,7 +129,7 @@ mod tests {
 
     #[test]
     fn one_user_takes_no_seat_of_another() {
-        let mut accounts = Accounts::default();
+        let mut accounts = Accounts::new(1 << 20, 1);
         let mut seats: Vec<Seat> =
             (0..Limits::USER.subscribers).map(|_| accounts.sit(&peer(1)).unwrap()).collect();
         assert!(accounts.sit(&peer(1)).is_err());
@@ -130,8 +139,16 @@ mod tests {
     }
 
     #[test]
+    fn no_more_are_taken_than_there_are_descriptors_for() {
+        let mut accounts = Accounts::new(OTHER_DESCRIPTORS + 20, 10);
+        let seats = [accounts.sit(&peer(1)), accounts.sit(&peer(2))];
+        assert!(seats.iter().all(Result::is_ok));
+        assert!(accounts.sit(&peer(3)).unwrap_err().starts_with("2 subscribers"));
+    }
+
+    #[test]
     fn bytes_that_wait_are_those_of_all_subscribers_of_a_user() {
-        let mut accounts = Accounts::default();
+        let mut accounts = Accounts::new(1 << 20, 1);
         let (one, other) = (accounts.sit(&peer(1)).unwrap(), accounts.sit(&peer(1)).unwrap());
         assert!(one.account.wait(Limits::USER.waiting));
         assert!(!other.account.wait(1));

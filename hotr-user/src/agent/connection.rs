@@ -4,6 +4,7 @@
 //! the subscriber is done here and nowhere else: its descriptors are looked at and closed, its directories opened, its
 //! socket written to. The thread has the subscriber's rights on files, and no others.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant, SystemTime};
 
-use hotr_events::{Actor, Change, FileType, Op};
+use hotr_events::{Actor, Change, FileType, Op, Written};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
@@ -27,7 +28,7 @@ use super::inbox::{Inbox, Item, Shared};
 use super::order::{Answer, Order};
 use super::outgoing::Outgoing;
 use super::peer::{Peer, Sees};
-use super::seen::{Delivery, Seen};
+use super::seen::{Base, Delivery, Seen};
 use super::view::{Hidden, View};
 use super::wire::{Event, Frames, LONGEST_REQUEST, Request, VERSION, put};
 use crate::pipeline::settle::Settler;
@@ -43,6 +44,9 @@ const MOST_DESCRIPTORS: usize = 4;
 const TICK: Duration = Duration::from_millis(10);
 /// Directories that are kept open while one batch is decided.
 const MOST_OPEN: usize = 64;
+/// Descriptors that one subscriber takes at most, without those of its directories: also its socket, its inbox, and what is opened
+/// for a moment.
+pub(super) const DESCRIPTORS: usize = MOST_OPEN + 2 * MOST_DESCRIPTORS + 8;
 
 /// What the thread asks of the reading thread.
 #[derive(Debug)]
@@ -71,7 +75,6 @@ pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
     pub(super) commands: tokio::sync::mpsc::UnboundedSender<Command>,
     pub(super) tier: &'static str,
-    pub(super) hides_processes: bool,
 }
 
 /// Why a subscriber is done.
@@ -100,6 +103,10 @@ struct Subscriber {
     descriptors: VecDeque<OwnedFd>,
     order: Order,
     has_said_hello: bool,
+    /// The agent was too short of something to ask about a directory.
+    is_short: Cell<bool>,
+    /// Since when a frame has no end.
+    half_since: Option<Instant>,
     has_said_uncovered: bool,
     changes: u64,
     out: Outgoing,
@@ -135,6 +142,8 @@ impl Subscriber {
             descriptors: VecDeque::new(),
             order: Order::new(reads_all),
             has_said_hello: false,
+            is_short: Cell::new(false),
+            half_since: None,
             has_said_uncovered: false,
             changes: 0,
             out,
@@ -164,7 +173,9 @@ impl Subscriber {
         let event = match end {
             End::Left => return,
             End::Refused(why) => Event::Error { why: why.clone().into() },
-            End::Over => Event::Error { why: "the agent ends; what changes from now on is missed".into() },
+            End::Over => {
+                Event::Error { why: "the agent ends; subscribe when there is one again, and compare".into() }
+            }
             End::Slow => {
                 let why = "the subscriber did not read what was sent, and gets nothing more; subscribe again, and compare";
                 let event = Event::Loss { reason: "slow-subscriber".into(), why: why.into() };
@@ -182,6 +193,13 @@ impl Subscriber {
             return Err(End::Refused("no hello came; send it as the first frame".to_owned()));
         }
         let mut wait = if self.has_said_hello { Duration::from_secs(3600) } else { until_hello };
+        if let Some(since) = self.half_since {
+            let until_end = PATIENCE.saturating_sub(since.elapsed());
+            if until_end.is_zero() {
+                return Err(End::Refused("the last frame has no end; send each at once".to_owned()));
+            }
+            wait = wait.min(until_end);
+        }
         if !self.roots.is_empty() {
             wait = wait.min(self.next_look.saturating_duration_since(Instant::now()));
         }
@@ -201,6 +219,7 @@ impl Subscriber {
         }
         self.read()?;
         self.requests()?;
+        self.check_rest()?;
         self.decide();
         self.look();
         self.flush().map_err(|_error| End::Left)?;
@@ -265,6 +284,9 @@ impl Subscriber {
         let next = "see docs/agent.md";
         loop {
             let request = self.frames.next().map_err(|garbage| End::Refused(format!("{garbage}; {next}")))?;
+            if request.is_some() {
+                self.half_since = None;
+            }
             match request {
                 None => return Ok(()),
                 Some(Request::Hello { version }) if version == VERSION && !self.has_said_hello => {
@@ -292,6 +314,17 @@ impl Subscriber {
                 }
             }
         }
+    }
+
+    /// Half a frame may wait for its end, and with it its descriptor, but not for ever. A descriptor without a frame may be the other
+    /// end of this very connection, which would then never end.
+    fn check_rest(&mut self) -> Result<(), End> {
+        let has_half = self.frames.has_part();
+        if !has_half && !self.descriptors.is_empty() {
+            return Err(End::Refused("a descriptor came without its frame; send both at once".to_owned()));
+        }
+        self.half_since = has_half.then(|| self.half_since.unwrap_or_else(Instant::now));
+        Ok(())
     }
 
     fn add(&mut self, root: u32) {
@@ -367,8 +400,10 @@ impl Subscriber {
                 Item::Delivery(delivery) => {
                     let Some(root) = self.roots.get(&delivery.root) else { continue };
                     let fd = Arc::clone(&root.fd);
-                    let new = self.answer(&fd, &delivery, delivery.new.as_deref(), true, &mut open);
-                    let old = self.answer(&fd, &delivery, delivery.old.as_deref(), false, &mut open);
+                    let mut delivery = delivery;
+                    let (new, shows_new) = self.answer(&fd, &delivery, true, &mut open);
+                    let (old, shows_old) = self.answer(&fd, &delivery, false, &mut open);
+                    delivery.only_names = !(shows_new || new == Answer::No && shows_old);
                     self.order.take(delivery, new, old, mono_ns());
                 }
                 Item::Loss(reason) => {
@@ -380,44 +415,68 @@ impl Subscriber {
             }
         }
         drop(open);
+        if self.is_short.take() {
+            let why = "the agent had no descriptor or memory left to ask about directories; compare them with what you know of them";
+            self.say(&Event::Loss { reason: "agent-short".into(), why: why.into() });
+        }
         for delivery in self.order.decided(read_ns) {
             self.report(&delivery);
         }
         self.pass_on();
     }
 
-    /// Whether the subscriber may learn of a name.
+    /// Whether the subscriber may learn of a name, and of the file that has it.
     fn answer(
         &self,
         root: &Arc<OwnedFd>,
         delivery: &Delivery,
-        path: Option<&Path>,
         is_new: bool,
         open: &mut Open,
-    ) -> Answer {
-        let (Some(path), seen) = (path, &*delivery.seen) else { return Answer::No };
+    ) -> (Answer, bool) {
+        let (path, base) = match is_new {
+            true => (&delivery.new, &delivery.new_base),
+            false => (&delivery.old, &delivery.old_base),
+        };
+        let no = (Answer::No, false);
+        let (Some(path), seen) = (path.as_deref(), &*delivery.seen) else { return no };
         let peer = &self.connection.peer;
         if delivery.reach.as_ref().is_some_and(|reach| reach.is_of(peer)) && seen.actor.uid != peer.uid {
-            return Answer::No;
+            return no;
         }
         let Some(name) = path.file_name() else {
             // The directory itself: its attributes are those of the subscriber's own descriptor.
-            return if seen.change.op == Op::Attrib { Answer::Other } else { Answer::No };
+            return if seen.change.op == Op::Attrib && base.is_none() { (Answer::Other, true) } else { no };
         };
+        // The name may be that of the base itself.
+        let is_base = |base: &&Base| base.depth == path.components().count();
+        if let Some(base) = base.as_ref().filter(is_base)
+            && self.view.base(root.as_fd(), path, base.fd.as_fd()).is_err()
+        {
+            return no;
+        }
         let below = path.parent().unwrap_or(Path::new(""));
-        let Some(dir) = open.get(&self.view, delivery.root, root, below) else { return Answer::No };
+        let base = base.as_ref().filter(|base| !is_base(base));
+        let dir = match open.get(&self.view, delivery.root, root, below, base) {
+            Ok(dir) => dir,
+            Err(errno) => {
+                self.is_short.set(self.is_short.get() || is_shortage(errno));
+                return no;
+            }
+        };
         let found = self.view.name(dir.as_fd(), name);
         if is_new && !is_what_was_meant(seen, found.as_ref()) {
-            return Answer::No;
+            return no;
         }
+        let shows_file = found.is_some() || self.view.may_search(dir.as_fd());
         let is_same = found.is_some_and(|found| {
             is_new && !seen.is_of_call && seen.change.id.is_some_and(|id| id.ino == found.ino)
         });
-        match is_same {
+        let answer = match is_same {
             true => Answer::Same,
             false if seen.must_match => Answer::No,
             false => Answer::Other,
-        }
+        };
+        (answer, shows_file)
     }
 
     /// Sends what remains of a change without the names that the subscriber may not see.
@@ -450,6 +509,9 @@ impl Subscriber {
             change.detail = vec!["o_trunc".into()];
         }
         change.actor = self.actor(seen);
+        if delivery.only_names {
+            (change.id, change.size, change.written) = (None, None, Written::default());
+        }
         match (delivery.new.clone(), delivery.old.clone()) {
             (Some(new), old) if change.op != Op::Rename || old.is_some() => {
                 (change.path, change.old_path) = (new, old);
@@ -485,7 +547,12 @@ impl Subscriber {
     fn actor(&self, seen: &Seen) -> Option<Actor> {
         let (peer, actor) = (&self.connection.peer, &seen.actor);
         let (pid, tid) = match peer.sees {
-            Sees::All if peer.may_know(actor.uid, self.connection.hides_processes) => (actor.pid, actor.tid),
+            Sees::All
+                if peer
+                    .may_know(actor.uid, self.connection.shared.hides_processes.load(Ordering::Relaxed)) =>
+            {
+                (actor.pid, actor.tid)
+            }
             // The thread's number is not known there.
             Sees::Namespace(theirs) if peer.shares_users => {
                 let (_, pid) = actor.namespace.filter(|(its, _)| *its == theirs)?;
@@ -561,16 +628,42 @@ fn is_what_was_meant(seen: &Seen, found: Option<&super::view::Name>) -> bool {
     !(seen.is_of_call && seen.follows && found.is_some_and(|found| found.is_link))
 }
 
+/// Whether an answer says nothing of the subscriber's rights.
+const fn is_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO)
+}
+
 /// Directories that were opened in the subscriber's name for one batch: all of its changes were made before.
 #[derive(Default)]
-struct Open(HashMap<(u32, PathBuf), Option<OwnedFd>>);
+struct Open(HashMap<Way, Result<OwnedFd, Errno>>);
+
+/// A directory below a root; by which base, with the number of names that lead to that.
+type Way = (u32, PathBuf, Option<(usize, usize)>);
 
 impl Open {
-    fn get(&mut self, view: &View, number: u32, root: &OwnedFd, below: &Path) -> Option<&OwnedFd> {
-        if self.0.len() >= MOST_OPEN && !self.0.contains_key(&(number, below.to_path_buf())) {
+    fn get(
+        &mut self,
+        view: &View,
+        number: u32,
+        root: &OwnedFd,
+        below: &Path,
+        base: Option<&Base>,
+    ) -> Result<&OwnedFd, Errno> {
+        let by = base.map(|base| (base.depth, Arc::as_ptr(&base.fd).addr()));
+        let way = (number, below.to_path_buf(), by);
+        if self.0.len() >= MOST_OPEN && !self.0.contains_key(&way) {
             self.0.clear();
         }
-        let dir = self.0.entry((number, below.to_path_buf()));
-        dir.or_insert_with(|| view.directory(root.as_fd(), below).ok()).as_ref()
+        let dir = self.0.entry(way);
+        dir.or_insert_with(|| opened(view, root, below, base)).as_ref().map_err(|errno| *errno)
     }
+}
+
+/// Opens a directory below a root by the base that the kernel gave, which the subscriber's path must lead to.
+fn opened(view: &View, root: &OwnedFd, below: &Path, base: Option<&Base>) -> Result<OwnedFd, Errno> {
+    let Some(base) = base else { return view.directory(root.as_fd(), below) };
+    let mut names = below.components();
+    let first: PathBuf = names.by_ref().take(base.depth).collect();
+    let held = view.base(root.as_fd(), &first, base.fd.as_fd())?;
+    view.directory(held.as_fd(), names.as_path())
 }

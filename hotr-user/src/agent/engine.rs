@@ -25,7 +25,7 @@ use super::admission::is_watchable;
 use super::error::AgentError;
 use super::literal::{Reach, plain};
 use super::place::Place;
-use super::seen::{Delivery, Seen, SeenActor};
+use super::seen::{Base, Delivery, Seen, SeenActor};
 use crate::kernel::facts::{Facts, missing_for_ebpf};
 use crate::mounts::{MountTable, MountWatch, join};
 use crate::options::TierChoice;
@@ -47,6 +47,8 @@ struct Root {
     superblock: u64,
     inode: u64,
     place: Place,
+    /// Keeps the inode: its address is not given to another as long as it is watched, and as records of it may be unread.
+    fd: Arc<OwnedFd>,
     uses: Vec<Use>,
 }
 
@@ -55,8 +57,6 @@ struct Use {
     subscriber: u64,
     number: u32,
     account: u32,
-    /// Keeps the inode: its address is not given to another as long as it is watched.
-    fd: Arc<OwnedFd>,
 }
 
 /// See the module.
@@ -84,6 +84,18 @@ pub(super) struct Engine {
 
 /// A process, a thread of it, and what that is called.
 type Task = (u32, u32, [u8; COMM_LEN]);
+
+/// A root that seems to hold the file of a change.
+struct Holder<'a> {
+    slot: u16,
+    root: &'a Root,
+    /// From that root.
+    path: PathBuf,
+    /// It lies above the root that the kernel gave.
+    base: Option<Base>,
+    /// It lies below that: a call may have named a file by a directory above the nearest root.
+    is_below: bool,
+}
 
 /// Names of a change, by slots, and which of them were taken from the path of the root.
 #[derive(Default)]
@@ -161,7 +173,7 @@ impl Engine {
         let found = self.source.register(&[fd.as_fd()]).map_err(|error| refused(&error))?;
         let registered = found.first().ok_or("the kernel programs did not see it; try again")?;
         self.check_limits(account, registered.superblock)?;
-        let one = Use { subscriber, number, account: account.number, fd: Arc::clone(fd) };
+        let one = Use { subscriber, number, account: account.number };
         let known = self.roots.values_mut().find(|root| root.inode == registered.inode);
         if let Some(known) = known {
             known.uses.push(one);
@@ -169,7 +181,7 @@ impl Engine {
         }
         let slot = self.source.add_root(registered, 0).map_err(|error| refused(&error))?;
         let (superblock, inode) = (registered.superblock, registered.inode);
-        self.roots.insert(slot, Root { superblock, inode, place, uses: vec![one] });
+        self.roots.insert(slot, Root { superblock, inode, place, fd: Arc::clone(fd), uses: vec![one] });
         Ok(())
     }
 
@@ -255,11 +267,11 @@ impl Engine {
             return;
         }
         for root in self.roots.values_mut() {
-            let Some(one) = root.uses.first() else { continue };
             let is_own = Rc::ptr_eq(&root.place.table, &self.table);
-            root.place.refresh(one.fd.as_fd(), table.as_ref().filter(|_| is_own));
+            root.place.refresh(root.fd.as_fd(), table.as_ref().filter(|_| is_own));
         }
         if let Some(table) = table {
+            self.hides_processes = actors::are_hidden(&table);
             self.table = table;
         }
     }
@@ -363,25 +375,27 @@ impl Engine {
         for (is_new, (slot, path)) in
             [(true, new), (false, old)].into_iter().filter_map(|(is_new, end)| Some((is_new, end?)))
         {
-            for (other, root, whole) in self.all_with(slot, &path) {
-                let reach = is_from_outside.then(|| {
-                    let known = reaches.entry(other);
+            for Holder { slot, root, path, base, is_below } in self.all_with(slot, &path) {
+                if is_below && !seen.is_of_call {
+                    // The kernel would have given that one.
+                    continue;
+                }
+                let reach = (is_from_outside || is_below).then(|| {
+                    let known = reaches.entry(slot);
                     Arc::clone(known.or_insert_with(|| Arc::new(self.reach(root))))
                 });
                 for one in &root.uses {
                     let key = (one.subscriber, one.number);
                     let entry = found.entry(key).or_insert_with(|| {
                         order.push(key);
-                        Delivery {
-                            seen: Arc::clone(&seen),
-                            root: one.number,
-                            new: None,
-                            old: None,
-                            reach: None,
-                        }
+                        Delivery::of(&seen, one.number)
                     });
-                    *(if is_new { &mut entry.new } else { &mut entry.old }) = Some(whole.clone());
-                    entry.reach = reach.clone();
+                    let (end, its_base) = match is_new {
+                        true => (&mut entry.new, &mut entry.new_base),
+                        false => (&mut entry.old, &mut entry.old_base),
+                    };
+                    (*end, *its_base) = (Some(path.clone()), base.clone());
+                    entry.reach = reach.clone().or(entry.reach.take());
                 }
             }
         }
@@ -397,14 +411,20 @@ impl Engine {
         if is_own { Reach::of(&root.place.path, &self.table) } else { Reach::unknown() }
     }
 
-    /// A root and all others that a path below it lies in, each with the path from there. A call may have named a file by a
-    /// directory above the nearest root.
-    fn all_with(&self, slot: u16, path: &Path) -> Vec<(u16, &Root, PathBuf)> {
+    /// A root and all others that a path below it seems to lie in, each with the path from there.
+    fn all_with(&self, slot: u16, path: &Path) -> Vec<Holder<'_>> {
         let Some(nearest) = self.roots.get(&slot) else { return Vec::new() };
         let file = nearest.place.location_of(path);
-        let others = self.roots.iter().filter_map(|(other, root)| match *other == slot {
-            true => Some((slot, root, path.to_path_buf())),
-            false => Some((*other, root, root.place.path_to(&file)?)),
+        let others = self.roots.iter().filter_map(|(other, root)| {
+            if *other == slot {
+                let path = path.to_path_buf();
+                return Some(Holder { slot, root, path, base: None, is_below: false });
+            }
+            let whole = root.place.path_to(&file)?;
+            let above = root.place.path_to(&nearest.place.location);
+            let depth = above.map(|above| above.components().count());
+            let base = depth.map(|depth| Base { depth, fd: Arc::clone(&nearest.fd) });
+            Some(Holder { slot: *other, root, path: whole, is_below: base.is_none(), base })
         });
         others.collect()
     }

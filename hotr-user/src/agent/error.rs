@@ -24,6 +24,12 @@ pub enum AgentError {
         /// What to do.
         next: &'static str,
     },
+    /// The socket that was passed at the start cannot be used.
+    #[error("listen on the socket that was passed (LISTEN_FDS): {cause}; pass one listening stream socket")]
+    Inherited {
+        /// What is wrong with it.
+        cause: String,
+    },
     /// The kernel programs cannot run.
     #[error("start the agent: {0}; `hotr doctor` says what this kernel allows")]
     Kernel(String),

@@ -19,6 +19,8 @@ use super::seen::Delivery;
 pub(super) struct Shared {
     /// All records up to this time, in nanoseconds of `CLOCK_MONOTONIC`, were read and are in the inboxes.
     pub(super) read_ns: AtomicU64,
+    /// The administrator hides processes of others.
+    pub(super) hides_processes: AtomicBool,
     /// Asks for another look at the records.
     pub(super) look: Notify,
     /// The agent ends.

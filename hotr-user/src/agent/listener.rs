@@ -2,6 +2,7 @@
 //!
 //! In: a path. Out: a listening socket, or one sentence. A socket that nobody listens on is of an agent that has died, and is
 //! taken over. A lock beside it decides between two agents that start at once; the kernel lets go of it when its agent dies.
+//! Or a socket that listens already, which whoever started the agent has made and keeps (systemd's socket units).
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -11,16 +12,23 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{
     AtFlags, FileType, FlockOperation, Mode, OFlags, chmodat, flock, fstat, mkdirat, openat, statat, unlinkat,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::geteuid;
 
 use super::error::AgentError;
 use crate::beneath::Dir;
 
-/// A listening socket; its name goes with it.
+/// A listening socket.
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) socket: UnixListener,
+    _name: Option<Name>,
+}
+
+/// The name that an agent has given to its socket; it goes with it.
+#[derive(Debug)]
+struct Name {
     dir: Dir,
     name: OsString,
     lock_name: OsString,
@@ -30,6 +38,21 @@ pub(super) struct Listener {
 }
 
 impl Listener {
+    /// Takes a socket that listens already.
+    pub(super) fn adopt(fd: OwnedFd) -> Result<Self, AgentError> {
+        let refuse = |cause: &str| AgentError::Inherited { cause: cause.to_owned() };
+        let is_unix = sockopt::socket_domain(&fd).is_ok_and(|domain| domain == AddressFamily::UNIX);
+        let is_stream = sockopt::socket_type(&fd).is_ok_and(|kind| kind == SocketType::STREAM);
+        if !is_unix || !is_stream {
+            return Err(refuse("it is no stream socket of AF_UNIX"));
+        }
+        if !sockopt::socket_acceptconn(&fd).unwrap_or(false) {
+            return Err(refuse("it does not listen"));
+        }
+        fcntl_setfd(&fd, FdFlags::CLOEXEC).map_err(|errno| refuse(&errno.to_string()))?;
+        Ok(Self { socket: UnixListener::from(fd), _name: None })
+    }
+
     /// Listens at a path.
     pub(super) fn bind(path: &Path) -> Result<Self, AgentError> {
         Self::try_bind(path).map_err(|(cause, next)| AgentError::Socket {
@@ -52,11 +75,11 @@ impl Listener {
         // Whoever may not read a directory learns nothing here, so everybody may ask.
         chmodat(&dir, &name, Mode::from_raw_mode(0o666), AtFlags::empty()).map_err(says)?;
         let ino = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(says)?.st_ino;
-        Ok(Self { socket, dir, name, lock_name, ino, _lock: lock })
+        Ok(Self { socket, _name: Some(Name { dir, name, lock_name, ino, _lock: lock }) })
     }
 }
 
-impl Drop for Listener {
+impl Drop for Name {
     fn drop(&mut self) {
         let is_ours = statat(&self.dir, &self.name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| stat.st_ino == self.ino);

@@ -152,6 +152,9 @@ mod tests {
             root: 0,
             new: Some(new.into()),
             old: old.map(PathBuf::from),
+            new_base: None,
+            old_base: None,
+            only_names: false,
             reach: None,
         }
     }

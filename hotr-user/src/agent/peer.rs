@@ -64,21 +64,32 @@ impl Peer {
             shares_users: false,
             account: credentials.uid,
         };
-        let Ok(number) = option::<libc::c_int>(socket, libc::SO_PEERPIDFD) else { return Ok(peer) };
+        let number = match option::<libc::c_int>(socket, libc::SO_PEERPIDFD) {
+            Ok(number) => number,
+            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => return Ok(peer),
+            Err(_) => return Err(has_ended()),
+        };
         // SAFETY: the kernel has just made this descriptor for us.
         let process = unsafe { OwnedFd::from_raw_fd(number) };
-        peer.look(process.as_fd());
+        peer.look(process.as_fd())?;
         Ok(peer)
     }
 
-    /// Asks `/proc` of the process that is held; believes it if the process is alive afterwards, so that its number was its own.
-    fn look(&mut self, process: BorrowedFd<'_>) {
-        let Some(pid) = pid_of(process) else { return };
-        let Some(namespaces) = Namespaces::of(pid) else { return };
+    /// Asks `/proc` of the process that is held; believes it if the process is alive afterwards, so that its number was its own. One
+    /// that has ended is refused: nobody could say whose namespace's user it was, and one person who has many users there
+    /// would have the places of many.
+    fn look(&mut self, process: BorrowedFd<'_>) -> io::Result<()> {
+        let pid = match pid_of(process) {
+            Some(pid @ 1..) => u32::try_from(pid).map_err(|_number| has_ended())?,
+            // It is in no PID namespace of the agent's.
+            Some(0) => return Ok(()),
+            _ => return Err(has_ended()),
+        };
+        let namespaces = Namespaces::of(pid).ok_or_else(has_ended)?;
         // A process that was root when it connected cannot have gained capabilities since that it could not have had then.
         let capabilities = if self.uid == 0 { effective(pid).unwrap_or(0) } else { 0 };
         if !is_alive(process) {
-            return;
+            return Err(has_ended());
         }
         self.pid = pid;
         self.shares_users = namespaces.shares_users;
@@ -87,6 +98,7 @@ impl Peer {
         if self.shares_users {
             self.capabilities = capabilities & DIRECTORY_CAPABILITIES;
         }
+        Ok(())
     }
 
     /// Whether a process of this user may be named to it.
@@ -148,10 +160,14 @@ fn effective(pid: u32) -> Option<u64> {
     u64::from_str_radix(text.trim(), 16).ok()
 }
 
-fn pid_of(process: BorrowedFd<'_>) -> Option<u32> {
+fn has_ended() -> io::Error {
+    io::Error::other("the process that has connected has ended; connect in one that stays")
+}
+
+/// The number of a held process; -1 when it has ended, 0 when it has none here.
+fn pid_of(process: BorrowedFd<'_>) -> Option<i32> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).ok()?;
-    // -1 when it has ended.
-    text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok().filter(|pid| *pid > 0)
+    text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
 }
 
 /// Whether the process was not reaped yet: until then its number is no other's.

@@ -1,5 +1,6 @@
 //! A change as the kernel's records give it, before it is known who may learn of it.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,6 +39,16 @@ pub(super) struct SeenActor {
     pub(super) namespace: Option<(u64, u32)>,
 }
 
+/// The watched directory by which the kernel gave a change, where a subscriber has it by one of its own further up. That one
+/// lies below the other is a guess from their paths, which the subscriber may have arranged: it is to be proved.
+#[derive(Clone, Debug)]
+pub(super) struct Base {
+    /// So many names of the path lead to it.
+    pub(super) depth: usize,
+    /// The directory itself.
+    pub(super) fd: Arc<OwnedFd>,
+}
+
 /// A change for one root of one subscriber, with those of its names that lie below the root.
 #[derive(Clone, Debug)]
 pub(super) struct Delivery {
@@ -48,11 +59,32 @@ pub(super) struct Delivery {
     pub(super) new: Option<PathBuf>,
     /// The former name of a rename, or the other one of an exchange.
     pub(super) old: Option<PathBuf>,
+    /// What the new name was found by, if not by the root itself.
+    pub(super) new_base: Option<Base>,
+    /// What the old name was found by, if not by the root itself.
+    pub(super) old_base: Option<Base>,
+    /// The subscriber may list the directory of the name, but not search it: it sees names there, and nothing of the files.
+    pub(super) only_names: bool,
     /// A name was taken from a string that begins above the root: who may have changed the names there.
     pub(super) reach: Option<Arc<Reach>>,
 }
 
 impl Delivery {
+    /// A change for a root; it has no name yet.
+    pub(super) fn of(seen: &Arc<Seen>, root: u32) -> Self {
+        let seen = Arc::clone(seen);
+        Self {
+            seen,
+            root,
+            new: None,
+            old: None,
+            new_base: None,
+            old_base: None,
+            only_names: false,
+            reach: None,
+        }
+    }
+
     /// Names that lead to another file or directory since, or to one with other rights: what was asked of a directory on the way
     /// before is void.
     pub(super) fn changed_ways(&self) -> impl Iterator<Item = &Path> {

@@ -12,13 +12,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::net::{SendFlags, send};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
 
 use super::accounts::{Account, Accounts};
-use super::connection::{Command, Connection};
+use super::connection::{Command, Connection, DESCRIPTORS};
 use super::engine::{Engine, RING_BYTES};
 use super::error::AgentError;
 use super::inbox::{Inbox, Item, Shared};
@@ -45,6 +46,8 @@ const FAREWELL: Duration = Duration::from_millis(300);
 pub struct AgentOptions {
     /// Where it listens.
     pub socket: PathBuf,
+    /// A listening stream socket to be used instead, as systemd passes one; its name is not the agent's to remove.
+    pub inherited: Option<Arc<OwnedFd>>,
     /// Tier of the kernel programs.
     pub tier: TierChoice,
 }
@@ -53,7 +56,7 @@ impl AgentOptions {
     /// An agent at the usual socket, with the best programs that attach.
     #[must_use]
     pub fn new() -> Self {
-        Self { socket: super::SOCKET.into(), tier: TierChoice::Auto }
+        Self { socket: super::SOCKET.into(), inherited: None, tier: TierChoice::Auto }
     }
 }
 
@@ -120,13 +123,18 @@ pub async fn serve(
     if !rustix::process::geteuid().is_root() {
         return Err(AgentError::NotRoot);
     }
-    let listener = Listener::bind(&options.socket)?;
+    let listener = match &options.inherited {
+        Some(fd) => Listener::adopt(
+            fd.try_clone().map_err(|error| AgentError::Inherited { cause: error.to_string() })?,
+        )?,
+        None => Listener::bind(&options.socket)?,
+    };
     let engine = Engine::start(options.tier)?;
     let (sender, commands) = unbounded_channel();
     let server = Server {
         engine,
         listener,
-        accounts: Accounts::default(),
+        accounts: Accounts::new(most_descriptors(), DESCRIPTORS),
         subscribers: HashMap::new(),
         next: 0,
         shared: Arc::new(Shared::default()),
@@ -137,8 +145,21 @@ pub async fn serve(
     for hook in server.engine.missing() {
         ready(&format!("note: {hook} cannot be hooked here: its changes are not reported"));
     }
-    ready(&format!("listening on {} with {} programs", options.socket.display(), server.engine.tier()));
+    let place = match &options.inherited {
+        Some(_) => "the socket that was passed".to_owned(),
+        None => options.socket.display().to_string(),
+    };
+    ready(&format!("listening on {place} with {} programs", server.engine.tier()));
     server.run(commands, end).await
+}
+
+/// Descriptors that this process may have, once it may have as many as it ever can.
+fn most_descriptors() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Refused, it stays what it is.
+    let _ = setrlimit(Resource::Nofile, limit);
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
 }
 
 impl Server {
@@ -207,6 +228,8 @@ impl Server {
                 break;
             }
         }
+        // Before what was read is handed on: it may have been hidden for its sake.
+        self.shared.hides_processes.store(self.engine.hides_processes, Ordering::Relaxed);
         let is_time = self.next_loss_check <= Instant::now();
         if is_time {
             self.next_loss_check = Instant::now() + LOSS_CHECK;
@@ -262,7 +285,6 @@ impl Server {
             shared: Arc::clone(&self.shared),
             commands: self.sender.clone(),
             tier: self.engine.tier(),
-            hides_processes: self.engine.hides_processes,
         };
         let thread = std::thread::Builder::new().name("hotr-subscriber".to_owned()).stack_size(STACK);
         self.subscribers.insert(subscriber, known);

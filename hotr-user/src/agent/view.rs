@@ -85,9 +85,13 @@ impl View {
     /// Opens a directory below a root, if the subscriber may search every directory on the way and read this one. No link is
     /// followed, and nothing that is mounted on the way is entered.
     pub(super) fn directory(&self, root: BorrowedFd<'_>, below: &Path) -> Result<OwnedFd, Errno> {
+        self.open(root, below, OFlags::RDONLY | OFlags::NONBLOCK)
+    }
+
+    #[expect(clippy::unused_self, reason = "only a thread that has taken on the rights may ask")]
+    fn open(&self, root: BorrowedFd<'_>, below: &Path, how: OFlags) -> Result<OwnedFd, Errno> {
         let path = if below.as_os_str().is_empty() { Path::new(".") } else { below };
-        let flags =
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let flags = how | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH
             | ResolveFlags::NO_SYMLINKS
             | ResolveFlags::NO_MAGICLINKS
@@ -99,6 +103,28 @@ impl View {
             }
         }
         openat2(root, path, flags, Mode::empty(), resolve)
+    }
+
+    /// Opens the directory at the first names of a path below a root, if it is the one that `wanted` is, and the subscriber
+    /// may search every directory on the way to it.
+    pub(super) fn base(
+        &self,
+        root: BorrowedFd<'_>,
+        path: &Path,
+        wanted: BorrowedFd<'_>,
+    ) -> Result<OwnedFd, Errno> {
+        let found = self.open(root, path, OFlags::PATH)?;
+        let identity = |fd: BorrowedFd<'_>| {
+            let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+            let stat = statx(fd, c"", flags, StatxFlags::INO)?;
+            Ok::<_, Errno>((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
+        };
+        if identity(found.as_fd())? == identity(wanted)? { Ok(found) } else { Err(Errno::STALE) }
+    }
+
+    /// Whether the subscriber may learn more of the files in a directory than their names.
+    pub(super) fn may_search(&self, dir: BorrowedFd<'_>) -> bool {
+        statx(dir, c".", AtFlags::STATX_DONT_SYNC, StatxFlags::INO).is_ok()
     }
 
     /// What has a name in a directory; nothing when nothing has.

@@ -4,13 +4,13 @@ mod command;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use clap::{ArgAction, Args, ValueHint};
 use hotr_events::{Change, Op, Report, ReportSink};
-use hotr_user::agent::{Client, Event, SOCKET};
+use hotr_user::agent::{Client, ClientError, Event, SOCKET, Subscription as LastingSubscription, Update};
 use hotr_user::mounts::join;
 use hotr_user::output;
 use hotr_user::output::stdout::Stdout;
@@ -27,8 +27,9 @@ Examples:
   hotr subscribe --json /srv/app               the same as JSON Lines, with paths relative to the directory
   hotr subscribe -e conf /etc/app -- ./reload  run a command when a .conf file changes
 
-It needs no privilege, but a running hotr agent.
-Exit status: 0 done, also by SIGINT, SIGTERM or SIGHUP; 1 error, also when the agent ends; 2 usage error.";
+It needs no privilege, but a running hotr agent. When that ends it is sought again, and then what changed meanwhile is found by
+comparing the directories with what they were.
+Exit status: 0 done, also by SIGINT, SIGTERM or SIGHUP; 1 error; 2 usage error.";
 
 /// Print what a hotr agent reports below directories, or run a command when something changes there
 #[derive(Args, Debug)]
@@ -40,6 +41,9 @@ pub(super) struct SubscribeArgs {
     /// The agent's socket
     #[arg(long, value_name = "PATH", default_value = SOCKET, value_hint = ValueHint::FilePath)]
     socket: PathBuf,
+    /// End with an error when the agent ends; the directories are then not read for a comparison
+    #[arg(long)]
+    no_reconnect: bool,
     #[command(flatten)]
     names: NameArgs,
     /// Print JSON Lines on stdout; the command's own stdout then goes to stderr
@@ -60,6 +64,12 @@ enum Printer {
     Human(Box<dyn ReportSink>),
     /// Only the command matters.
     Nothing,
+}
+
+/// Where they come from.
+enum Source {
+    Once(Client),
+    Lasting(LastingSubscription),
 }
 
 /// A run.
@@ -94,7 +104,7 @@ pub(super) fn run(args: SubscribeArgs) -> anyhow::Result<Status> {
     let runtime = super::runtime()?;
     runtime.block_on(async {
         let end = signals::End::new()?;
-        let result = subscription.run(&args.socket, end).await;
+        let result = subscription.run(&args.socket, !args.no_reconnect, end).await;
         if let Some(runner) = &mut subscription.runner {
             runner.stop().await;
         }
@@ -103,21 +113,17 @@ pub(super) fn run(args: SubscribeArgs) -> anyhow::Result<Status> {
 }
 
 impl Subscription {
-    async fn run(&mut self, socket: &Path, end: signals::End) -> anyhow::Result<Status> {
+    async fn run(&mut self, socket: &Path, lasts: bool, end: signals::End) -> anyhow::Result<Status> {
         // Opened before anything is asked for, so that what is wrong with them is said first.
         let opened: Vec<_> = self.dirs.iter().map(|dir| open(dir)).collect::<Result<_, _>>()?;
-        let mut client = Client::connect(socket).await?;
-        for dir in &opened {
-            client.add(dir.as_fd()).await?;
-        }
-        drop(opened);
+        let mut source = Source::connect(socket, opened, lasts).await?;
         let mut end = std::pin::pin!(end.wait());
         loop {
             tokio::select! {
                 biased;
                 () = &mut end => return Ok(Status::Done),
-                event = client.next() => match event {
-                    Some(event) => self.take(&event?)?,
+                update = source.next() => match update {
+                    Some(update) => self.take(&update?)?,
                     None => return Ok(Status::Done),
                 },
                 () = next(&mut self.runner) => {}
@@ -125,12 +131,12 @@ impl Subscription {
         }
     }
 
-    fn take(&mut self, event: &Event) -> anyhow::Result<()> {
-        match event {
-            Event::Refused { root, why } => {
+    fn take(&mut self, update: &Update) -> anyhow::Result<()> {
+        match update {
+            Update::Event(Event::Refused { root, why }) => {
                 return Err(anyhow!("subscribe {}: {why}", self.dir(*root).display()));
             }
-            Event::Change { root, change, .. } => {
+            Update::Event(Event::Change { root, change, .. }) | Update::Found { root, change } => {
                 if !self.wants(*root, change) {
                     return Ok(());
                 }
@@ -142,15 +148,17 @@ impl Subscription {
                 }
             }
             // What was lost may have been anything.
-            Event::Loss { .. } => self.runner.iter_mut().for_each(Runner::request),
+            Update::Event(Event::Loss { .. }) | Update::Compared { complete: false, .. } => {
+                self.runner.iter_mut().for_each(Runner::request);
+            }
             _ => {}
         }
-        self.print(event)?;
-        match event {
-            Event::Loss { reason, .. } if reason == "slow-subscriber" => Err(anyhow!(
+        self.print(update)?;
+        match update {
+            Update::Event(Event::Loss { reason, .. }) if reason == "slow-subscriber" => Err(anyhow!(
                 "read from the agent: this subscriber was too slow, and missed changes; subscribe again, and compare"
             )),
-            Event::Gone { root } => {
+            Update::Event(Event::Gone { root }) => {
                 self.left = self.left.saturating_sub(1);
                 match self.left {
                     0 => Err(anyhow!(
@@ -177,26 +185,24 @@ impl Subscription {
         names.any(|path| self.filter.wants(&join(&dir, path), is_dir))
     }
 
-    fn print(&mut self, event: &Event) -> anyhow::Result<()> {
-        let dir = |root: &u32| self.dir(*root).display().to_string();
-        let note = match event {
-            Event::Added { root } => Some(format!("subscribed to {}", dir(root))),
-            Event::Uncovered { root, why } => Some(format!("note: {}: {why}", dir(root))),
-            Event::Loss { reason, why } => Some(format!("loss  {reason}  {why}")),
-            Event::Gone { root } => Some(format!("note: {} was deleted", dir(root))),
-            _ => None,
-        };
-        let change = match event {
-            Event::Change { root, change, .. } => Some(self.shown(*root, change)),
+    fn print(&mut self, update: &Update) -> anyhow::Result<()> {
+        let note = self.note(update);
+        let change = match update {
+            Update::Event(Event::Change { root, change, .. }) | Update::Found { root, change } => {
+                Some(self.shown(*root, change))
+            }
             _ => None,
         };
         match &mut self.printer {
             Printer::Json(out) => {
-                let mut line = serde_json::to_vec(event)?;
+                let mut line = serde_json::to_vec(update)?;
                 line.push(b'\n');
                 out.write_all(&line)?;
                 out.flush()?;
-                return Ok(());
+                // Whoever reads lines knows by them; who looks at the terminal sees that nothing comes.
+                if !matches!(update, Update::Disconnected { .. }) {
+                    return Ok(());
+                }
             }
             Printer::Human(printer) => {
                 if let Some(change) = change {
@@ -210,6 +216,32 @@ impl Subscription {
         Ok(())
     }
 
+    /// What is said of it beside the changes.
+    fn note(&self, update: &Update) -> Option<String> {
+        let dir = |root: &u32| self.dir(*root).display().to_string();
+        Some(match update {
+            Update::Event(Event::Added { root }) => format!("subscribed to {}", dir(root)),
+            Update::Event(Event::Uncovered { root, why }) => format!("note: {}: {why}", dir(root)),
+            Update::Event(Event::Loss { reason, why }) => format!("loss  {reason}  {why}"),
+            Update::Event(Event::Gone { root }) => format!("note: {} was deleted", dir(root)),
+            Update::Disconnected { why } => {
+                format!(
+                    "note: {why}; it is sought until it answers, and what changes meanwhile is reported then"
+                )
+            }
+            Update::Reconnected => "note: there is an agent again".to_owned(),
+            Update::Compared { found, complete: true } => {
+                format!("note: found by polling what changed meanwhile: {found}")
+            }
+            Update::Compared { found, complete: false } => {
+                format!(
+                    "note: found by polling what changed meanwhile: {found}, and perhaps not all; look into the directories"
+                )
+            }
+            _ => return None,
+        })
+    }
+
     /// With the paths as the user would write them.
     fn shown(&self, root: u32, change: &Change) -> Change {
         let dir = self.dir(root);
@@ -217,6 +249,27 @@ impl Subscription {
         change.path = join(dir, &change.path);
         change.old_path = change.old_path.map(|old| join(dir, &old));
         change
+    }
+}
+
+impl Source {
+    async fn connect(socket: &Path, dirs: Vec<OwnedFd>, lasts: bool) -> Result<Self, ClientError> {
+        if lasts {
+            return Ok(Self::Lasting(LastingSubscription::connect(socket, dirs).await?));
+        }
+        let mut client = Client::connect(socket).await?;
+        for dir in &dirs {
+            client.add(dir.as_fd()).await?;
+        }
+        Ok(Self::Once(client))
+    }
+
+    /// The next update. A future that is dropped before it is ready has lost nothing.
+    async fn next(&mut self) -> Option<Result<Update, ClientError>> {
+        match self {
+            Self::Once(client) => client.next().await.map(|event| event.map(Update::Event)),
+            Self::Lasting(subscription) => subscription.next().await,
+        }
     }
 }
 
@@ -228,7 +281,7 @@ async fn next(runner: &mut Option<Runner>) {
     }
 }
 
-fn open(dir: &Path) -> anyhow::Result<std::os::fd::OwnedFd> {
+fn open(dir: &Path) -> anyhow::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     openat(CWD, dir, flags, Mode::empty()).map_err(|errno| {
         let cause = io::Error::from(errno);

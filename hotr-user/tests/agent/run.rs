@@ -173,6 +173,18 @@ impl Program {
         self.seen.iter().map(|line| format!("{line}\n")).collect()
     }
 
+    /// How many descriptors it has.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// Memory that it has, in KiB.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     pub(crate) fn send(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -212,6 +224,15 @@ pub(crate) fn agent(scratch: &Scratch) -> Program {
 pub(crate) fn subscribe(scratch: &Scratch, user: u32, dir: &Path) -> Program {
     let socket = scratch.socket();
     let args = ["subscribe", "--json", "--socket", socket.to_str().unwrap(), dir.to_str().unwrap()];
+    let mut subscriber = Program::start(scratch.hotr(user, &args));
+    subscriber.wait("added", |line| line["type"] == "added");
+    subscriber
+}
+
+/// The same, which ends with the agent.
+pub(crate) fn subscribe_once(scratch: &Scratch, user: u32, dir: &Path) -> Program {
+    let (socket, dir) = (scratch.socket(), dir.to_str().unwrap());
+    let args = ["subscribe", "--json", "--no-reconnect", "--socket", socket.to_str().unwrap(), dir];
     let mut subscriber = Program::start(scratch.hotr(user, &args));
     subscriber.wait("added", |line| line["type"] == "added");
     subscriber

@@ -45,7 +45,7 @@ fn a_subscriber_that_does_not_read_is_disconnected_and_no_other_one_waits() {
 }
 
 /// Ends writers when a test ends, however it ends.
-struct Over<'a>(&'a AtomicBool);
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
