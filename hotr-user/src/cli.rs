@@ -24,6 +24,7 @@ mod names;
 mod paths;
 mod privilege;
 mod progress;
+mod relay;
 mod signals;
 mod subscribe;
 mod trace;
@@ -65,6 +66,7 @@ enum Command {
     Watch(Box<watch::WatchArgs>),
     Doctor(doctor::DoctorArgs),
     Diagnose(diagnose::DiagnoseArgs),
+    Relay(relay::RelayArgs),
     Verify(verify::VerifyArgs),
     Agent(agent::AgentArgs),
     Subscribe(subscribe::SubscribeArgs),
@@ -86,6 +88,7 @@ impl Command {
             Self::Trace(_) => "trace",
             Self::Doctor(_) => "check",
             Self::Diagnose(_) => "diagnose",
+            Self::Relay(_) => "relay",
             Self::Verify(_) => "verify",
             Self::Agent(_) => "serve",
             Self::Subscribe(_) => "subscribe",
@@ -131,6 +134,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Watch(args) => watch::run(*args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Diagnose(args) => diagnose::run(args),
+        Command::Relay(args) => relay::run(args),
         Command::Verify(args) => verify::run(&args),
         Command::Agent(args) => agent::run(args),
         Command::Subscribe(args) => subscribe::run(args),

@@ -81,7 +81,7 @@ pub(super) struct DiagnoseArgs {
 }
 
 /// The beginning of an id, long enough to mean one.
-fn container_id(text: &str) -> Result<String, String> {
+pub(super) fn container_id(text: &str) -> Result<String, String> {
     let id = text.to_ascii_lowercase();
     if (4..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(id);

@@ -8,6 +8,7 @@ use hotr_events::KernelTotals;
 use hotr_events::{
     Actor, Change, Channel, ConfirmedChange, Evidence, FileId, FileType, Kind, Layer, Missed, Op, Written,
 };
+use hotr_events::{Proof, Refusal, Relay, RelayEvent, RelayTarget};
 use hotr_events::{Alias, ChannelInfo, ChannelState, Reload, ReloadState, Report, Root, Trigger};
 
 /// 2026-01-02T03:04:05.123456789Z.
@@ -44,6 +45,22 @@ pub(super) fn full_change() -> Change {
             why: "the \"upper\" layer".into(),
         }],
         ..bare_change("/srv/a")
+    }
+}
+
+pub(super) fn relay(refused: Option<Refusal>) -> Relay {
+    let is_announced = refused.is_none();
+    Relay {
+        time: time(),
+        path: PathBuf::from("/srv/a"),
+        to: RelayTarget { pid: 10, comm: b"app".to_vec(), fd: 5, wd: 1, container: None },
+        cause: Cause::Mmap,
+        event: is_announced.then_some(RelayEvent::CloseWrite),
+        announced_us: is_announced.then_some(512),
+        arrived: is_announced.then_some(true),
+        proof: is_announced.then_some(Proof::Proved),
+        refused,
+        why: refused.map(|_| "open for writing: Text file busy".to_owned()),
     }
 }
 

@@ -19,6 +19,7 @@ pub mod json;
 mod line;
 mod loss;
 pub mod mask;
+mod relay;
 mod report;
 mod totals;
 mod watcher;
@@ -29,6 +30,7 @@ pub use change::{Actor, Change, Channel, Detail, FileId, FileType, Layer, Missed
 pub use confirmed::{ConfirmedChange, Evidence, Kind};
 pub use line::{Line, RawLine};
 pub use loss::LossReason;
+pub use relay::{Refusal, Relay, RelayEvent, RelayTarget};
 pub use report::{
     Alias, ChannelInfo, ChannelState, Raw, Reload, ReloadState, Report, ReportSink, Root, Trigger,
 };

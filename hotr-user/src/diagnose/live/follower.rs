@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 use hotr_common::delivery::ADDED;
 
 use super::GAP_NS;
-use super::instance::Instance;
+use super::arrival::{Arrival, AwaitedEvent};
+use super::instance::{Instance, Watch};
 use super::summary::Summary;
 use super::target::Targets;
 use super::uses::Use;
 use super::verdict::{Decided, Judged, ReportedChange};
 use super::verdicts::VerdictJoiner;
 use crate::diagnose::finding::Finding;
+use crate::diagnose::limits::Limits;
 use crate::ending;
 use crate::kernel::load::Tier;
 use crate::source::ebpf::{DeliverySeen, DeliverySource};
@@ -79,7 +81,23 @@ pub(super) struct Follower {
     gap_until: u64,
     /// Verdicts are waited for no longer than that; without it, until the end.
     patience_ns: Option<u64>,
+    /// A watch was set since the last look.
+    is_changed: bool,
+    /// An event that hotr makes now.
+    awaited: Option<AwaitedEvent>,
 }
+
+/// A watch of an instance.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WatchId {
+    pub(super) pid: u32,
+    pub(super) fd: i32,
+    pub(super) wd: i32,
+    pub(super) ino: u64,
+}
+
+/// Bytes of an event without a name: of no more bytes than this are there more events.
+const EVENT_BYTES: u64 = 16;
 
 impl Follower {
     /// Follows the instances from now on; changes are traced already.
@@ -107,6 +125,8 @@ impl Follower {
             read_until: None,
             gap_until: 0,
             patience_ns: None,
+            is_changed: false,
+            awaited: None,
         }
     }
 
@@ -142,28 +162,18 @@ impl Follower {
 
     /// Judges changes by the deliveries that were made for them.
     pub(super) fn turn(&mut self, made: Vec<ReportedChange>, tell: Tell<'_>) -> io::Result<()> {
-        let Self { source, book, targets, .. } = self;
         // All changes that were made before this have been handed over.
         let known = self.read_until.replace(mono_ns()).unwrap_or(0);
-        let mut is_changed = false;
-        source.drain(|seen| match seen {
-            DeliverySeen::Offer(offer, name) => {
-                is_changed |= offer.kind == ADDED;
-                book.take(offer, name, targets);
-            }
-            DeliverySeen::Chunk(chunk) => book.take_read(chunk),
-        });
-        targets.receive(|slot, heard| book.receive(slot, heard));
-        self.gap_until = self.gap_until.max(targets.gap_until());
-        let lost = source.lost();
+        self.gather();
+        let lost = self.source.lost();
         if lost != self.lost {
             let count = lost.saturating_sub(self.lost);
             tell(Followed::Lost { reason: LossReason::DeliveriesSkipped, count })?;
             (self.lost, self.gap_until) = (lost, mono_ns() + GAP_NS);
             self.lost_records += count;
         }
-        let must_look =
-            is_changed || self.looked.elapsed() >= LOOK_EVERY || self.book.lacks(&made, &self.targets);
+        let must_look = std::mem::take(&mut self.is_changed)
+            || self.looked.elapsed() >= LOOK_EVERY || self.book.lacks(&made, &self.targets);
         if must_look {
             self.look(tell)?;
         }
@@ -179,6 +189,67 @@ impl Follower {
         }
         self.book.settle_echoes(known, &self.targets);
         self.hand_out(tell)
+    }
+
+    /// Reads what was delivered.
+    fn gather(&mut self) {
+        let Self { source, book, targets, is_changed, awaited, .. } = self;
+        source.drain(|seen| match seen {
+            DeliverySeen::Offer(offer, name) => {
+                *is_changed |= offer.kind == ADDED;
+                awaited.iter_mut().for_each(|awaited| awaited.take(offer, name));
+                book.take(offer, name, targets);
+            }
+            DeliverySeen::Chunk(chunk) => book.take_read(chunk),
+        });
+        targets.receive(|slot, heard| {
+            awaited.iter_mut().for_each(|awaited| awaited.receive(slot, &heard));
+            book.receive(slot, heard);
+        });
+        self.gap_until = self.gap_until.max(targets.gap_until());
+    }
+
+    /// Whether an event of these kinds, with this name in a watched directory, reaches a watch while `make` makes it.
+    pub(super) fn witness<R>(
+        &mut self,
+        watch: WatchId,
+        kinds: u32,
+        name: &[u8],
+        make: impl FnOnce() -> R,
+    ) -> (R, Arrival) {
+        let slot = self.slot_of(watch);
+        // What stand-ins got before is not taken for it.
+        self.gather();
+        let (from, lost) = (mono_ns(), self.source.lost());
+        self.awaited = slot.map(|slot| AwaitedEvent::new(slot, watch.wd, kinds, name, from));
+        let made = make();
+        self.gather();
+        let Some((awaited, slot)) = self.awaited.take().zip(slot) else { return (made, Arrival::default()) };
+        let is_followed = self.slot_of(watch) == Some(slot);
+        if self.source.sees_offers() {
+            return (made, awaited.by_offers(is_followed && self.source.lost() == lost));
+        }
+        let is_doubled = |one: &Instance| {
+            let watch = one.watch(watch.wd).filter(|seen| seen.ino == watch.ino && seen.gone.is_none());
+            watch.and_then(|watch| watch.doubled).is_some_and(|since| since < from)
+        };
+        let is_whole =
+            is_followed && self.gap_until < from && self.targets.of_slot(slot).is_some_and(is_doubled);
+        let most = self.targets.unread(slot).map(|bytes| bytes / EVENT_BYTES);
+        let has_room = most.zip(Limits::read().queued).is_some_and(|(most, limit)| most < limit);
+        (made, awaited.by_stand_in(is_whole, has_room))
+    }
+
+    /// A watch that is there.
+    pub(super) fn watch(&self, watch: WatchId) -> Option<&Watch> {
+        let instance = self.targets.of_slot(self.slot_of(watch)?)?;
+        instance.watch(watch.wd).filter(|seen| seen.ino == watch.ino && seen.gone.is_none())
+    }
+
+    fn slot_of(&self, watch: WatchId) -> Option<u32> {
+        let is_it =
+            |one: &&Instance| one.slot != 0 && one.at() == (watch.pid, watch.fd) && one.closed.is_none();
+        self.targets.instances().find(is_it).map(|one| one.slot)
     }
 
     fn hand_out(&mut self, tell: Tell<'_>) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::output::samples;
 use hotr_events::{Channel, FileType, Op};
-use hotr_events::{ChannelState, ReloadState};
+use hotr_events::{ChannelState, Refusal, ReloadState};
 
 fn text(color: bool, columns: fn() -> Option<usize>, report: &Report) -> String {
     let mut printer = HumanPrinter::new(Vec::new(), color, columns, clock::Clock::utc());
@@ -27,6 +27,24 @@ fn reloads() {
         "reload #2: 2 files changed (a and 1 more); 1 judged by size and time, not by content\n"
     );
     assert_eq!(text(ReloadState::Invalid), "reload #2: invalid, exit status 1: no answer\n");
+}
+
+#[test]
+fn relays() {
+    let text = |refused, arrived| {
+        let relay = samples::relay(refused);
+        let arrived = relay.event.and(arrived);
+        plain(&Report::Relay(Box::new(hotr_events::Relay { arrived, ..relay })))
+    };
+    let start = "03:04:05.123  relay   /srv/a  mmap  → app[10] fd 5 wd 1  ";
+    for (refused, arrived, rest) in [
+        (None, Some(true), "● IN_CLOSE_WRITE"),
+        (None, Some(false), "○ IN_CLOSE_WRITE did not arrive"),
+        (None, None, "◌ IN_CLOSE_WRITE, not known whether it arrived"),
+        (Some(Refusal::Refused), None, "not announced: refused  open for writing: Text file busy"),
+    ] {
+        assert_eq!(text(refused, arrived), format!("{start}{rest}\n"));
+    }
 }
 
 #[test]

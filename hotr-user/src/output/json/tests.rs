@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::*;
 use crate::output::samples;
 use hotr_events::{Alias, ChannelState, Raw, ReloadState, Root};
-use hotr_events::{Channel, FileId, FileType, Layer, Op};
+use hotr_events::{Channel, FileId, FileType, Layer, Op, Refusal};
 
 fn line(report: &Report) -> String {
     let mut printer = JsonPrinter::new(Vec::new());
@@ -36,6 +36,26 @@ fn a_change_with_everything_known() {
             r#""actor":{"pid":10,"tid":11,"uid":1000,"comm":"vim","exe":"/usr/bin/vim","cgroup":"/user.slice"},"#,
             r#""seen_by":["ebpf"],"#,
             r#""missed_by":[{"channel":"inotify","cause":"layer-bypass","why":"the \"upper\" layer"}]}"#
+        )
+    );
+}
+
+#[test]
+fn a_missed_change_is_announced_or_not() {
+    assert_eq!(
+        line(&Report::Relay(Box::new(samples::relay(None)))),
+        concat!(
+            r#"{"type":"relay","time":"2026-01-02T03:04:05.123456789Z","path":"/srv/a","#,
+            r#""for":{"pid":10,"comm":"app","fd":5,"wd":1},"cause":"mmap","event":"IN_CLOSE_WRITE","#,
+            r#""announced_us":512,"arrived":true,"proof":"proved"}"#
+        )
+    );
+    assert_eq!(
+        line(&Report::Relay(Box::new(samples::relay(Some(Refusal::Refused))))),
+        concat!(
+            r#"{"type":"relay","time":"2026-01-02T03:04:05.123456789Z","path":"/srv/a","#,
+            r#""for":{"pid":10,"comm":"app","fd":5,"wd":1},"cause":"mmap","#,
+            r#""refused":"refused","why":"open for writing: Text file busy"}"#
         )
     );
 }
