@@ -8,8 +8,8 @@ use hotr_events::KernelTotals;
 use hotr_events::{
     Actor, Change, Channel, ConfirmedChange, Evidence, FileId, FileType, Kind, Layer, Missed, Op, Written,
 };
-use hotr_events::{Proof, Refusal, Relay, RelayEvent, RelayTarget};
 use hotr_events::{Alias, ChannelInfo, ChannelState, Reload, ReloadState, Report, Root, Trigger};
+use hotr_events::{Proof, Refusal, Relay, RelayEvent, RelayTarget};
 
 /// 2026-01-02T03:04:05.123456789Z.
 pub(super) fn time() -> SystemTime {

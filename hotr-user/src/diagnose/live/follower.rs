@@ -83,17 +83,26 @@ pub(super) struct Follower {
     patience_ns: Option<u64>,
     /// A watch was set since the last look.
     is_changed: bool,
-    /// An event that hotr makes now.
-    awaited: Option<AwaitedEvent>,
+    /// Events that hotr makes now.
+    awaited: Vec<AwaitedEvent>,
 }
 
 /// A watch of an instance.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WatchId {
     pub(super) pid: u32,
     pub(super) fd: i32,
     pub(super) wd: i32,
     pub(super) ino: u64,
+}
+
+/// What stands in for an instance that is offered an event.
+#[derive(Clone, Copy, Default)]
+struct StandIn {
+    /// It has the watch, too.
+    has_watch: bool,
+    /// The queue of the instance itself is not full.
+    has_room: bool,
 }
 
 /// Bytes of an event without a name: of no more bytes than this are there more events.
@@ -126,7 +135,7 @@ impl Follower {
             gap_until: 0,
             patience_ns: None,
             is_changed: false,
-            awaited: None,
+            awaited: Vec::new(),
         }
     }
 
@@ -173,7 +182,8 @@ impl Follower {
             self.lost_records += count;
         }
         let must_look = std::mem::take(&mut self.is_changed)
-            || self.looked.elapsed() >= LOOK_EVERY || self.book.lacks(&made, &self.targets);
+            || self.looked.elapsed() >= LOOK_EVERY
+            || self.book.lacks(&made, &self.targets);
         if must_look {
             self.look(tell)?;
         }
@@ -209,35 +219,53 @@ impl Follower {
         self.gap_until = self.gap_until.max(targets.gap_until());
     }
 
-    /// Whether an event of these kinds, with this name in a watched directory, reaches a watch while `make` makes it.
+    /// Which of some watches an event of these kinds reaches while `make` makes it. Each watch comes with the name that the file
+    /// has in a watched directory.
     pub(super) fn witness<R>(
         &mut self,
-        watch: WatchId,
+        watches: &[(WatchId, &[u8])],
         kinds: u32,
-        name: &[u8],
         make: impl FnOnce() -> R,
-    ) -> (R, Arrival) {
-        let slot = self.slot_of(watch);
+    ) -> (R, Vec<Arrival>) {
         // What stand-ins got before is not taken for it.
         self.gather();
         let (from, lost) = (mono_ns(), self.source.lost());
-        self.awaited = slot.map(|slot| AwaitedEvent::new(slot, watch.wd, kinds, name, from));
+        let slots: Vec<_> = watches.iter().map(|(watch, _)| self.slot_of(*watch)).collect();
+        let event = |(slot, (watch, name)): (&Option<u32>, &(WatchId, &[u8]))| {
+            // No instance has this slot.
+            AwaitedEvent::new(slot.unwrap_or(0), watch.wd, kinds, name, from)
+        };
+        self.awaited = slots.iter().zip(watches).map(event).collect();
+        // A program may exit with the event.
+        let stand_ins: Vec<_> =
+            slots.iter().zip(watches).map(|(slot, one)| self.stand_in(*slot, one.0)).collect();
         let made = make();
         self.gather();
-        let Some((awaited, slot)) = self.awaited.take().zip(slot) else { return (made, Arrival::default()) };
-        let is_followed = self.slot_of(watch) == Some(slot);
-        if self.source.sees_offers() {
-            return (made, awaited.by_offers(is_followed && self.source.lost() == lost));
+        let is_complete = self.source.lost() == lost;
+        let awaited = std::mem::take(&mut self.awaited);
+        let mut arrivals = Vec::with_capacity(awaited.len());
+        for (at, awaited) in awaited.iter().enumerate() {
+            arrivals.push(match slots[at] {
+                Some(slot) if self.source.sees_offers() => {
+                    awaited.by_offers(is_complete && self.slot_of(watches[at].0) == Some(slot))
+                }
+                Some(_) => {
+                    let StandIn { has_watch, has_room } = stand_ins[at];
+                    awaited.by_stand_in(has_watch && self.gap_until < from, has_room)
+                }
+                None => Arrival::default(),
+            });
         }
-        let is_doubled = |one: &Instance| {
-            let watch = one.watch(watch.wd).filter(|seen| seen.ino == watch.ino && seen.gone.is_none());
-            watch.and_then(|watch| watch.doubled).is_some_and(|since| since < from)
-        };
-        let is_whole =
-            is_followed && self.gap_until < from && self.targets.of_slot(slot).is_some_and(is_doubled);
+        (made, arrivals)
+    }
+
+    /// What the stand-in of an instance can say about a watch from now on.
+    fn stand_in(&self, slot: Option<u32>, watch: WatchId) -> StandIn {
+        let Some(slot) = slot.filter(|_| !self.source.sees_offers()) else { return StandIn::default() };
+        let has_watch = self.watch(watch).is_some_and(|watch| watch.doubled.is_some());
         let most = self.targets.unread(slot).map(|bytes| bytes / EVENT_BYTES);
         let has_room = most.zip(Limits::read().queued).is_some_and(|(most, limit)| most < limit);
-        (made, awaited.by_stand_in(is_whole, has_room))
+        StandIn { has_watch, has_room }
     }
 
     /// A watch that is there.

@@ -158,8 +158,7 @@ impl Run {
                 return Err(Error::NoWatch { path: named.clone(), who });
             }
         }
-        let source =
-            DeliverySource::start(options.tier).map_err(|cause| Error::NoPrograms { cause })?;
+        let source = DeliverySource::start(options.tier).map_err(|cause| Error::NoPrograms { cause })?;
         let session = Session::start(TraceOptions {
             channels: Channels { ebpf: true, inotify: false, required: true },
             tier: tier_beside(options.tier, &source),
@@ -237,8 +236,7 @@ impl Run {
             }
         }
         let Self { follower, missed, reports, .. } = self;
-        let followed =
-            follower.turn(made, &mut |followed| Ok(take(followed, missed, reports, note)));
+        let followed = follower.turn(made, &mut |followed| Ok(take(followed, missed, reports, note)));
         followed.map_err(TraceError::Output)?;
         self.relay_missed();
         Ok(())
@@ -260,40 +258,37 @@ impl Run {
     }
 
     fn relay_missed(&mut self) {
-        for verdict in std::mem::take(&mut self.missed) {
+        let missed = std::mem::take(&mut self.missed);
+        for (at, verdict) in missed.iter().enumerate() {
             if ending::is_over() {
                 return;
             }
-            let report = self.relay(&verdict);
+            let report = self.relay(verdict, &missed[at + 1..]);
             self.relayed += u64::from(report.is_some());
             self.reports.extend(report);
         }
     }
 
-    /// Announces a change, unless that was done after it was made. Nothing when it is not known which watch missed it.
-    fn relay(&mut self, verdict: &Verdict) -> Option<Report> {
+    /// Announces a change, unless that was done after it was made. Nothing when it is not known which watch missed it. One
+    /// event of a file reaches all who watch it, so those of the others that missed it too may need none of their own.
+    fn relay(&mut self, verdict: &Verdict, others: &[Verdict]) -> Option<Report> {
         let target = &verdict.target;
-        let (pid, fd, wd, ino) = (target.pid?, target.fd?, target.wd?, verdict.watched_ino?);
-        let key = (pid, fd, wd, verdict.path.clone());
+        let watch = watch_of(verdict)?;
+        let key = key(watch, verdict);
         let made_ns = verdict.sent.made_ns;
         if self.announced.get(&key).is_none_or(|last| last.began_ns <= made_ns) {
             if self.announced.len() >= MOST_FILES {
                 self.announced.clear();
             }
-            let announced = self.announce(WatchId { pid, fd, wd, ino }, verdict);
+            let announced = self.announce(watch, verdict, others);
             self.announced.insert(key.clone(), announced);
         }
+        let WatchId { pid, fd, wd, .. } = watch;
         let Announced { began_ns, event, result } = self.announced.get(&key)?;
         let mut relay = Relay {
             time: verdict.time,
             path: verdict.path.clone(),
-            to: RelayTarget {
-                pid,
-                comm: target.comm.clone(),
-                fd,
-                wd,
-                container: target.container.clone(),
-            },
+            to: RelayTarget { pid, comm: target.comm.clone(), fd, wd, container: target.container.clone() },
             cause: cause(verdict),
             event: None,
             announced_us: None,
@@ -315,9 +310,10 @@ impl Run {
         Some(Report::Relay(Box::new(relay)))
     }
 
-    fn announce(&mut self, watch: WatchId, verdict: &Verdict) -> Announced {
+    fn announce(&mut self, watch: WatchId, verdict: &Verdict, others: &[Verdict]) -> Announced {
         let (began_ns, event) = (mono_ns(), RelayEvent::CloseWrite);
-        let refused = |refusal, why: &str| Announced { began_ns, event, result: Err(Refused::new(refusal, why)) };
+        let refused =
+            |refusal, why: &str| Announced { began_ns, event, result: Err(Refused::new(refusal, why)) };
         let Some(seen) = self.follower.watch(watch) else {
             return refused(Refusal::WatchGone, "the watch no longer exists");
         };
@@ -330,10 +326,33 @@ impl Run {
         };
         let copy_up = self.copy_up;
         let announcement = Announcement { watch, name, changed, copy_up };
-        let bytes = name.map(OsStrExt::as_bytes).unwrap_or_default();
-        let (made, arrival) =
-            self.follower.witness(watch, bits::CLOSE_WRITE, bytes, || announce(announcement));
+        let with = self.others(watch, verdict, others);
+        let mut watches = vec![(watch, name.map(OsStrExt::as_bytes).unwrap_or_default())];
+        watches.extend(with.iter().map(|(watch, name)| (*watch, &**name)));
+        let make = || announce(announcement);
+        let (made, arrivals) = self.follower.witness(&watches, bits::CLOSE_WRITE, make);
+        for ((watch, _), arrival) in with.iter().zip(arrivals.iter().skip(1)) {
+            if made.is_ok() && arrival.arrived == Some(true) {
+                let announced = Announced { began_ns, event, result: Ok(*arrival) };
+                self.announced.insert(key(*watch, verdict), announced);
+            }
+        }
+        let arrival = arrivals.first().copied().unwrap_or_default();
         Announced { began_ns, event, result: made.map(|()| arrival) }
+    }
+
+    /// Other watches that missed a change of the same file, each with the name that the file has there.
+    fn others(&self, own: WatchId, verdict: &Verdict, others: &[Verdict]) -> Vec<(WatchId, Vec<u8>)> {
+        let is_of_file =
+            |other: &&Verdict| (&other.path, other.path_ino) == (&verdict.path, verdict.path_ino);
+        let mut found: Vec<(WatchId, Vec<u8>)> = Vec::new();
+        for watch in others.iter().filter(is_of_file).filter_map(watch_of) {
+            let is_known = watch == own || found.iter().any(|(other, _)| *other == watch);
+            let Some(seen) = self.follower.watch(watch).filter(|_| !is_known) else { continue };
+            let name = if seen.is_dir { verdict.path.file_name() } else { None };
+            found.push((watch, name.map(|name| name.as_bytes().to_vec()).unwrap_or_default()));
+        }
+        found
     }
 
     fn finish(&mut self, note: &mut dyn FnMut(&str)) -> Result<(), Error> {
@@ -347,13 +366,22 @@ impl Run {
         self.turn(reports, note)?;
         if !ending::is_over() {
             let Self { follower, missed, reports, .. } = self;
-            let followed =
-                follower.finish(&mut |followed| Ok(take(followed, missed, reports, note)));
+            let followed = follower.finish(&mut |followed| Ok(take(followed, missed, reports, note)));
             followed.map_err(TraceError::Output)?;
             self.relay_missed();
         }
         self.turn(summary, note)
     }
+}
+
+/// The watch that a change was missed by.
+fn watch_of(verdict: &Verdict) -> Option<WatchId> {
+    let target = &verdict.target;
+    Some(WatchId { pid: target.pid?, fd: target.fd?, wd: target.wd?, ino: verdict.watched_ino? })
+}
+
+fn key(watch: WatchId, verdict: &Verdict) -> (u32, i32, i32, PathBuf) {
+    (watch.pid, watch.fd, watch.wd, verdict.path.clone())
 }
 
 fn take(
@@ -392,9 +420,10 @@ fn is_relayed(verdict: &Verdict) -> bool {
 /// Whether a change at or below a path concerns an instance.
 fn watches(instance: &Instance, path: &Path) -> bool {
     let is_of_file = |watch: &Watch| watch.is_dir && watch.path.as_deref() == path.parent() && !path.is_dir();
-    instance.watches.iter().any(|watch| {
-        watch.path.as_ref().is_some_and(|at| at.starts_with(path)) || is_of_file(watch)
-    })
+    instance
+        .watches
+        .iter()
+        .any(|watch| watch.path.as_ref().is_some_and(|at| at.starts_with(path)) || is_of_file(watch))
 }
 
 /// Processes that watch something at or below the paths; none of hotr's own, whose instances stand in for others.

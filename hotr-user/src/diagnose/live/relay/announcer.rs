@@ -81,11 +81,13 @@ fn find(announcement: Announcement<'_>) -> Result<OwnedFd, Refused> {
     let process = read_chosen(watch.pid).map_err(|_| gone())?;
     let mut places = InodeFinder::default();
     let view = View::new(&process, &mut space, &mut places).map_err(|_| gone())?;
-    let is_it =
-        |seat: &&WatchLocation<'_>| (seat.watch.wd, seat.watch.ino) == (watch.wd, watch.ino);
+    let is_it = |seat: &&WatchLocation<'_>| (seat.watch.wd, seat.watch.ino) == (watch.wd, watch.ino);
     let seat = view.of(watch.fd).find(is_it).ok_or_else(gone)?;
     let Some(location) = seat.place.location.as_ref().filter(|_| !seat.place.unlinked) else {
-        return Err(Refused::new(Refusal::Unreachable, "the watched inode has no name any more, or none is known"));
+        return Err(Refused::new(
+            Refusal::Unreachable,
+            "the watched inode has no name any more, or none is known",
+        ));
     };
     let path = match view.namespace.sight(location.dev, &location.fs_path) {
         Reachability::Visible(path) => path,
