@@ -40,6 +40,10 @@ pub(super) struct RelayArgs {
     /// Only to processes of this container, by its id or the beginning of it; may be repeated
     #[arg(long, value_name = "ID", value_parser = container_id)]
     container: Vec<String>,
+    /// Send IN_MODIFY to watches that ask for it, by setting the modification time to what it is: for programs that do not ask
+    /// for IN_CLOSE_WRITE, as all of Node.js. The change time of the file changes by that
+    #[arg(long)]
+    modify: bool,
     /// Announce also what is in a lower layer of an overlay: the file is copied to the upper layer by that
     #[arg(long)]
     copy_up: bool,
@@ -71,6 +75,7 @@ pub(super) fn run(args: RelayArgs) -> anyhow::Result<Status> {
         tier: args.tier.into(),
         duration: args.duration,
         copy_up: args.copy_up,
+        modify: args.modify,
     };
     let mut printer = output::printer(args.json, args.color.on_stdout());
     super::runtime()?.block_on(async {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hotr_common::hook::Hook;
 use hotr_common::record::{FLAG_NAME_GONE, NO_ROOT, Record};
 
+use super::announcement::is_announcement;
 use super::calls::Calls;
 use super::held_records::HeldRecords;
 use super::observation::Observation;
@@ -404,6 +405,7 @@ impl Reader<'_> {
             exe: info.exe,
             cgroup: info.cgroup,
         });
+        let is_gone = is_gone || is_announcement(&change);
         let (writes, bytes) = self.storms.record(record, &change, is_gone)?;
         if change.op == Op::Write {
             (change.written.writes, change.written.bytes) = (writes, bytes);

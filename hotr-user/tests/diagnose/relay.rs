@@ -331,6 +331,57 @@ fn two_relays_and_a_trace_report_one_change() {
     assert_eq!(trace.end().0, Some(0));
 }
 
+/// As Node.js, whose watches do not ask for closes.
+#[test]
+fn a_watcher_of_content_alone_is_sent_that_on_request_and_other_hotrs_do_not_report_it() {
+    if !root() {
+        return;
+    }
+    let scratch = Scratch::new("relay-modify");
+    let file = scratch.0.join("state");
+    let page = Mapped::new(&file);
+    let mask = WatchFlags::ATTRIB | WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::MOVED_TO;
+    let own = Instance::on(&scratch.0, mask);
+    let to = [std::process::id()];
+    let mut live = relay(&to, &[], &scratch.0);
+    page.store(7);
+    let line = live.until("refusal", of(&file));
+    assert_eq!((&line["cause"], &line["refused"]), (&"mmap".into(), &"mask".into()), "{line}");
+    assert!(line["why"].as_str().unwrap().contains("--modify"), "{line}");
+    assert_eq!(live.end().0, Some(0));
+    assert_eq!(events(&own), []);
+    // The page is written back, so that the next store is seen.
+    File::open(&file).unwrap().sync_all().unwrap();
+    let mut trace =
+        Live::run(Command::new(HOTR).args(["trace", "--json", "--duration", "60s"]).arg(&scratch.0));
+    let mut diagnosis = Live::start("auto", to[0]);
+    let mut live = relay(&to, &["--modify"], &scratch.0);
+    page.store(8);
+    let (content, times, others) = told(&file);
+    let line = live.until("announcement", of(&file));
+    assert_eq!((&line["event"], &line["arrived"]), (&"IN_MODIFY".into(), &true.into()), "{line}");
+    assert_eq!(events(&own), [(WatchFlags::MODIFY.bits(), "state".to_owned())]);
+    let (content_now, times_now, others_now) = told(&file);
+    // All but the change time.
+    assert_eq!(
+        (content_now, &times_now[..2], &times_now[4..], others_now),
+        (content, &times[..2], &times[4..], others)
+    );
+    let last = scratch.file("last");
+    own.drain();
+    let is_last = |line: &Value| line["op"] == "write" && line["path"] == json!(last);
+    trace.until("last", is_last);
+    diagnosis.until("last", |line| line["type"] == "change" && is_last(line));
+    for said in [&trace.said, &diagnosis.said] {
+        let changes = said.iter().filter(|line| line["type"] == "change" && line["path"] == json!(file));
+        let ops: Vec<_> = changes.map(|line| line["op"].clone()).collect();
+        assert_eq!(ops, ["write"], "{said:#?}");
+    }
+    for run in [live, trace] {
+        assert_eq!(run.end().0, Some(0));
+    }
+}
+
 #[test]
 fn what_cannot_be_relayed() {
     let fails = |command: &mut Command, status: i32, starts: &str| {

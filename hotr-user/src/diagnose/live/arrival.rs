@@ -58,11 +58,13 @@ impl AwaitedEvent {
         }
     }
 
-    /// An event of a stand-in.
-    pub(super) fn receive(&mut self, slot: u32, event: &ReceivedEvent) {
-        self.is_received |= (slot, event.wd) == (self.slot, self.wd)
+    /// An event of a stand-in; whether it is this one.
+    pub(super) fn receive(&mut self, slot: u32, event: &ReceivedEvent) -> bool {
+        let is_it = (slot, event.wd) == (self.slot, self.wd)
             && event.mask & self.kinds != 0
             && *event.name == *self.name;
+        self.is_received |= is_it;
+        is_it
     }
 
     /// What the kernel programs say. `is_whole`: no record is missing.
@@ -138,10 +140,10 @@ mod tests {
     fn what_a_stand_in_got_may_have_found_no_room() {
         let event = |name: &[u8]| ReceivedEvent { after: 1, until: 2, wd: 3, mask: 8, name: name.into() };
         let mut awaited = AwaitedEvent::new(2, 3, 8, b"f", 100);
-        awaited.receive(2, &event(b"g"));
+        assert!(!awaited.receive(2, &event(b"g")));
         assert_eq!(awaited.by_stand_in(true, true).arrived, Some(false));
         assert_eq!(awaited.by_stand_in(false, true), Arrival::default());
-        awaited.receive(2, &event(b"f"));
+        assert!(awaited.receive(2, &event(b"f")));
         assert_eq!(awaited.by_stand_in(true, false).arrived, None);
         let known = Arrival { arrived: Some(true), proof: Some(Proof::Inferred) };
         assert_eq!(awaited.by_stand_in(true, true), known);

@@ -213,8 +213,11 @@ impl Follower {
             DeliverySeen::Chunk(chunk) => book.take_read(chunk),
         });
         targets.receive(|slot, heard| {
-            awaited.iter_mut().for_each(|awaited| awaited.receive(slot, &heard));
-            book.receive(slot, heard);
+            // Of a change at about the same time it would seem to be the event.
+            let is_own = awaited.iter_mut().any(|awaited| awaited.receive(slot, &heard));
+            if !is_own {
+                book.receive(slot, heard);
+            }
         });
         self.gap_until = self.gap_until.max(targets.gap_until());
     }

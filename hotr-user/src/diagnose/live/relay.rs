@@ -3,7 +3,7 @@
 //! In: a session that hands over every change as it was observed, and processes. Out: for each change that was never sent to
 //! a watch of theirs, a [`Relay`] that says whether it was announced, and whether that arrived. A change is announced once to a
 //! watch; those that were made before an announcement share it. An open and its close are no change, so no channel of hotr
-//! reports them, of whichever process.
+//! reports them, of whichever process; a modification time that is set to what it is, is left out (`session/announcement.rs`).
 
 mod announcer;
 mod layer;
@@ -56,6 +56,8 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// Files of a lower layer may be copied up.
     pub copy_up: bool,
+    /// Watches that ask for `IN_MODIFY` get that.
+    pub modify: bool,
 }
 
 /// Why there is no relay.
@@ -122,7 +124,8 @@ pub async fn relay(
 struct Announced {
     /// When it began: changes that were made before share it.
     began_ns: u64,
-    event: RelayEvent,
+    /// What was made, unless it was refused.
+    event: Option<RelayEvent>,
     result: Result<Arrival, Refused>,
 }
 
@@ -130,6 +133,7 @@ struct Run {
     session: Session,
     follower: Follower,
     copy_up: bool,
+    modify: bool,
     /// Missed changes that are not dealt with yet.
     missed: Vec<Verdict>,
     /// By watch and path.
@@ -171,6 +175,7 @@ impl Run {
             session,
             follower,
             copy_up: options.copy_up,
+            modify: options.modify,
             missed: Vec::new(),
             announced: HashMap::new(),
             reports: Vec::new(),
@@ -299,7 +304,7 @@ impl Run {
         };
         match result {
             Ok(Arrival { arrived, proof }) => {
-                relay.event = Some(*event);
+                relay.event = *event;
                 relay.announced_us = Some(began_ns.saturating_sub(made_ns) / 1000);
                 (relay.arrived, relay.proof) = (*arrived, *proof);
             }
@@ -311,26 +316,28 @@ impl Run {
     }
 
     fn announce(&mut self, watch: WatchId, verdict: &Verdict, others: &[Verdict]) -> Announced {
-        let (began_ns, event) = (mono_ns(), RelayEvent::CloseWrite);
+        let began_ns = mono_ns();
         let refused =
-            |refusal, why: &str| Announced { began_ns, event, result: Err(Refused::new(refusal, why)) };
+            |refusal, why: &str| Announced { began_ns, event: None, result: Err(Refused::new(refusal, why)) };
         let Some(seen) = self.follower.watch(watch) else {
             return refused(Refusal::WatchGone, "the watch no longer exists");
         };
-        if seen.mask & bits::CLOSE_WRITE == 0 {
-            return refused(Refusal::Mask, "the watch does not ask for IN_CLOSE_WRITE");
-        }
+        let event = match event_for(seen.mask, self.modify) {
+            Ok(event) => event,
+            Err(why) => return refused(Refusal::Mask, why),
+        };
         let name = if seen.is_dir { verdict.path.file_name() } else { None };
         let Some(changed) = verdict.path_ino.filter(|_| seen.is_dir == name.is_some()) else {
             return refused(Refusal::OtherFile, "it is not known which file changed");
         };
         let copy_up = self.copy_up;
-        let announcement = Announcement { watch, name, changed, copy_up };
+        let announcement = Announcement { watch, name, changed, copy_up, event };
+        let event = Some(event);
         let with = self.others(watch, verdict, others);
         let mut watches = vec![(watch, name.map(OsStrExt::as_bytes).unwrap_or_default())];
         watches.extend(with.iter().map(|(watch, name)| (*watch, &**name)));
         let make = || announce(announcement);
-        let (made, arrivals) = self.follower.witness(&watches, bits::CLOSE_WRITE, make);
+        let (made, arrivals) = self.follower.witness(&watches, kinds(announcement.event), make);
         for ((watch, _), arrival) in with.iter().zip(arrivals.iter().skip(1)) {
             if made.is_ok() && arrival.arrived == Some(true) {
                 let announced = Announced { began_ns, event, result: Ok(*arrival) };
@@ -399,6 +406,23 @@ fn take(
             missed.push(*verdict);
         }
         Followed::Judged(..) | Followed::Decided(_) | Followed::Used(_) => {}
+    }
+}
+
+/// The event that a watch is sent: `IN_MODIFY` only where that may be made.
+fn event_for(mask: u32, modify: bool) -> Result<RelayEvent, &'static str> {
+    match (mask & bits::MODIFY != 0, mask & bits::CLOSE_WRITE != 0) {
+        (true, _) if modify => Ok(RelayEvent::Modify),
+        (_, true) => Ok(RelayEvent::CloseWrite),
+        (true, false) => Err("the watch asks for IN_MODIFY, and not for IN_CLOSE_WRITE; --modify sends that"),
+        (false, false) => Err("the watch asks neither for IN_CLOSE_WRITE nor for IN_MODIFY"),
+    }
+}
+
+const fn kinds(event: RelayEvent) -> u32 {
+    match event {
+        RelayEvent::CloseWrite => bits::CLOSE_WRITE,
+        RelayEvent::Modify => bits::MODIFY,
     }
 }
 

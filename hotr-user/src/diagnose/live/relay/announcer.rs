@@ -3,8 +3,10 @@
 //! In: a watch, and the file that changed. Out: the event is made, or a [`Refused`]. The file belongs to somebody else, who may
 //! swap every name meanwhile. So the watched inode is opened as a place, by its path in the mount namespace of the process,
 //! without any link; the file in it by its one name; what they are is asked of the descriptors; and the very place that was
-//! found right is opened for writing. An open for writing and its close are `IN_OPEN` and `IN_CLOSE_WRITE` (kernel: fs/open.c
-//! `do_dentry_open`, fs/file_table.c `__fput`); they change no time of the file.
+//! found right is used. An open for writing and its close are `IN_OPEN` and `IN_CLOSE_WRITE` (kernel: fs/open.c
+//! `do_dentry_open`, fs/file_table.c `__fput`); they change no time of the file. To set the modification time alone is
+//! `IN_MODIFY` (kernel: include/linux/fsnotify.h `fsnotify_change`); it is set to what it is, and only the change time changes.
+//! Truncating to the same size would be `IN_MODIFY` too, and would cut off what somebody appends meanwhile.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,7 +14,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat, statx};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags, Timespec, Timestamps, UTIME_OMIT, openat,
+    statx, utimensat,
+};
 use rustix::io::Errno;
 
 use super::super::follower::WatchId;
@@ -23,7 +28,8 @@ use crate::diagnose::read_chosen;
 use crate::diagnose::view::{View, WatchLocation};
 use crate::diagnose::watched_inode::InodeFinder;
 use crate::mounts::Mount;
-use hotr_events::Refusal;
+use crate::session::ANNOUNCER;
+use hotr_events::{Refusal, RelayEvent};
 
 /// Why there is no event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,12 +55,16 @@ pub(super) struct Announcement<'a> {
     pub(super) changed: u64,
     /// A file of a lower layer may be copied up.
     pub(super) copy_up: bool,
+    /// What is made.
+    pub(super) event: RelayEvent,
 }
 
 /// Makes the event. In a thread of its own, because its working directory is changed.
 pub(super) fn announce(announcement: Announcement<'_>) -> Result<(), Refused> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().spawn_scoped(scope, || announce_here(announcement));
+        // By this name other hotrs know what it does.
+        let named = std::thread::Builder::new().name(ANNOUNCER.to_owned());
+        let thread = named.spawn_scoped(scope, || announce_here(announcement));
         match thread {
             Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
             Err(error) => Err(Refused::new(Refusal::Refused, format!("start a thread: {error}"))),
@@ -64,14 +74,16 @@ pub(super) fn announce(announcement: Announcement<'_>) -> Result<(), Refused> {
 
 fn announce_here(announcement: Announcement<'_>) -> Result<(), Refused> {
     let place = find(announcement)?;
-    open_and_close(&place).map_err(|errno| {
-        Refused::new(Refusal::Refused, format!("open for writing: {}", io::Error::from(errno)))
-    })
+    let (done, what) = match announcement.event {
+        RelayEvent::CloseWrite => (open_and_close(&place), "open it for writing"),
+        RelayEvent::Modify => (set_times(&place), "set its modification time"),
+    };
+    done.map_err(|errno| Refused::new(Refusal::Refused, format!("{what}: {}", io::Error::from(errno))))
 }
 
 /// The file as a place, when it may be opened for writing.
 fn find(announcement: Announcement<'_>) -> Result<OwnedFd, Refused> {
-    let Announcement { watch, name, changed, copy_up } = announcement;
+    let Announcement { watch, name, changed, copy_up, .. } = announcement;
     let gone = || Refused::new(Refusal::WatchGone, "the watch no longer exists");
     let unreachable = |errno: Errno| {
         let why = format!("its path leads nowhere in its mount namespace: {}", io::Error::from(errno));
@@ -203,6 +215,17 @@ fn open_and_close(place: &OwnedFd) -> Result<(), Errno> {
     openat(CWD, path, flags, Mode::empty()).map(drop)
 }
 
+/// Sets the modification time of the very file of a place to what it is.
+fn set_times(place: &OwnedFd) -> Result<(), Errno> {
+    // Of a server's file, the server's time.
+    let now = statx(place, "", AtFlags::EMPTY_PATH, StatxFlags::MTIME)?.stx_mtime;
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: now.tv_sec, tv_nsec: now.tv_nsec.into() },
+    };
+    utimensat(place, "", &times, AtFlags::EMPTY_PATH)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,6 +289,9 @@ mod tests {
         let before = told(look(&place).unwrap());
         open_and_close(&place).unwrap();
         assert_eq!(told(look(&place).unwrap()), before);
+        set_times(&place).unwrap();
+        let after = told(look(&place).unwrap());
+        assert_eq!((after.0, after.2, after.3, after.4), (before.0, before.2, before.3, before.4));
         assert_eq!(fs::read(&path).unwrap(), b"content");
         fs::remove_file(&path).unwrap();
     }
