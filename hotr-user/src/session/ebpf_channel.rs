@@ -405,7 +405,12 @@ impl Reader<'_> {
             exe: info.exe,
             cgroup: info.cgroup,
         });
-        let is_gone = is_gone || is_announcement(&change);
+        let is_announced = is_announcement(&change);
+        if is_announced {
+            // What it queues is `IN_MODIFY`.
+            change.op = Op::Write;
+        }
+        let is_gone = is_gone || is_announced;
         let (writes, bytes) = self.storms.record(record, &change, is_gone)?;
         if change.op == Op::Write {
             (change.written.writes, change.written.bytes) = (writes, bytes);

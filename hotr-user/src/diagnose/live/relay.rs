@@ -474,3 +474,55 @@ fn watchers_of(paths: &[PathBuf]) -> Result<Vec<Choice>, select::Error> {
     }
     Ok(watchers)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::diagnose::finding::Target;
+
+    #[test]
+    fn a_watch_is_sent_what_it_asks_for_and_content_alone_on_request() {
+        let (modify, close) = (bits::MODIFY, bits::CLOSE_WRITE);
+        for (mask, on_request, want) in [
+            (close | modify, false, Some(RelayEvent::CloseWrite)),
+            (close | modify, true, Some(RelayEvent::Modify)),
+            (close, true, Some(RelayEvent::CloseWrite)),
+            (modify, true, Some(RelayEvent::Modify)),
+            (modify, false, None),
+            (bits::ATTRIB | bits::OPEN, true, None),
+        ] {
+            assert_eq!(event_for(mask, on_request).ok(), want, "{mask:#x} {on_request}");
+        }
+        assert!(event_for(modify, false).unwrap_err().contains("--modify"));
+    }
+
+    #[test]
+    fn only_what_was_never_sent_of_a_file_that_is_there_is_relayed() {
+        let verdict = |state, op, cause| {
+            let path = PathBuf::from("/f");
+            let mut verdict = Verdict::new(1, SystemTime::UNIX_EPOCH, op, path, Target::default(), state);
+            verdict.cause = cause;
+            is_relayed(&verdict)
+        };
+        for (op, cause, want) in [
+            (Op::Write, Some(Cause::Mmap), true),
+            (Op::Write, Some(Cause::Aio), true),
+            (Op::Write, Some(Cause::HardlinkAlias), true),
+            (Op::Write, None, true),
+            (Op::Create, Some(Cause::LayerBypass), true),
+            (Op::Rename, Some(Cause::LayerBypass), true),
+            (Op::Remove, Some(Cause::LayerBypass), false),
+            (Op::Attrib, Some(Cause::KernelWriter), false),
+            (Op::Rename, Some(Cause::ReplacedFile), false),
+            (Op::Write, Some(Cause::NeverWatched), false),
+            (Op::Write, Some(Cause::MaskMismatch), false),
+        ] {
+            assert_eq!(verdict(State::NeverSent, op, cause), want, "{op:?} {cause:?}");
+        }
+        for state in [State::Delivered, State::Merged, State::Dropped, State::Unread] {
+            assert!(!verdict(state, Op::Write, Some(Cause::Mmap)), "{state:?}");
+        }
+    }
+}
