@@ -1,5 +1,5 @@
-//! Which changes are announcements: `hotr relay` sets the modification time of a file to what it is, to wake watchers of it. All
-//! hotrs leave that out.
+//! Which changes are announcements: `hotr relay --modify` sets the modification time of a file to what it is, to wake watchers
+//! of it. No hotr reports that.
 //!
 //! In: a change. Out: whether it is one. A program that sets times as it likes must not be able to hide that: the thread has the
 //! name of the relay's, which anybody may give to a thread, but it is root's, and runs this very program.

@@ -241,7 +241,10 @@ impl Run {
             }
         }
         let Self { follower, missed, reports, .. } = self;
-        let followed = follower.turn(made, &mut |followed| Ok(take(followed, missed, reports, note)));
+        let followed = follower.turn(made, &mut |followed| {
+            take(followed, missed, reports, note);
+            Ok(())
+        });
         followed.map_err(TraceError::Output)?;
         self.relay_missed();
         Ok(())
@@ -373,7 +376,10 @@ impl Run {
         self.turn(reports, note)?;
         if !ending::is_over() {
             let Self { follower, missed, reports, .. } = self;
-            let followed = follower.finish(&mut |followed| Ok(take(followed, missed, reports, note)));
+            let followed = follower.finish(&mut |followed| {
+                take(followed, missed, reports, note);
+                Ok(())
+            });
             followed.map_err(TraceError::Output)?;
             self.relay_missed();
         }

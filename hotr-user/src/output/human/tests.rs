@@ -34,7 +34,7 @@ fn relays() {
     let text = |refused, arrived| {
         let relay = samples::relay(refused);
         let arrived = relay.event.and(arrived);
-        plain(&Report::Relay(Box::new(hotr_events::Relay { arrived, ..relay })))
+        plain(&Report::Relay(Box::new(Relay { arrived, ..relay })))
     };
     let start = "03:04:05.123  relay   /srv/a  mmap  → app[10] fd 5 wd 1  ";
     for (refused, arrived, rest) in [
