@@ -123,7 +123,7 @@ fn find(announcement: Announcement<'_>) -> Result<OwnedFd, Refused> {
         None => (watched, location.fs_path.clone()),
     };
     let stat = look(&place).map_err(unreachable)?;
-    if u32::from(stat.stx_mode) & libc::S_IFMT != libc::S_IFREG {
+    if !is_regular(&stat) {
         return Err(Refused::new(Refusal::NotRegular, "it is not a regular file"));
     }
     if mount.is_overlay() {
@@ -141,11 +141,15 @@ fn find(announcement: Announcement<'_>) -> Result<OwnedFd, Refused> {
     Ok(place)
 }
 
+fn is_regular(stat: &Statx) -> bool {
+    u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFREG
+}
+
 fn other_file() -> Refused {
     Refused::new(Refusal::OtherFile, "the name belongs to another file than the one that changed")
 }
 
-/// Opens one name of a directory as a place: no link, nothing that is mounted on it.
+/// Opens one name of a directory as a place: a link is itself, and what is mounted on it is not opened.
 fn in_directory(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Refused> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH
@@ -153,7 +157,6 @@ fn in_directory(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Refused> {
         | ResolveFlags::NO_MAGICLINKS
         | ResolveFlags::NO_XDEV;
     beneath::resolved(dir, Path::new(name), flags, resolve).map_err(|errno| match errno {
-        Errno::LOOP => Refused::new(Refusal::NotRegular, "it is a symbolic link"),
         Errno::NOENT => Refused::new(Refusal::OtherFile, "there is no file of that name any more"),
         Errno::XDEV => Refused::new(Refusal::Unreachable, "something is mounted over the file"),
         errno => Refused::new(Refusal::Refused, format!("look it up: {}", io::Error::from(errno))),
@@ -268,12 +271,15 @@ mod tests {
         std::os::unix::fs::symlink("../outside", dir.join("d/link")).unwrap();
         rustix::fs::mknodat(CWD, dir.join("d/fifo"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
         let held: OwnedFd = fs::File::open(dir.join("d")).unwrap().into();
-        let refusal = |name: &str| in_directory(&held, OsStr::new(name)).err().map(|refused| refused.refusal);
-        assert_eq!(refusal("link"), Some(Refusal::NotRegular));
-        assert_eq!(refusal("absent"), Some(Refusal::OtherFile));
-        assert_eq!(refusal("../outside"), Some(Refusal::Unreachable));
-        // It is a place only: nobody who waits for a writer is woken.
-        assert_eq!(refusal("fifo"), None);
+        fs::write(dir.join("d/file"), "x").unwrap();
+        let opened = |name: &str| match in_directory(&held, OsStr::new(name)) {
+            Ok(place) => Ok(is_regular(&look(&place).unwrap())),
+            Err(refused) => Err(refused.refusal),
+        };
+        // Each is a place only, the link itself: nobody who waits for a writer of the pipe is woken.
+        assert_eq!(["file", "link", "fifo"].map(opened), [Ok(true), Ok(false), Ok(false)]);
+        assert_eq!(opened("absent"), Err(Refusal::OtherFile));
+        assert_eq!(opened("../outside"), Err(Refusal::Unreachable));
         fs::remove_dir_all(&dir).unwrap();
     }
 
