@@ -76,8 +76,6 @@ pub mod calls {
 pub const QUEUED: i32 = 0;
 /// [`Offer::result`]: an overflow was queued instead, because there was no memory for the event. Watch and name are not known.
 pub const NO_MEMORY: i32 = -12;
-/// `FS_Q_OVERFLOW`, of [`Offer::mask`] and of what a reader gets.
-pub const Q_OVERFLOW: u32 = 0x4000;
 
 /// Room for a name in a short record, with the NUL.
 pub const SHORT_NAME: usize = 32;

@@ -13,3 +13,4 @@ pub mod offsets;
 pub mod record;
 pub mod rules;
 pub mod tier;
+pub mod uapi;

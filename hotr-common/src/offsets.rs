@@ -55,6 +55,9 @@ pub struct Offsets {
     pub task_flags: u32,
     pub task_cred: u32,
     pub task_real_cred: u32,
+    /// `worker_private` of an io_uring worker; up to 5.17 `pf_io_worker`.
+    pub task_io_worker: u32,
+    pub io_worker_cur_work: u32,
     pub task_tgid: u32,
     pub task_pid: u32,
     pub task_comm: u32,
@@ -79,6 +82,8 @@ pub struct Offsets {
     pub io_kiocb_file: u32,
     pub io_kiocb_opcode: u32,
     pub io_kiocb_flags: u32,
+    pub io_kiocb_work: u32,
+    pub io_kiocb_creds: u32,
     pub io_kiocb_ctx: u32,
     pub io_ring_ctx_flags: u32,
     pub io_ring_ctx_files: u32,
@@ -116,6 +121,9 @@ pub struct Offsets {
     pub arguments: [Arguments; HOOKS],
 }
 
+/// [`Arguments::ret_pointer`] of the io_uring tracepoint when its result is in the completion entry.
+pub const RESULT_IN_CQE: u8 = 1;
+
 /// Which argument of a hooked function is which; `NO_ARG` when it has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -135,4 +143,4 @@ impl Arguments {
     pub const NONE: Self = Self { subject: NO_ARG, second: NO_ARG, ret: NO_ARG, ret_pointer: 0 };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 4 * (98 + 12) + 4 * HOOKS);
+const _: () = assert!(size_of::<Offsets>() == 4 * (102 + 12) + 4 * HOOKS);

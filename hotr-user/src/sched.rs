@@ -30,6 +30,24 @@ pub(crate) fn kernel_preempts() -> bool {
     std::fs::read_to_string("/sys/kernel/debug/sched/preempt").is_ok_and(|modes| is_preempted(&modes))
 }
 
+/// Gives the calling thread the lowest priority for processor and disk. Where the scheduler's idle class is refused,
+/// it gets the highest niceness; where the disk's is refused, none: neither changes what the thread does.
+pub(crate) fn run_idle() {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    const IOPRIO_CLASS_IDLE: libc::c_int = 3 << 13;
+    // SAFETY: the struct is plain numbers; the call takes a pointer to one that lives on, and 0 names this thread.
+    let refused = unsafe {
+        let parameter: libc::sched_param = std::mem::zeroed();
+        libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameter) != 0
+    };
+    if refused {
+        // SAFETY: takes numbers only; on Linux 0 names this thread.
+        let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+    }
+    // SAFETY: takes numbers only; 0 names this thread.
+    let _ = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_IDLE) };
+}
+
 fn is_preempted(modes: &str) -> bool {
     modes.split_ascii_whitespace().any(|mode| matches!(mode, "(full)" | "(lazy)"))
 }

@@ -12,4 +12,5 @@ pub mod random;
 pub mod real;
 pub mod report;
 pub mod run;
+pub mod watch;
 pub mod writer;

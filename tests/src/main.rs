@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use hotr_tests::diagnose;
 use hotr_tests::exceptions::Exceptions;
-use hotr_tests::fuzz::{self, run::FuzzArgs, writer::WriterArgs};
+use hotr_tests::fuzz::{self, run::FuzzArgs, watch::LookArgs, writer::WriterArgs};
 use hotr_tests::group::Setting;
 use hotr_tests::groups::GROUPS;
 use hotr_tests::native::{FILESYSTEMS, Native};
@@ -82,6 +82,9 @@ enum Task {
     /// One of the processes of `fuzz`
     #[command(hide = true)]
     FuzzWriter(WriterArgs),
+    /// The command that `hotr watch` runs in `fuzz --watch`
+    #[command(hide = true)]
+    FuzzLook(LookArgs),
     /// Print the names of all operations and faults.
     List,
     /// Print the generated section of docs/coverage.md.
@@ -136,6 +139,7 @@ fn main() -> Result<ExitCode> {
             diagnose::deliveries(&setting, changes).map(|()| ExitCode::SUCCESS)
         }
         Task::FuzzWriter(args) => fuzz::writer::run(args).map(|()| ExitCode::SUCCESS),
+        Task::FuzzLook(args) => fuzz::watch::look(&args).map(|()| ExitCode::SUCCESS),
         Task::List => {
             ops::all().for_each(|op| println!("{}", op.id));
             fault_names(None).for_each(|name| println!("{name}"));
@@ -236,26 +240,24 @@ fn run_fuzz(args: &FuzzArgs) -> Result<ExitCode> {
     let native = Native::new(&args.fs)?;
     let kernel = running_kernel();
     let share = args.ops.div_ceil(args.fs.len() as u64);
+    let name = if args.watch { "fuzz-watch" } else { "fuzz" };
     let mut outcomes = Vec::new();
     for (fs, base) in &native.dirs {
         let started = std::time::Instant::now();
         let result = fuzz::run::Place::new(fs, base)
-            .and_then(|place| fuzz::run::run(args, &place, share))
+            .and_then(|place| {
+                if args.watch {
+                    fuzz::watch::run(args, &place, share)
+                } else {
+                    fuzz::run::run(args, &place, share)
+                }
+            })
             .and_then(|outcome| {
-                println!(
-                    "fuzz {fs} seed {}: {} comparisons, {} operations that succeeded, {} lines, {} of them say that eBPF missed something, {} rounds with a loss, {} s",
-                    args.seed,
-                    outcome.rounds,
-                    outcome.done,
-                    outcome.lines,
-                    outcome.alone,
-                    outcome.lossy,
-                    started.elapsed().as_secs()
-                );
+                println!("{name} {fs} seed {}: {outcome}, {} s", args.seed, started.elapsed().as_secs());
                 ensure!(outcome.failures.is_empty(), "{}", outcome.failures.join("\n"));
                 Ok(())
             });
-        let outcome = Outcome::of(&kernel, fs, &args.tier, "fuzz", result);
+        let outcome = Outcome::of(&kernel, fs, &args.tier, name, result);
         report(&outcome);
         outcomes.push(outcome);
     }

@@ -14,11 +14,12 @@ use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe, map};
 use aya_ebpf::maps::{Array, HashMap};
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
 use hotr_common::delivery::{
-    ADDED, CLOSED, EVENT_HEAD, FIRST_GROUPS, FirstGroups, NO_MEMORY, NamedOffer, OFFERED, Offer, Q_OVERFLOW,
-    QUEUED, REFUSED, SHORT_NAME, TAKEN,
+    ADDED, CLOSED, EVENT_HEAD, FIRST_GROUPS, FirstGroups, NO_MEMORY, NamedOffer, OFFERED, Offer, QUEUED,
+    REFUSED, SHORT_NAME, TAKEN,
 };
 use hotr_common::offsets::ABSENT;
 use hotr_common::record::MAX_NAME;
+use hotr_common::uapi::inotify::Q_OVERFLOW;
 
 use crate::call::CALLS;
 use crate::counters::{Count, count};

@@ -12,6 +12,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use hotr_common::hook::Hook;
 use hotr_common::record::DIRTY_BY_KERNEL;
 use hotr_common::rules::{RULE_CONTENT, RULE_KERNEL_WRITES};
+use hotr_common::uapi::file::S_IFREG;
 
 use crate::call::{Call, Known, Second, TRACEPOINT};
 use crate::change::{self, Target};
@@ -23,8 +24,6 @@ use crate::kernel::{Direct, Mem, Probe, S_IFMT, number, task};
 /// The last store through a mapping that was reported for a thread, by its id.
 #[map(name = "TOLD_FAULTS")]
 pub static TOLD_FAULTS: LruHashMap<u32, ReportedFault> = LruHashMap::with_max_entries(1024, 0);
-
-const S_IFREG: u16 = 0o100_000;
 
 /// Declares a program and its copies: see [`is_first`].
 macro_rules! dirty_program {

@@ -10,6 +10,7 @@ use aya_ebpf::macros::{map, raw_tracepoint, tracepoint};
 use aya_ebpf::maps::Array;
 use aya_ebpf::programs::{RawTracePointContext, TracePointContext};
 use hotr_common::delivery::{CHUNK, CHUNKS, Chunk, READ, calls};
+use hotr_common::uapi::file::FMODE_READ;
 
 use crate::counters::{Count, count};
 use crate::globals::off;
@@ -25,7 +26,6 @@ static FOLLOWED_CALLS: Array<u32> = Array::with_max_entries(calls::NUMBERS, 0);
 
 /// `BPF_RB_NO_WAKEUP`: waking preempts the program where tracepoints may be preempted, and the kernel skips it then.
 const NO_WAKEUP: u64 = 1;
-const FMODE_READ: u32 = 1;
 
 /// `sys_exit(regs, ret)`.
 #[raw_tracepoint(tracepoint = "sys_exit")]

@@ -3,6 +3,7 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, LruHashMap};
 use core::marker::PhantomData;
+use hotr_common::uapi::file::{FMODE_CREATED, O_TMPFILE};
 
 use crate::call::{Call, is_error};
 use crate::change::{self, Target};
@@ -29,11 +30,6 @@ exit_hook!(Link, Dentry, create => fexit_link, kprobe_link, kretprobe_link);
 exit_hook!(Unlink, Dentry, remove => fexit_unlink, kprobe_unlink, kretprobe_unlink);
 entry_hook!(Unlink, remember => fentry_unlink, kprobe_unlink_victim);
 entry_hook!(Rmdir, remember => fentry_rmdir, kprobe_rmdir_victim);
-
-/// `FMODE_CREATED`.
-const FMODE_CREATED: u32 = 1 << 20;
-/// `__O_TMPFILE`.
-const O_TMPFILE: u32 = 0o20_000_000;
 
 /// A file that is about to lose a name: at the function's exit its dentry has no inode any more.
 #[derive(Clone, Copy)]

@@ -18,6 +18,7 @@ use hotr_common::rules::{
     Class, NO_REGISTER, RULE_COMPAT, RULE_ENABLED, RULE_MAY_BE_DESCRIPTOR, RULE_TIMES, RULES, Rule,
     subvolume_name,
 };
+use hotr_common::uapi::file::{FMODE_CREATED, O_TMPFILE, O_TRUNC, S_IFREG};
 
 use crate::call::{Call, Known, Second};
 use crate::change::{self, Target};
@@ -36,14 +37,6 @@ pub use way::PASS;
 /// What to do at the exit of a system call, by its number; zeros for the ones that change nothing. See [`RULES`].
 #[map(name = "SYSCALLS")]
 pub static SYSCALLS: Array<Rule> = Array::with_max_entries(2 * RULES, 0);
-
-/// `FMODE_CREATED`.
-const FMODE_CREATED: u32 = 1 << 20;
-/// `__O_TMPFILE`.
-const O_TMPFILE: u32 = 0o20_000_000;
-/// `O_TRUNC`.
-const O_TRUNC: u64 = 0o1000;
-const S_IFREG: u16 = 0o100_000;
 
 /// The `ioctl` commands that change a file: FICLONE, FICLONERANGE, FS_IOC_SETFLAGS, FS_IOC32_SETFLAGS,
 /// FS_IOC_FSSETXATTR.
@@ -220,12 +213,12 @@ fn descriptor<W: Way>(way: W) {
     }
     if opened {
         if class == Class::Creat as u8 {
-            aux = O_TRUNC;
+            aux = u64::from(O_TRUNC);
         } else if class == Class::OpenHow as u8 {
             aux = user_word(aux);
         }
         let inode = Probe::ptr(file, off!(file_f_inode));
-        if aux & O_TRUNC == 0 || Probe::u16(inode, off!(inode_i_mode)) & S_IFMT != S_IFREG {
+        if aux & u64::from(O_TRUNC) == 0 || Probe::u16(inode, off!(inode_i_mode)) & S_IFMT != S_IFREG {
             return;
         }
     }

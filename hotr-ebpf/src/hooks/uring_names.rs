@@ -15,6 +15,7 @@ use hotr_common::offsets::ABSENT;
 use hotr_common::record::{ENDED_BORN, ENDED_FOUND, FLAG_BEGUN, FLAG_CALL, FLAG_ENDED};
 use hotr_common::rules::URING_OPCODES;
 use hotr_common::rules::{Class, NO_REGISTER, RULE_ENABLED, Rule};
+use hotr_common::uapi::file::{FMODE_CREATED, O_CREAT, O_TMPFILE, O_TRUNC};
 
 use super::sys_exit::PASS;
 use super::sys_exit::is_watched;
@@ -42,12 +43,6 @@ const CQE_SKIP_SUCCESS: u16 = 1 << 6;
 const ANY_SLOT: u32 = u32::MAX;
 /// The bits of a pointer to a `struct file` in a ring's table that are flags.
 const FILE_FLAGS: u64 = 7;
-/// `FMODE_CREATED`.
-const FMODE_CREATED: u32 = 1 << 20;
-/// `O_CREAT`, `O_TRUNC`.
-const MAKES_OR_CUTS: u32 = 0o1100;
-/// `__O_TMPFILE`: its name, if it gets one, comes by linkat.
-const O_TMPFILE: u32 = 0o20_000_000;
 
 /// `io_uring_submit_req(req)`, earlier `io_uring_submit_sqe(req, …)`: the request is prepared, and nobody has begun it.
 #[btf_tracepoint]
@@ -126,7 +121,7 @@ fn concerns(request: *const u8, rule: &Rule) -> bool {
         return rule.class == Class::Path as u8;
     }
     let flags = field(request, rule.aux0);
-    flags & MAKES_OR_CUTS != 0 && flags & O_TMPFILE == 0
+    flags & (O_CREAT | O_TRUNC) != 0 && flags & O_TMPFILE == 0
 }
 
 /// Reports what a request names.

@@ -7,6 +7,7 @@ use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
 use hotr_common::hook::Hook;
 use hotr_common::offsets::ABSENT;
+use hotr_common::offsets::RESULT_IN_CQE;
 use hotr_common::rules::{Class, NO_REGISTER};
 
 use crate::call::{Call, Known, Second, TRACEPOINT};
@@ -42,9 +43,6 @@ pub struct InFlight {
 /// io_uring requests in flight, by (ring, user data), for kernels whose completion event does not name the request.
 #[map(name = "URING_REQUESTS")]
 pub static URING_REQUESTS: LruHashMap<[u64; 2], InFlight> = LruHashMap::with_max_entries(4096, 0);
-
-/// Argument numbers of the tracepoint that mean something else than "this many".
-const RESULT_IN_CQE: u8 = 1;
 
 /// `io_uring_complete(ctx, req, user_data, res, …)`, later `(ctx, req, cqe)`.
 #[btf_tracepoint]

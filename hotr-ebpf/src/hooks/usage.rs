@@ -11,6 +11,7 @@ use aya_ebpf::macros::{fentry, kprobe, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap};
 use aya_ebpf::programs::{FEntryContext, ProbeContext};
 use hotr_common::delivery::{UNSEEN, Usage, Used};
+use hotr_common::uapi::file::{FMODE_READ, S_IFREG};
 
 use crate::globals::{add, off};
 use crate::kernel::{Direct, Mem, Probe, S_IFMT};
@@ -27,9 +28,6 @@ static USAGES: LruHashMap<Used, Usage> = LruHashMap::with_max_entries(1, 0);
 #[map(name = "USED_FILES")]
 static USED_FILES: Array<u64> = Array::with_max_entries(1, 0);
 
-const FMODE_READ: u32 = 1;
-/// `S_IFREG`.
-const S_IFREG: u16 = 0o100_000;
 /// `O_NOATIME`, which has one value on all architectures.
 const O_NOATIME: u32 = 0o1_000_000;
 /// `security_file_open(file)`.

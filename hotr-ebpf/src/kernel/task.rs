@@ -7,6 +7,7 @@ use aya_ebpf::maps::Array;
 use hotr_common::offsets::ABSENT;
 use hotr_common::record::NO_SYSCALL;
 use hotr_common::rules::RULES;
+use hotr_common::uapi::task::{PF_DUMPCORE, PF_EXITING, PF_IO_WORKER, PF_KTHREAD};
 
 use super::{Direct, Mem, Probe};
 use crate::globals::{live, off};
@@ -14,15 +15,6 @@ use crate::globals::{live, off};
 /// For the number of a call in the 32-bit table one more than the native number of the same call, or 0.
 #[map(name = "COMPAT_CALLS")]
 pub static COMPAT_CALLS: Array<u32> = Array::with_max_entries(RULES, 0);
-
-/// `PF_KTHREAD`.
-const PF_KTHREAD: u32 = 0x0020_0000;
-/// `PF_IO_WORKER`.
-const PF_IO_WORKER: u32 = 0x10;
-/// `PF_EXITING`.
-const PF_EXITING: u32 = 0x4;
-/// `PF_DUMPCORE`: from the moment at which the task's threads are stopped for it (fs/coredump.c `zap_threads`).
-const PF_DUMPCORE: u32 = 0x200;
 
 /// The running task's `task_struct`.
 #[inline(always)]
@@ -50,13 +42,27 @@ pub fn is_ending(task: *const u8) -> bool {
 }
 
 /// Whether the task's credentials are overridden (`override_creds`), as overlayfs does around every operation
-/// on its layers. Kernel threads that serve clients (nfsd) do it too, and are not meant.
+/// on its layers. Kernel threads that serve clients (nfsd) do it too, and are not meant; nor is a worker of io_uring that
+/// acts with what its request was submitted with.
 #[inline(always)]
 pub fn acts_for_another() -> bool {
     let task = current();
     let cred = Probe::u64(task, off!(task_cred));
     let real = Probe::u64(task, off!(task_real_cred));
-    cred != real && !is_kthread(task)
+    cred != real && !is_kthread(task) && !acts_for_its_request(task, cred)
+}
+
+/// Whether these are the credentials of the request that the task, a worker of io_uring, is at (io_uring/io_uring.c
+/// `io_issue_sqe`). All requests about names run in workers. What an overlay does for such a request has the overlay's.
+#[inline(always)]
+fn acts_for_its_request(task: *const u8, cred: u64) -> bool {
+    if !is_io_worker(task) || off!(task_io_worker) == ABSENT || off!(io_kiocb_creds) == ABSENT {
+        return false;
+    }
+    let worker = Probe::ptr(task, off!(task_io_worker));
+    let work = Probe::ptr(worker, off!(io_worker_cur_work));
+    let request = work.wrapping_sub(off!(io_kiocb_work) as usize);
+    !work.is_null() && Probe::u64(request, off!(io_kiocb_creds)) == cred
 }
 
 /// Address of the credentials that the task acts with.

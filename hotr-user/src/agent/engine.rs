@@ -213,21 +213,23 @@ impl Engine {
     /// Reads records, and gives what they say to `deliver`; true when there may be more.
     pub(super) fn turn(&mut self, deliver: &mut impl FnMut(u64, Delivery)) -> bool {
         self.refresh();
-        let mut records: Vec<(Record, Vec<u8>, Vec<u8>)> = Vec::new();
-        let (requests, read_bytes) = (&mut self.requests, &mut self.read_bytes);
-        let read = self.source.drain(BATCH, |record, path, old, _| {
-            *read_bytes += (size_of::<Record>() + path.len() + old.len()) as u64;
-            let is_request = requests.take(record, path, old, |call, path, old| {
-                records.push((*call, path.to_vec(), old.to_vec()));
+        let mut found: Vec<(Record, Vec<u8>, Vec<u8>)> = Vec::new();
+        let (mut records, _) = self.source.records(BATCH);
+        while let Some(raw) = records.next() {
+            let Some((record, path, old)) = raw.parts() else { continue };
+            self.read_bytes += (size_of::<Record>() + path.len() + old.len()) as u64;
+            let is_request = self.requests.take(&record, path, old, |call, path, old| {
+                found.push((*call, path.to_vec(), old.to_vec()));
             });
             if !is_request {
-                records.push((*record, path.to_vec(), old.to_vec()));
+                found.push((record, path.to_vec(), old.to_vec()));
             }
-        });
+        }
+        let read = records.read();
         let clock = Clock::now();
         let mut reaches = HashMap::new();
         self.namespaces.clear();
-        for (record, path, old) in &records {
+        for (record, path, old) in &found {
             if let Some((seen, ends)) = self.seen(record, path, old, &clock) {
                 self.hand_out(Arc::new(seen), ends, &mut reaches, deliver);
             }

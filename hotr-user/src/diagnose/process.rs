@@ -4,6 +4,7 @@
 //! given to another process meanwhile is not mixed up with this one. Nothing of the target is changed: a descriptor
 //! is duplicated for one `FIONREAD`, never read from, and closed at once.
 
+use hotr_common::uapi::task::PF_KTHREAD;
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -146,7 +147,6 @@ impl ProcDir {
 
     /// Whether it is a kernel thread: these have no descriptors (kernel: include/linux/sched.h `PF_KTHREAD`).
     pub(super) fn is_kernel_thread(&self) -> bool {
-        const PF_KTHREAD: u32 = 0x0020_0000;
         let flags = self.read("stat").ok().and_then(|stat| stat_field(&stat, 9));
         flags.is_some_and(|flags: u32| flags & PF_KTHREAD != 0)
     }

@@ -13,24 +13,10 @@ use super::watched_inode::{InodeFinder, WatchedInode};
 use crate::mounts::{DevId, Location};
 use hotr_events::Cause;
 
-/// Bits of a mask (kernel: include/uapi/linux/inotify.h; fanotify has the same ones).
+/// Bits of a mask; fanotify has the same ones.
 pub(super) mod bits {
-    pub(crate) const ACCESS: u32 = 0x1;
-    pub(crate) const MODIFY: u32 = 0x2;
-    pub(crate) const ATTRIB: u32 = 0x4;
-    pub(crate) const CLOSE_WRITE: u32 = 0x8;
-    pub(crate) const CLOSE_NOWRITE: u32 = 0x10;
-    pub(crate) const OPEN: u32 = 0x20;
-    pub(crate) const MOVED_FROM: u32 = 0x40;
-    pub(crate) const MOVED_TO: u32 = 0x80;
-    pub(crate) const CREATE: u32 = 0x100;
-    pub(crate) const DELETE: u32 = 0x200;
-    pub(crate) const DELETE_SELF: u32 = 0x400;
-    pub(crate) const MOVE_SELF: u32 = 0x800;
-    pub(crate) const EXCL_UNLINK: u32 = 0x0400_0000;
-    pub(crate) const ISDIR: u32 = 0x4000_0000;
-    pub(crate) const ON_CHILD: u32 = 0x0800_0000;
-    pub(crate) const ONESHOT: u32 = 0x8000_0000;
+    pub(crate) use hotr_common::uapi::inotify::*;
+
     /// The content of a file changed.
     pub(crate) const CONTENT: u32 = MODIFY | CLOSE_WRITE;
     /// A name appeared in a directory.

@@ -3,6 +3,7 @@
 //! In: /proc/sys/fs/inotify, and for every process /proc/PID/fd and /proc/PID/fdinfo. Out: limits and the largest
 //! users. An instance that a process shares with its children is counted for each of them.
 
+use hotr_common::uapi::task::PF_KTHREAD;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 
@@ -136,7 +137,6 @@ impl Inotify {
 
 /// A kernel thread has no descriptors (kernel: include/linux/sched.h `PF_KTHREAD`).
 fn is_kernel_thread(process: &Process) -> bool {
-    const PF_KTHREAD: u32 = 0x0020_0000;
     process.stat().is_ok_and(|stat| stat.flags & PF_KTHREAD != 0)
 }
 

@@ -21,6 +21,7 @@ pub(super) const STRUCTURES: &[&str] = &[
     "renamedata",
     "kiocb",
     "io_kiocb",
+    "io_worker",
     "io_uring_task",
     "io_ring_ctx",
     "io_rsrc_node",
@@ -126,6 +127,9 @@ pub fn offsets(btf: &Btf) -> Result<Offsets, MissingField> {
         task_flags: need("task_struct", "flags")?,
         task_cred: need("task_struct", "cred")?,
         task_real_cred: need("task_struct", "real_cred")?,
+        task_io_worker: optional("task_struct", "worker_private")
+            .min(optional("task_struct", "pf_io_worker")),
+        io_worker_cur_work: optional("io_worker", "cur_work"),
         task_tgid: need("task_struct", "tgid")?,
         task_pid: need("task_struct", "pid")?,
         task_comm: need("task_struct", "comm")?,
@@ -150,6 +154,8 @@ pub fn offsets(btf: &Btf) -> Result<Offsets, MissingField> {
         io_kiocb_file: optional("io_kiocb", "file"),
         io_kiocb_opcode: optional("io_kiocb", "opcode"),
         io_kiocb_flags: optional("io_kiocb", "flags"),
+        io_kiocb_work: optional("io_kiocb", "work"),
+        io_kiocb_creds: optional("io_kiocb", "creds"),
         io_kiocb_ctx: optional("io_kiocb", "ctx"),
         io_ring_ctx_flags: optional("io_ring_ctx", "flags"),
         io_ring_ctx_files: optional("io_ring_ctx", "file_table.files")

@@ -8,6 +8,7 @@ use aya::Ebpf;
 use aya::maps::{MapData, ProgramArray};
 use aya::programs::{BtfTracePoint, ProgramError, ProgramFd, RawTracePoint};
 use hotr_common::hook::Hook;
+use hotr_common::offsets::RESULT_IN_CQE;
 use hotr_common::offsets::{ABSENT, Arguments, NO_ARG, Offsets};
 use hotr_common::rules::Class;
 use hotr_common::tier::Tier;
@@ -34,9 +35,6 @@ pub struct Manner {
     /// A task may be preempted in one; the kernel skips it for other tasks of that CPU meanwhile.
     pub preemptible: bool,
 }
-
-/// [`Arguments::ret_pointer`] of the io_uring tracepoint when its result is in the completion entry.
-const RESULT_IN_CQE: u8 = 1;
 
 /// How this kernel's `io_uring_complete` shows which request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

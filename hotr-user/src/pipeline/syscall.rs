@@ -12,6 +12,7 @@ use std::time::Instant;
 use hotr_common::hook::Hook;
 use hotr_common::record::{ENDED_BORN, ENDED_FOUND, FLAG_CALL, NO_ROOT, Record};
 use hotr_common::rules::{SUBVOLUME_DESTROY, SUBVOLUME_DESTROY_V2};
+use hotr_common::uapi::file::AT_REMOVEDIR;
 
 use super::callpath::{Base, CallPath, CallResolver, Resolved, RootRef};
 use super::decode::{join, rename_words, subvolume_word};
@@ -20,8 +21,6 @@ use hotr_events::{Detail, Op};
 
 /// `AT_SYMLINK_NOFOLLOW`.
 const AT_SYMLINK_NOFOLLOW: u64 = 0x100;
-/// `AT_REMOVEDIR`.
-const AT_REMOVEDIR: u64 = 0x200;
 
 const O_CREAT: u64 = libc::O_CREAT as u64;
 const O_EXCL: u64 = libc::O_EXCL as u64;

@@ -196,19 +196,22 @@ impl EbpfChannel {
         let (now, before) = (Instant::now(), out.len());
         let mut lost = Vec::new();
         let mut reader = Reader { roots, storms, layers, actors, calls, clock, now };
-        let read = source.drain(limit, |record, path, old, table| {
+        let (mut records, table) = source.records(limit);
+        while let Some(raw) = records.next() {
+            let Some((record, path, old)) = raw.parts() else { continue };
             if record.lost_roots() != [None; 2] {
-                lost.push(*record);
+                lost.push(record);
             }
             if *heartbeat == Some(record.root) {
                 *beats += 1;
-                beaten.extend(StormId::of(record));
-            } else if !requests.take(record, path, old, |call, path, old| {
+                beaten.extend(StormId::of(&record));
+            } else if !requests.take(&record, path, old, |call, path, old| {
                 out.extend(reader.observed(call, path, old, table));
             }) {
-                out.extend(reader.observed(record, path, old, table));
+                out.extend(reader.observed(&record, path, old, table));
             }
-        });
+        }
+        let read = records.read();
         self.read += read as u64;
         self.held.exchange(out, before, clock.mono_ns());
         lost.iter().for_each(|record| roots.notice_record(record));

@@ -4,6 +4,7 @@
 //! since then and before the loss was noticed, and was not reported after its change time: what came later has its record. A
 //! removal leaves no trace but its directory's times.
 
+use hotr_common::uapi::INODE_TICK_NS;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::os::unix::ffi::OsStrExt;
@@ -18,9 +19,6 @@ use crate::source::since::{Changed, Search, SearchOptions};
 use hotr_events::Cause;
 use hotr_events::LossReason;
 use hotr_events::{Change, Channel, FileId, FileType, Missed, Op};
-
-/// Inode times advance with the timer tick, at the slowest 100 times a second.
-const TICK_NS: i64 = 10_000_000;
 
 /// Renamed directories that are remembered: each file that is found is looked for under its former paths.
 const MOVES: usize = 256;
@@ -163,7 +161,7 @@ impl ReportedSince {
         if reports.iter().any(is_it) {
             return None;
         }
-        let Some(last) = reports.iter().max() else { return op(found, self.since_ns - TICK_NS, lower) };
+        let Some(last) = reports.iter().max() else { return op(found, self.since_ns - INODE_TICK_NS, lower) };
         // What was reported of it is not missed; what came after is.
         let is_other_size = last.1.is_some() && last.1 != size;
         let is_same_file = found.btime_ns.is_none_or(|btime| btime <= last.0);

@@ -3,13 +3,13 @@
 pub(crate) mod children;
 mod counts;
 mod delivery;
+mod records;
 mod registry;
 mod run;
 mod shared;
 mod skipped;
 mod storms;
 
-use std::mem::size_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -17,7 +17,6 @@ use aya::maps::{Array, Map, MapData, RingBuf};
 use aya::programs::RawTracePoint;
 use aya::{Ebpf, Pod};
 use hotr_common::config::{Exchange, Live, Registered, RootSlot, STORMS, Storm};
-use hotr_common::record::Record;
 
 use crate::kernel::load::{self, Attached, LoadError, PlannedHook, Refused};
 use crate::kernel::log::Messages;
@@ -30,6 +29,7 @@ pub use children::ChildReader;
 use counts::Counts;
 pub use delivery::{DeliverySource, Seen as DeliverySeen};
 use hotr_events::KernelTotals;
+pub use records::{RawRecord, Records};
 use registry::Registry;
 use shared::Shared;
 use skipped::Skipped;
@@ -222,24 +222,9 @@ impl EbpfSource {
         }
     }
 
-    /// Hands up to `limit` records to `each`: header, path, old path (names from leaf to root, each ended by NUL).
-    /// Returns how many there were.
-    pub fn drain(&mut self, limit: usize, mut each: impl FnMut(&Record, &[u8], &[u8], &StormTable)) -> usize {
-        let mut read = 0;
-        let Some(ring) = &mut self.ring else { return 0 };
-        while read < limit {
-            let Some(item) = ring.next() else { break };
-            read += 1;
-            let bytes: &[u8] = &item;
-            let Some(header) = bytes.first_chunk::<{ size_of::<Record>() }>() else { continue };
-            // SAFETY: `Record` is plain integers, any bytes are a value of it; the read is unaligned.
-            let record = unsafe { header.as_ptr().cast::<Record>().read_unaligned() };
-            let payload = &bytes[size_of::<Record>()..];
-            let path_end = usize::from(record.path_len).min(payload.len());
-            let old_end = (path_end + usize::from(record.old_len)).min(payload.len());
-            each(&record, &payload[..path_end], &payload[path_end..old_end], &self.storms);
-        }
-        read
+    /// The records that are there, at most so many, and the storms they are about.
+    pub fn records(&mut self, limit: usize) -> (Records<'_>, &StormTable) {
+        (Records::new(self.ring.as_mut(), limit), &self.storms)
     }
 
     /// Totals of a storm; `None` when it has ended.

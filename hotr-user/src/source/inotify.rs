@@ -25,7 +25,8 @@ use std::sync::Arc;
 use globset::GlobSet;
 use rustix::fs::inotify::{CreateFlags, init};
 
-pub use event::{Coverage, Drained, InotifyEvent, Lost, Skipped, Uncovered, mask};
+pub use event::{Coverage, Drained, InotifyEvent, Lost, Skipped, Uncovered};
+pub use hotr_common::uapi::inotify as mask;
 pub use limits::half_of_watches;
 
 use crate::error::Error;

@@ -3,6 +3,7 @@
 //! In: a root and an inode-clock time. Out: one call for each file or directory. Deleted names leave no trace of
 //! their own; their directory's change time shows that something in it happened.
 
+use hotr_common::uapi::INODE_TICK_NS;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -16,10 +17,6 @@ use crate::source::difference::nanos;
 use crate::source::fsinfo::{Fs, device};
 use crate::source::walk::{Descend, Entry, Visitor, Walk, stat_at};
 use hotr_events::FileType;
-
-/// The clock of inode times advances with the timer tick, at the slowest 100 times a second: a change may carry
-/// a time that is this much before it was made.
-const TICK_NS: i64 = 10_000_000;
 
 /// What is asked of each file.
 const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
@@ -93,7 +90,7 @@ impl Search {
         let mut place = SearchPosition {
             root: root.to_owned(),
             options: options.clone(),
-            since_ns: since_ns.saturating_sub(TICK_NS),
+            since_ns: since_ns.saturating_sub(INODE_TICK_NS),
             dirs: HashMap::from([(0, (0, Box::default()))]),
             next: 1,
             device: None,

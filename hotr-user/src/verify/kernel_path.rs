@@ -6,14 +6,13 @@
 use std::collections::{HashMap, VecDeque};
 
 use hotr_common::delivery::NO_MEMORY;
+use hotr_common::uapi::inotify::ON_CHILD;
 use hotr_events::Op;
 use hotr_events::mask::names;
 use rustix::fs::inotify::ReadFlags;
 
 /// Different steps that are given.
 const SHOWN: usize = 10;
-/// `FS_EVENT_ON_CHILD` (include/linux/fsnotify_backend.h): how the kernel marks an event for the parent's watches.
-const ON_CHILD: u32 = 0x0800_0000;
 
 /// A change, as a kernel program saw it.
 #[derive(Clone, Debug)]

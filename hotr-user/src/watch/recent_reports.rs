@@ -8,14 +8,13 @@
 //! report is of a moment after it. So a report at or after the change time covers the change; within one tick the size
 //! must be the same as well. Where the time of day was set, times prove nothing.
 
+use hotr_common::uapi::INODE_TICK_NS;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hotr_events::{Change, FileType, Op};
 
-/// Inode times advance with the timer tick, at the slowest 100 times a second.
-const TICK_NS: i64 = 10_000_000;
 /// Names that are kept; more is a storm, after which an audit begins a new list.
 pub(super) const MOST: usize = 100_000;
 
@@ -147,7 +146,7 @@ impl Last {
             (Some(told), Some(found)) => told == found,
             _ => true,
         };
-        let is_later = self.time_ns >= ctime_ns.saturating_add(TICK_NS);
+        let is_later = self.time_ns >= ctime_ns.saturating_add(INODE_TICK_NS);
         if is_later || self.time_ns >= ctime_ns && is_same_size { ReportedBy::Yes } else { ReportedBy::No }
     }
 }

@@ -39,22 +39,29 @@ impl Mounts {
         root: &Path,
         source: &Path,
     ) -> Result<()> {
-        if std::mem::take(&mut self.over) {
-            let path = root.join(POINT);
-            unmount(&path, UnmountFlags::empty()).with_context(|| format!("unmount {}", path.display()))?;
-            self.heard(session, &path)?;
-            return Ok(());
-        }
+        self.change(random, root, source)?;
+        self.heard(session, &root.join(POINT))
+    }
+
+    /// The same without waiting for hotr; says what was done.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn change(&mut self, random: &mut Random, root: &Path, source: &Path) -> Result<&'static str> {
         let path = root.join(POINT);
-        if random.percent(50) {
+        if std::mem::take(&mut self.over) {
+            unmount(&path, UnmountFlags::empty()).with_context(|| format!("unmount {}", path.display()))?;
+            return Ok("unmounted");
+        }
+        let bound = random.percent(50);
+        if bound {
             mount_bind(source, &path).with_context(|| format!("mount over {}", path.display()))?;
         } else {
             mount("fuzz", &path, "tmpfs", MountFlags::empty(), None)
                 .with_context(|| format!("mount over {}", path.display()))?;
         }
         self.over = true;
-        self.heard(session, &path)?;
-        Ok(())
+        Ok(if bound { "mounted what is outside" } else { "mounted an empty tmpfs" })
     }
 
     /// Makes files in a directory until hotr reports one: then it follows the mounts as they are.

@@ -1,8 +1,10 @@
 //! The tree as it is: every name below a directory, its type, its file and a hash of the content.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::hash::{DefaultHasher, Hasher};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::io::Read as _;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -36,21 +38,42 @@ pub struct File {
 /// # Errors
 /// The tree cannot be read; it may not be changed meanwhile.
 pub fn walk(top: &Path) -> Result<BTreeMap<PathBuf, Entry>> {
+    walk_or(top, Err)
+}
+
+/// The same of a tree that is changed meanwhile: what disappears is left out.
+#[must_use]
+pub fn walk_moving(top: &Path) -> BTreeMap<PathBuf, Entry> {
+    walk_or(top, |_| Ok(())).unwrap_or_default()
+}
+
+fn walk_or(top: &Path, unreadable: impl Fn(anyhow::Error) -> Result<()>) -> Result<BTreeMap<PathBuf, Entry>> {
     let mut found = BTreeMap::new();
     let mut open = vec![PathBuf::new()];
     while let Some(dir) = open.pop() {
         let full = top.join(&dir);
-        for entry in std::fs::read_dir(&full).with_context(|| format!("list {}", full.display()))? {
+        let names = match std::fs::read_dir(&full).with_context(|| format!("list {}", full.display())) {
+            Ok(names) => names,
+            Err(error) => {
+                unreadable(error)?;
+                continue;
+            }
+        };
+        for entry in names {
             let name = entry.with_context(|| format!("list {}", full.display()))?.file_name();
             if name.as_encoded_bytes().starts_with(b".barrier-") {
                 continue;
             }
             let path = dir.join(name);
-            let entry = look(&top.join(&path)).with_context(|| format!("look at {}", path.display()))?;
-            if entry.kind == "dir" {
-                open.push(path.clone());
+            match look(&top.join(&path)).with_context(|| format!("look at {}", path.display())) {
+                Ok(entry) => {
+                    if entry.kind == "dir" {
+                        open.push(path.clone());
+                    }
+                    found.insert(path, entry);
+                }
+                Err(error) => unreadable(error)?,
             }
-            found.insert(path, entry);
         }
     }
     Ok(found)
@@ -65,7 +88,7 @@ pub fn look(path: &Path) -> Result<Entry> {
     let kind = data.file_type();
     let mut hasher = DefaultHasher::new();
     let kind = if kind.is_file() {
-        hasher.write(&std::fs::read(path)?);
+        hasher.write(&content(path)?);
         "file"
     } else if kind.is_dir() {
         "dir"
@@ -84,4 +107,11 @@ pub fn look(path: &Path) -> Result<Entry> {
     let size = (kind == "file").then_some(data.size());
     let file = File { device: data.dev(), inode: data.ino(), born: data.created().ok() };
     Ok(Entry { kind, file, size, content: hasher.finish() })
+}
+
+/// The content of a file. What takes its name meanwhile may be a pipe, for whose other end nobody waits.
+fn content(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?.read_to_end(&mut content)?;
+    Ok(content)
 }

@@ -1,6 +1,7 @@
 //! The rounds of one filesystem.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -57,6 +58,9 @@ pub struct FuzzArgs {
     /// Mount nothing.
     #[arg(long)]
     pub no_mounts: bool,
+    /// Test `hotr watch` instead of `hotr trace`: the state that the last command saw must be the tree.
+    #[arg(long)]
+    pub watch: bool,
     /// Continue after a difference, with the tree as it is.
     #[arg(long)]
     pub keep_going: bool,
@@ -72,7 +76,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 const LISTEN: Duration = Duration::from_millis(100);
 
 /// A writer's process.
-struct Writer {
+pub(super) struct Writer {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -138,7 +142,7 @@ fn fill(dir: &Path) -> Result<()> {
 }
 
 impl Writer {
-    fn start(args: &FuzzArgs, place: &Place, number: u64) -> Result<Self> {
+    pub(super) fn start(args: &FuzzArgs, place: &Place, number: u64) -> Result<Self> {
         let myself = std::env::current_exe().context("find this program")?;
         let mut command = Command::new(myself);
         command.arg("fuzz-writer").arg("--root").arg(&place.root).arg("--outside").arg(&place.outside);
@@ -156,12 +160,12 @@ impl Writer {
         Ok(Self { child, input, output })
     }
 
-    fn begin(&mut self, count: u64) -> Result<()> {
+    pub(super) fn begin(&mut self, count: u64) -> Result<()> {
         let input = self.input.as_mut().context("a writer has ended")?;
         writeln!(input, "{count}").context("order operations")
     }
 
-    fn end(&mut self, log: &mut Vec<String>) -> Result<()> {
+    pub(super) fn end(&mut self, log: &mut Vec<String>) -> Result<()> {
         for line in (&mut self.output).lines() {
             let line = line.context("read a writer's log")?;
             if line == "." {
@@ -187,14 +191,17 @@ pub struct Outcome {
     pub rounds: u64,
     /// Operations that succeeded.
     pub done: u64,
-    /// Lines of hotr.
-    pub lines: u64,
-    /// Lines that say that eBPF missed a change.
-    pub alone: usize,
-    /// Rounds in which hotr said that it had lost records.
-    pub lossy: u64,
+    /// What else is worth a number, each with its name.
+    pub counts: Vec<(&'static str, u64)>,
     /// Reports of differences.
     pub failures: Vec<String>,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} comparisons, {} operations that succeeded", self.rounds, self.done)?;
+        self.counts.iter().try_for_each(|(name, count)| write!(f, ", {count} {name}"))
+    }
 }
 
 /// One filesystem under test.
@@ -207,6 +214,10 @@ struct Test<'a> {
     mounts: Mounts,
     random: Random,
     outcome: Outcome,
+    /// Lines that say that eBPF missed a change.
+    alone: usize,
+    /// Rounds in which hotr said that it had lost records.
+    lossy: u64,
 }
 
 /// Tests one filesystem with so many operations.
@@ -221,7 +232,18 @@ pub fn run(args: &FuzzArgs, place: &Place, ops: u64) -> Result<Outcome> {
     let (session, _) = Session::start(&args.hotr, "ebpf,inotify", &args.tier, &roots, deadlines, false)?;
     let random = Random::new(args.seed, 0);
     let outcome = Outcome::default();
-    let mut test = Test { args, place, session, model, before, mounts: Mounts::default(), random, outcome };
+    let mut test = Test {
+        args,
+        place,
+        session,
+        model,
+        before,
+        mounts: Mounts::default(),
+        random,
+        outcome,
+        alone: 0,
+        lossy: 0,
+    };
     let mut writers =
         (0..args.writers).map(|number| Writer::start(args, place, number)).collect::<Result<Vec<_>>>()?;
     let rounds = ops.div_ceil(args.round * args.writers);
@@ -234,9 +256,13 @@ pub fn run(args: &FuzzArgs, place: &Place, ops: u64) -> Result<Outcome> {
     drop(writers);
     let end = test.session.finish()?;
     ensure!(end.status.success(), "hotr ended with {}: {}", end.status, test.session.messages());
-    test.outcome.lines = test.session.changes;
-    if test.outcome.lossy * 2 > rounds {
-        test.outcome.failures.push(format!("hotr lost records in {} of {rounds} rounds", test.outcome.lossy));
+    test.outcome.counts = vec![
+        ("lines", test.session.changes),
+        ("of them say that eBPF missed something", test.alone as u64),
+        ("rounds with a loss", test.lossy),
+    ];
+    if test.lossy * 2 > rounds {
+        test.outcome.failures.push(format!("hotr lost records in {} of {rounds} rounds", test.lossy));
     }
     Ok(test.outcome)
 }
@@ -323,7 +349,7 @@ impl Test<'_> {
         if let Some(line) = lines.iter().find(is_alone)
             && lost.is_empty()
         {
-            self.outcome.alone += lines.iter().filter(is_alone).count();
+            self.alone += lines.iter().filter(is_alone).count();
             let count = lines.iter().filter(is_alone).count();
             let what = format!("{count} lines say that eBPF missed a change; the first is {}", line.text);
             if self.args.claims {
@@ -342,7 +368,7 @@ impl Test<'_> {
         // What a search finds after a loss may be reported when the next round has begun, and is of an earlier moment.
         let is_found = lines.iter().any(|line| line.detail.iter().any(|detail| detail == "rescan"));
         if !lost.is_empty() || is_found {
-            self.outcome.lossy += 1;
+            self.lossy += 1;
             println!("fuzz {} round {number}: {}", self.place.fs, lost.join(" "));
             return Ok(());
         }

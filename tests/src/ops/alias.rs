@@ -8,6 +8,7 @@ use std::path::Path;
 use io_uring::{opcode, types};
 
 use super::uring::{submit, with_personality};
+use super::uring_names::{HERE, name, with_personality_done};
 use super::{
     BLOCK, Cell, DATA, OpError, Operation, Step, all_fs, done, exactly, make_file, open_rw, overlay, step,
 };
@@ -41,6 +42,31 @@ pub(super) const OPS: &[Operation] = &[
             let (ring, personality) = with_personality()?;
             let entry = opcode::Fallocate::new(types::Fd(file.as_raw_fd()), 9 * BLOCK).build();
             submit(ring, entry.personality(personality), 0)
+        })
+    }),
+    overlay("upper-uring-personality-mkdir", &[], |c| {
+        let path = c.by(upper(c)?, "d");
+        let line = Expect::new("create", &["mkdir"], c.inside("d")).kind("dir").by_worker();
+        step(vec![line.layer("upper").unheard(BYPASS)], move || {
+            let name = name(&path)?;
+            with_personality_done(opcode::MkDirAt::new(HERE, name.as_ptr()).mode(0o755).build())
+        })
+    }),
+    overlay("upper-uring-personality-rename", &[], |c| {
+        c.file("from")?;
+        let (from, to) = (c.by(upper(c)?, "from"), c.by(upper(c)?, "to"));
+        let line = Expect::new("rename", &["rename"], c.inside("to")).from(c.inside("from")).by_worker();
+        step(vec![line.layer("upper").unheard(BYPASS)], move || {
+            let (from, to) = (name(&from)?, name(&to)?);
+            with_personality_done(opcode::RenameAt::new(HERE, from.as_ptr(), HERE, to.as_ptr()).build())
+        })
+    }),
+    overlay("upper-uring-personality-unlink", &[], |c| {
+        let line = Expect::new("remove", &["unlink"], c.file("f")?).by_worker();
+        let path = c.by(upper(c)?, "f");
+        step(vec![line.layer("upper").unheard(BYPASS)], move || {
+            let name = name(&path)?;
+            with_personality_done(opcode::UnlinkAt::new(HERE, name.as_ptr()).build())
         })
     }),
     overlay("upper-create", &[], |c| {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use io_uring::{IoUring, opcode, squeue, types};
 
-use super::uring::wait;
+use super::uring::{wait, with_personality};
 use super::{BLOCK, Cell, DATA, OpError, Operation, SIZE, Step, all_fs, exactly, step};
 use crate::expect::Expect;
 
@@ -144,10 +144,16 @@ pub(super) const OPS: &[Operation] = &[
 ];
 
 /// `AT_FDCWD`.
-const HERE: types::Fd = types::Fd(libc::AT_FDCWD);
+pub(super) const HERE: types::Fd = types::Fd(libc::AT_FDCWD);
 
-fn name(path: &Path) -> Result<CString, OpError> {
+pub(super) fn name(path: &Path) -> Result<CString, OpError> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| OpError::other("the path holds a NUL"))
+}
+
+/// A request about a name, made with credentials other than the thread's.
+pub(super) fn with_personality_done(entry: squeue::Entry) -> Result<(), OpError> {
+    let (mut ring, personality) = with_personality()?;
+    one_of(&mut ring, entry.personality(personality)).map(drop)
 }
 
 /// Submits one request on a ring of its own; its result.

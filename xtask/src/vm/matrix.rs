@@ -227,17 +227,19 @@ pub(crate) fn natively(selection: &Selection) -> Result<Tally> {
 fn fuzz(programs: &Programs, folder: &Path) -> Tally {
     let mut all = Tally::default();
     for fs in ["tmpfs", "ext4", "ovl-ext4"] {
-        all.add(fuzz_one(programs, folder, fs));
+        all.add(fuzz_one(programs, folder, fs, &["--ops", "33333"]));
+        // Between two comparisons the command must come to rest.
+        all.add(fuzz_one(programs, folder, fs, &["--watch", "--ops", "10000"]));
     }
     all
 }
 
-fn fuzz_one(programs: &Programs, folder: &Path, filesystem: &str) -> Tally {
+fn fuzz_one(programs: &Programs, folder: &Path, filesystem: &str, options: &[&str]) -> Tally {
     let results = folder.join("fuzz.jsonl");
     // What an earlier run has written is not this one's.
     let _ = fs::remove_file(&results);
     let mut command = Command::new(&programs.matrix);
-    command.args(["fuzz", "--seed", "1", "--ops", "33333", "--fs", filesystem, "--hotr"]).arg(&programs.hotr);
+    command.args(["fuzz", "--seed", "1", "--fs", filesystem]).args(options).arg("--hotr").arg(&programs.hotr);
     let ran = cmd::must(command.arg("--out").arg(&results), "run the fuzz test");
     let text = fs::read_to_string(&results).unwrap_or_default();
     let mut tally = Tally::of_matrix("fuzz", text.lines());

@@ -16,6 +16,7 @@ use hotr_common::rules::{
     Class, NO_REGISTER, RULE_REMOVES, RULE_REMOVES_DIRECTORY, Rule, SUBVOLUME_DESTROY_V2, WORKING_DIRECTORY,
     subvolume_name,
 };
+use hotr_common::uapi::file::AT_REMOVEDIR;
 
 use super::Exit;
 use super::way::Way;
@@ -37,8 +38,6 @@ pub static CALL_RECORD: PerCpuArray<CallRecord> = PerCpuArray::with_max_entries(
 /// Room for two strings and the two directories they start from; a power of two.
 const PATHS: usize = 4 * MAX_PATH;
 
-/// `AT_REMOVEDIR`.
-const AT_REMOVEDIR: u64 = 0x200;
 /// `BTRFS_SUBVOL_SPEC_BY_ID`, in the flags of a `struct btrfs_ioctl_vol_args_v2`, which are there.
 const BY_ID: u64 = 1 << 4;
 const FLAGS_V2: u64 = 16;

@@ -8,7 +8,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use hotr_common::delivery::{Chunk, Q_OVERFLOW};
+use hotr_common::delivery::Chunk;
+use hotr_common::uapi::inotify::Q_OVERFLOW;
 
 use super::expected_events::{Key, keys};
 use super::instance::Instance;

@@ -204,14 +204,17 @@ impl Follower {
     /// Reads what was delivered.
     fn gather(&mut self) {
         let Self { source, book, targets, is_changed, awaited, .. } = self;
-        source.drain(|seen| match seen {
-            DeliverySeen::Offer(offer, name) => {
-                *is_changed |= offer.kind == ADDED;
-                awaited.iter_mut().for_each(|awaited| awaited.take(offer, name));
-                book.take(offer, name, targets);
+        while let Some(record) = source.next() {
+            match record.seen() {
+                Some(DeliverySeen::Offer(offer, name)) => {
+                    *is_changed |= offer.kind == ADDED;
+                    awaited.iter_mut().for_each(|awaited| awaited.take(&offer, name));
+                    book.take(&offer, name, targets);
+                }
+                Some(DeliverySeen::Chunk(chunk)) => book.take_read(&chunk),
+                None => {}
             }
-            DeliverySeen::Chunk(chunk) => book.take_read(chunk),
-        });
+        }
         targets.receive(|slot, heard| {
             // Of a change at about the same time it would seem to be the event.
             let is_own = awaited.iter_mut().any(|awaited| awaited.receive(slot, &heard));

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use hotr_common::delivery::Q_OVERFLOW;
+use hotr_common::uapi::inotify::Q_OVERFLOW;
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 
 use crate::diagnose::view::bits;

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use hotr_common::delivery::{ADDED, CLOSED, NO_MEMORY, OFFERED, Offer, REFUSED, TAKEN, Usage};
+use hotr_common::uapi::inotify::IGNORED;
 
 use super::application::Applications;
 use super::explain::{self, Why};
@@ -26,9 +27,6 @@ use crate::source::mono_ns;
 use hotr_events::Cause;
 use hotr_events::{Change, FileId, Op};
 use stand_in::StandIns;
-
-/// `IN_IGNORED`: the watch is gone, which is no change.
-const IGNORED: u32 = 0x8000;
 
 /// A verdict that waits for a later event of its file.
 struct Pending {

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::{ConfirmOptions, State};
 use crate::beneath::Dir;
+use crate::sched;
 
 /// States in one message, and messages that wait to be taken: few, because they are in memory twice.
 const CHUNK: usize = 64;
@@ -181,7 +182,7 @@ impl Reader {
         }
         if !self.is_idle && self.idle.load(Ordering::Relaxed) {
             self.is_idle = true;
-            lower_priority();
+            sched::run_idle();
         }
         if self.told >= self.options.entries.get() {
             self.complete = false;
@@ -221,16 +222,4 @@ impl Reader {
 fn changed_ns(stat: &Stat) -> i64 {
     let nanoseconds = i64::try_from(stat.st_ctime_nsec).unwrap_or(0);
     stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
-}
-
-/// This thread alone: runs when nothing else wants to, on processor and disk.
-fn lower_priority() {
-    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
-    const IOPRIO_CLASS_IDLE: libc::c_int = 3 << 13;
-    // SAFETY: the parameter lives as long as the call; 0 names the calling thread in both.
-    unsafe {
-        let parameter: libc::sched_param = std::mem::zeroed();
-        libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameter);
-        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_IDLE);
-    }
 }

@@ -6,6 +6,7 @@
 use std::mem::size_of;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use aya::maps::ring_buf::RingBufItem;
 use aya::maps::{Array, HashMap, MapData};
 use hotr_common::config::Registered;
 use hotr_common::delivery::{
@@ -100,11 +101,12 @@ unsafe impl aya::Pod for UsagePod {}
 
 /// A record of the kernel programs.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "looked at where it is made, and never kept")]
 pub enum Seen<'a> {
     /// An event was offered, with its name; or it was taken or refused, a watch was set, an instance closed.
-    Offer(&'a Offer, &'a [u8]),
+    Offer(Offer, &'a [u8]),
     /// Where only system calls are seen: a part of what was read from an instance.
-    Chunk(&'a Chunk),
+    Chunk(Chunk),
 }
 
 /// What is looked at where only system calls are seen.
@@ -281,32 +283,36 @@ impl DeliverySource {
         registry.follow(ebpf, &mut self.groups, group, None)
     }
 
-    /// Hands over all that is there.
-    pub fn drain(&mut self, mut each: impl FnMut(Seen<'_>)) {
-        let Some(ring) = &mut self.source.ring else { return };
-        while let Some(item) = ring.next() {
-            let bytes: &[u8] = &item;
-            if bytes.len() >= size_of::<Chunk>()
-                && let Some(first) = bytes.first_chunk::<{ size_of::<Chunk>() }>()
-            {
-                // SAFETY: `Chunk` is plain integers, any bytes are a value of it; the read is unaligned.
-                let chunk = unsafe { first.as_ptr().cast::<Chunk>().read_unaligned() };
-                each(Seen::Chunk(&chunk));
-                continue;
-            }
-            let Some((header, name)) = bytes.split_first_chunk::<{ size_of::<Offer>() }>() else { continue };
-            // SAFETY: `Offer` is plain integers, any bytes are a value of it; the read is unaligned.
-            let offer = unsafe { header.as_ptr().cast::<Offer>().read_unaligned() };
-            // Only then there is one.
-            let length = if offer.kind == OFFERED { offer.name_len as usize } else { 0 };
-            each(Seen::Offer(&offer, name.get(..length).unwrap_or_default()));
-        }
+    /// The next record.
+    pub fn next(&mut self) -> Option<RawDelivery<'_>> {
+        self.source.ring.as_mut()?.next().map(RawDelivery)
     }
 
     /// Records that are missing for certain or perhaps: the ring was full, or a program was skipped.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.source.counters().ring_full + self.source.skipped()
+    }
+}
+
+/// A record in the ring buffer.
+pub struct RawDelivery<'a>(RingBufItem<'a>);
+
+impl RawDelivery<'_> {
+    /// What it is. `None` for what is too short to be a record.
+    #[must_use]
+    pub fn seen(&self) -> Option<Seen<'_>> {
+        if let Some(first) = self.0.first_chunk::<{ size_of::<Chunk>() }>() {
+            // SAFETY: `Chunk` is plain integers, any bytes are a value of it; the read is unaligned.
+            let chunk = unsafe { first.as_ptr().cast::<Chunk>().read_unaligned() };
+            return Some(Seen::Chunk(chunk));
+        }
+        let (header, name) = self.0.split_first_chunk::<{ size_of::<Offer>() }>()?;
+        // SAFETY: `Offer` is plain integers, any bytes are a value of it; the read is unaligned.
+        let offer = unsafe { header.as_ptr().cast::<Offer>().read_unaligned() };
+        // Only then there is one.
+        let length = if offer.kind == OFFERED { offer.name_len as usize } else { 0 };
+        Some(Seen::Offer(offer, name.get(..length).unwrap_or_default()))
     }
 }
 

@@ -5,34 +5,6 @@ use std::path::{Path, PathBuf};
 
 use hotr_events::LossReason;
 
-/// `IN_*` bits of an event, from `include/uapi/linux/inotify.h`.
-pub mod mask {
-    /// Content or size changed.
-    pub const MODIFY: u32 = 0x2;
-    /// Attributes changed.
-    pub const ATTRIB: u32 = 0x4;
-    /// A name moved away.
-    pub const MOVED_FROM: u32 = 0x40;
-    /// A name moved in.
-    pub const MOVED_TO: u32 = 0x80;
-    /// A name appeared.
-    pub const CREATE: u32 = 0x100;
-    /// A name disappeared.
-    pub const DELETE: u32 = 0x200;
-    /// The watched directory itself was deleted.
-    pub const DELETE_SELF: u32 = 0x400;
-    /// The watched directory itself was moved.
-    pub const MOVE_SELF: u32 = 0x800;
-    /// The filesystem was unmounted.
-    pub const UNMOUNT: u32 = 0x2000;
-    /// The kernel's queue was full.
-    pub const Q_OVERFLOW: u32 = 0x4000;
-    /// The watch no longer exists.
-    pub const IGNORED: u32 = 0x8000;
-    /// The name is, or was, a directory's.
-    pub const ISDIR: u32 = 0x4000_0000;
-}
-
 /// One event of the queue, or a synthetic creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InotifyEvent {

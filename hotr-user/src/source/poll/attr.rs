@@ -3,6 +3,7 @@
 //! In: a directory handle and a name. Out: [`Attr`]. A generation comes by `name_to_handle_at`: one call with no
 //! open file, where `FS_IOC_GETVERSION` takes open, ioctl and close, and would open pipes and devices.
 
+use hotr_common::uapi::INODE_TICK_NS;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -25,8 +26,6 @@ pub(super) const WANTED: StatxFlags = StatxFlags::TYPE
     .union(StatxFlags::CTIME)
     .union(StatxFlags::BTIME);
 
-/// Inode times advance with the timer tick, at the slowest 100 times a second.
-const TICK_NS: i64 = 10_000_000;
 const HANDLE_MAX: usize = 128;
 
 /// What is known of a file.
@@ -58,7 +57,7 @@ impl Attr {
             size: if is_dir { 0 } else { stat.stx_size },
             mtime: nanos(stat.stx_mtime),
             ctime,
-            racy: ctime >= now_ns.saturating_sub(TICK_NS),
+            racy: ctime >= now_ns.saturating_sub(INODE_TICK_NS),
         }
     }
 

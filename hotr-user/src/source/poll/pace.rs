@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::ending;
+use crate::sched;
 
 /// Files between two looks at the clock.
 const STRIDE: u32 = 64;
@@ -59,7 +60,7 @@ impl<'a> Pace<'a> {
     fn settle_down(&mut self) {
         if self.idle_at.is_some_and(|at| cpu_time() >= at) {
             self.idle_at = None;
-            lower_priority();
+            sched::run_idle();
         }
     }
 
@@ -110,24 +111,6 @@ fn rest_after(worked: Duration, share: f64) -> Duration {
 /// Processor time of the calling thread.
 pub(super) fn cpu_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
-}
-
-/// Gives the calling thread the lowest priority for processor and disk. Where the scheduler's idle class is refused,
-/// it gets the highest niceness; where the disk's is refused, none: neither changes what a scan finds.
-fn lower_priority() {
-    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
-    const IOPRIO_CLASS_IDLE: libc::c_int = 3 << 13;
-    // SAFETY: the struct is plain numbers; the call takes a pointer to one that lives on, and 0 names this thread.
-    let refused = unsafe {
-        let parameter: libc::sched_param = std::mem::zeroed();
-        libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameter) != 0
-    };
-    if refused {
-        // SAFETY: takes numbers only; on Linux 0 names this thread.
-        let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
-    }
-    // SAFETY: takes numbers only; 0 names this thread.
-    let _ = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_IDLE) };
 }
 
 #[cfg(test)]

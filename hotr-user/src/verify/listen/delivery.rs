@@ -63,7 +63,7 @@ impl Deliveries {
 
     /// Forgets what was offered so far.
     pub(in crate::verify) fn forget(&mut self) {
-        self.source.drain(|_| {});
+        while self.source.next().is_some() {}
         self.offers.clear();
         (self.left_out, self.lost) = (0, self.source.lost());
     }
@@ -71,19 +71,19 @@ impl Deliveries {
     /// What was offered since; the number of offers that are missing.
     pub(in crate::verify) fn read(&mut self, watches: &HashMap<i32, &'static str>) -> (Vec<Offered>, u64) {
         let Self { source, offers, left_out, .. } = self;
-        source.drain(|seen| {
-            let DeliverySeen::Offer(offer, _) = seen else { return };
+        while let Some(record) = source.next() {
+            let Some(DeliverySeen::Offer(offer, _)) = record.seen() else { continue };
             if offer.kind == REFUSED {
                 let is_it = |one: &&mut Offered| (one.time, one.tid) == (offer.time, offer.tid);
                 if let Some(refused) = offers.iter_mut().rev().find(is_it) {
                     (refused.result, refused.unread, refused.limit) =
                         (offer.result, offer.queued, offer.limit);
                 }
-                return;
+                continue;
             }
-            let Some(at) = watches.get(&offer.wd).filter(|_| offer.kind == OFFERED) else { return };
-            if offers.len() < KEPT { offers.push(offered(offer, at)) } else { *left_out += 1 }
-        });
+            let Some(at) = watches.get(&offer.wd).filter(|_| offer.kind == OFFERED) else { continue };
+            if offers.len() < KEPT { offers.push(offered(&offer, at)) } else { *left_out += 1 }
+        }
         let lost = self.source.lost().saturating_sub(self.lost) + self.left_out;
         (std::mem::take(&mut self.offers), lost)
     }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
-use hotr_common::delivery::Q_OVERFLOW;
+use hotr_common::uapi::inotify::Q_OVERFLOW;
 use hotr_events::mask;
 use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
 use rustix::io::Errno;
