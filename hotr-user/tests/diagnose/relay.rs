@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::bad_input::{NOBODY, for_anybody};
 use super::live::Live;
 use super::run::{HOTR, Instance, Scratch, inotifywait, root, tool, until};
+use super::targets::{installed, tool_at};
 
 /// `hotr relay --json` to these processes.
 fn relay(to: &[u32], options: &[&str], path: &Path) -> Live {
@@ -371,6 +372,40 @@ fn a_watcher_of_content_alone_is_sent_that_on_request_and_other_hotrs_do_not_rep
         let ops: Vec<_> = changes.map(|line| line["op"].clone()).collect();
         assert_eq!(ops, ["write"], "{said:#?}");
     }
+    assert_eq!(live.end().0, Some(0));
+}
+
+#[test]
+fn nodemon_in_a_container_restarts_when_the_host_writes_the_upper_layer() {
+    let (Some(node), Some(nodemon)) = (installed("node"), tool_at("npm/node_modules/nodemon/bin/nodemon.js"))
+    else {
+        return;
+    };
+    if !root() {
+        return;
+    }
+    let scratch = Scratch::new("relay-nodemon");
+    let mut mounts = Unmounted(Vec::new());
+    mount(&mut mounts, "tmpfs", "mode=755", &scratch.0);
+    let [lower, upper, work, merged] = ["lower", "upper", "work", "merged"].map(|name| scratch.dir(name));
+    let script = |version: u32| {
+        let started = scratch.0.join(format!("started-{version}"));
+        format!("require('fs').writeFileSync({}, '')", json!(started))
+    };
+    fs::write(upper.join("app.js"), script(1)).unwrap();
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+    mount(&mut mounts, "overlay", &options, &merged);
+    let mut command = Command::new("unshare");
+    command.arg("-m").arg(node).arg(nodemon).args(["--delay", "0.1", "--watch"]).arg(&merged);
+    let watcher = Waiter::start(command.arg(merged.join("app.js")));
+    let has_started = |version: u32| scratch.0.join(format!("started-{version}")).exists();
+    until("the first version", || has_started(1));
+    let mut live = relay(&[watcher.0.id()], &["--modify"], &merged);
+    fs::write(upper.join("app.js"), script(2)).unwrap();
+    let line = live.until("relay", of(&merged.join("app.js")));
+    assert_eq!((&line["event"], &line["cause"]), (&"IN_MODIFY".into(), &"layer-bypass".into()), "{line}");
+    until("the second version", || has_started(2));
     assert_eq!(live.end().0, Some(0));
 }
 
