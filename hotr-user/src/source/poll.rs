@@ -86,7 +86,7 @@ pub struct Audit {
     pub dirs: u64,
     /// What could not be read.
     pub unreadable: Vec<Unreadable>,
-    /// From start to end.
+    /// From the start until all was looked at.
     pub took: Duration,
     /// Processor time of all threads.
     pub cpu: Duration,
@@ -149,12 +149,29 @@ impl Poller {
     /// # Errors
     /// None today; single directories that fail are in [`Audit::unreadable`].
     pub fn audit(&mut self, cancel: &AtomicBool, progress: &Progress) -> io::Result<Audit> {
+        let mut all = Vec::new();
+        let audit = self.audit_in_parts(cancel, progress, &mut |part| all.extend(part))?;
+        Ok(Audit { differences: all, ..audit })
+    }
+
+    /// As [`Self::audit`], but the differences are handed over some thousand at a time, in the order of
+    /// [`Audit::differences`], which is empty: there may be as many as files, and each takes hundreds of bytes. `each` may
+    /// take its time.
+    ///
+    /// # Errors
+    /// As [`Self::audit`].
+    pub fn audit_in_parts(
+        &mut self,
+        cancel: &AtomicBool,
+        progress: &Progress,
+        each: &mut dyn FnMut(Vec<Difference>),
+    ) -> io::Result<Audit> {
         progress.done.store(0, Ordering::Relaxed);
         progress.of.store(self.tree.count, Ordering::Relaxed);
         let begin = Instant::now();
         let mut findings = Findings::default();
         let tasks = roots::look(&mut self.tree, &mut findings, None);
-        Ok(self.round(begin, findings, (tasks, true), cancel, progress))
+        Ok(self.round(begin, findings, (tasks, true), cancel, progress, each))
     }
 
     /// As [`Self::audit`], for who knows the differences: they are not put together, which takes memory for each.
@@ -172,6 +189,18 @@ impl Poller {
     /// since 1970: what a first look, which has nothing to compare with, can show. Names that disappeared leave nothing
     /// behind.
     pub fn changed_between(&mut self, after_ns: i64, until_ns: i64) -> Vec<Difference> {
+        let mut all = Vec::new();
+        self.changed_between_in_parts(after_ns, until_ns, &mut |part| all.extend(part));
+        all
+    }
+
+    /// As [`Self::changed_between`], some thousand at a time, as [`Self::audit_in_parts`].
+    pub fn changed_between_in_parts(
+        &mut self,
+        after_ns: i64,
+        until_ns: i64,
+        each: &mut dyn FnMut(Vec<Difference>),
+    ) {
         let mut findings = Findings::default();
         for id in 0..u32::try_from(self.tree.dirs.len()).unwrap_or(u32::MAX) {
             for (slot, name_at, _) in self.tree.dir(id).body.names() {
@@ -182,7 +211,7 @@ impl Poller {
                 }
             }
         }
-        moves::resolve(&mut self.tree, &mut findings)
+        moves::resolve(&mut self.tree, &mut findings, each);
     }
 
     /// Compares only these directories, and what is new below them; for any other path, the nearest known directory
@@ -201,7 +230,10 @@ impl Poller {
                 }
             }
         }
-        Ok(self.round(begin, findings, (tasks, false), cancel, &Progress::default()))
+        let mut differences = Vec::new();
+        let mut each = |part| differences.extend::<Vec<Difference>>(part);
+        let audit = self.round(begin, findings, (tasks, false), cancel, &Progress::default(), &mut each);
+        Ok(Audit { differences, ..audit })
     }
 
     fn round(
@@ -211,6 +243,7 @@ impl Poller {
         (tasks, whole): (Vec<Task>, bool),
         cancel: &AtomicBool,
         progress: &Progress,
+        each: &mut dyn FnMut(Vec<Difference>),
     ) -> Audit {
         let (found, cpu, is_complete) =
             threads::run(&mut self.tree, &self.options, tasks, whole, cancel, progress);
@@ -222,16 +255,10 @@ impl Poller {
             .map(|(path, error)| Unreadable { path, error: error.into() })
             .collect();
         unreadable.sort_by(|a, b| a.path.cmp(&b.path));
-        let differences = moves::resolve(&mut self.tree, &mut findings);
-        Audit {
-            differences,
-            files: self.tree.count,
-            dirs: findings.dirs,
-            unreadable,
-            took: begin.elapsed(),
-            cpu,
-            is_complete,
-        }
+        let took = begin.elapsed();
+        moves::resolve(&mut self.tree, &mut findings, each);
+        let (files, dirs) = (self.tree.count, findings.dirs);
+        Audit { differences: Vec::new(), files, dirs, unreadable, took, cpu, is_complete }
     }
 
     /// The task for the directory at a path. Its root is compared as well: it may have been replaced. A directory whose

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use super::content::MOST_COMPARED as MOST;
 use super::filter::PathFilter;
 use hotr_events::{Change, FileType, Op};
 
@@ -54,11 +55,19 @@ pub(super) struct ReportedNames {
     pub(super) files: Vec<PathBuf>,
     /// Directories that moved with all they hold.
     pub(super) dirs: Vec<PathBuf>,
+    /// There were more: every known name is to be compared, these as well.
+    pub(super) is_cut: bool,
 }
 
 impl ReportedNames {
     /// Adds those of a difference.
     pub(super) fn add(&mut self, change: Change) {
+        if self.files.len() + self.dirs.len() > MOST {
+            *self = Self { is_cut: true, ..Self::default() };
+        }
+        if self.is_cut {
+            return;
+        }
         let names = Names::of(&change);
         let paths = [Some(change.path), change.old_path].into_iter().flatten();
         if !names.dir {

@@ -35,6 +35,9 @@ use hotr_events::{Change, Channel, Op};
 /// next batch.
 const MOUNTS_SETTLE: Duration = Duration::from_secs(2);
 
+/// Names of a batch that waits, after which more of an audit does: what channels report cannot.
+const MOST_PENDING: usize = 16_384;
+
 /// See the module.
 pub(super) struct Feed {
     options: WatchOptions,
@@ -120,6 +123,7 @@ impl Feed {
                 return Ok(fed);
             }
             let next_look = self.next_look();
+            self.guard.hold_up(self.pending.touched.len() > MOST_PENDING);
             tokio::select! {
                 // What is due comes first: a storm of changes must hold neither batches nor audits back.
                 biased;

@@ -4,6 +4,7 @@
 //! [`Found`], what an audit found and no channel reported; and news for the output. [`Arbiter`] decides; this carries
 //! out.
 
+use std::collections::VecDeque;
 use std::mem::take;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -30,6 +31,9 @@ use hotr_events::{ChannelInfo, ChannelState, Report};
 /// How long a channel has to report what an audit has found: what only inotify reported is held for 1.5 s, see
 /// [`crate::pipeline::correlate`].
 const GRACE: Duration = Duration::from_secs(2);
+
+/// Differences that wait for the channels at most; the rest of an audit waits for them.
+const MOST_OPEN: usize = 16_384;
 
 /// Between two looks at a channel that is being restarted.
 const RESTART_LOOK: Duration = Duration::from_millis(50);
@@ -72,10 +76,14 @@ pub(super) struct Guard {
     is_known: bool,
     auditing: bool,
     arrived: Option<News>,
-    /// Found by the last audit, and when it must be said which channel reported it.
-    unjudged: Option<(Instant, Differences)>,
+    /// Found by the last audit, and when it must be said which channel reported it; the first is due first.
+    unjudged: VecDeque<(Instant, Differences)>,
     /// What the last audit found and the channels had reported.
     heard: ReportedNames,
+    /// What the last audit found and no channel had reported.
+    missed: usize,
+    /// So much is to be looked at that more of an audit must wait.
+    is_held_up: bool,
     channels: Vec<Channel>,
     revival: ChannelRestarts,
     beat_at: Instant,
@@ -107,8 +115,10 @@ impl Guard {
             is_known: false,
             auditing: false,
             arrived: None,
-            unjudged: None,
+            unjudged: VecDeque::new(),
             heard: ReportedNames::default(),
+            missed: 0,
+            is_held_up: false,
             channels: running(reports),
             revival: ChannelRestarts::default(),
             beat_at: Instant::now(),
@@ -204,17 +214,19 @@ impl Guard {
             return;
         }
         let mut due = self.beat_at;
-        if let Some((at, _)) = &self.unjudged {
+        if let Some((at, _)) = self.unjudged.front() {
             due = due.min(*at);
         }
         if let Some(at) = self.audit_at() {
             due = due.min(at);
         }
         self.due = due;
+        let open: usize = self.unjudged.iter().map(|(_, open)| open.list.len()).sum();
+        let takes_more = !self.is_held_up && open < MOST_OPEN;
         let news = async {
             match &mut self.poller {
-                Some(poller) => poller.news.recv().await,
-                None => std::future::pending().await,
+                Some(poller) if takes_more => poller.news.recv().await,
+                _ => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -223,8 +235,13 @@ impl Guard {
         }
     }
 
+    /// More of an audit must wait, because so much is to be looked at.
+    pub(super) fn hold_up(&mut self, is_so: bool) {
+        self.is_held_up = is_so;
+    }
+
     fn audit_at(&self) -> Option<Instant> {
-        if !self.is_known || self.auditing || self.unjudged.is_some() {
+        if !self.is_known || self.auditing || !self.unjudged.is_empty() {
             return None;
         }
         if self.ledger.is_full() {
@@ -287,12 +304,11 @@ impl Guard {
         let mut found = Found::default();
         match self.arrived.take() {
             None => {}
-            Some(News::Known(differences)) => {
+            // No later look finds what this one has seen already.
+            Some(News::Part(differences)) => self.compare(differences, filter, &mut found),
+            Some(News::Known) => {
                 self.is_known = true;
-                // No later look finds what this one has seen already.
-                self.compare(differences, filter, &mut found);
-                self.unjudged = self.unjudged.take().filter(|(_, open)| !open.list.is_empty());
-                if self.unjudged.is_none() {
+                if self.unjudged.is_empty() {
                     found.heard = Some(take(&mut self.heard));
                 }
             }
@@ -302,9 +318,9 @@ impl Guard {
                 let state = ChannelState::Off;
                 self.send(vec![Report::Channel { channel: Channel::Poll, state, why }]);
             }
-            Some(News::Audited(audit)) => self.audited(audit, filter, &mut found),
+            Some(News::Audited(audit)) => self.audited(&audit),
         }
-        if self.unjudged.as_ref().is_some_and(|(at, _)| *at <= Instant::now()) {
+        while self.unjudged.front().is_some_and(|(at, _)| *at <= Instant::now()) {
             self.judge(&mut found);
         }
         if self.audit_at().is_some_and(|at| at <= Instant::now()) {
@@ -318,9 +334,11 @@ impl Guard {
         found
     }
 
-    fn audited(&mut self, audit: Audit, filter: &mut PathFilter, found: &mut Found) {
+    fn audited(&mut self, audit: &Audit) {
         self.auditing = false;
-        self.compare(audit.differences, filter, found);
+        // What was reported when it ended has the same time to be confirmed.
+        let moment = SystemTime::now();
+        self.unjudged.push_back((Instant::now() + GRACE, Differences { list: Vec::new(), moment }));
         let reports = self.arbiter.audit_ends(now(), audit.cpu);
         self.send(reports);
     }
@@ -349,17 +367,21 @@ impl Guard {
             }
             is_open
         });
+        if list.is_empty() {
+            return;
+        }
         if level != Level::Event {
             // There may be nobody else to wait for.
             found.touched.push(Differences { list: list.clone(), moment });
         }
-        self.unjudged = Some((Instant::now() + GRACE, Differences { list, moment }));
+        list.shrink_to_fit();
+        self.unjudged.push_back((Instant::now() + GRACE, Differences { list, moment }));
     }
 
+    /// Judges what is due. After the last of an audit, the audit is.
     fn judge(&mut self, found: &mut Found) {
-        let Some((_, Differences { mut list, moment })) = self.unjudged.take() else { return };
-        let before = found.told.len();
-        let mut heard = take(&mut self.heard);
+        let Some((_, Differences { mut list, moment })) = self.unjudged.pop_front() else { return };
+        let (mut heard, before) = (take(&mut self.heard), found.told.len());
         list.retain(|difference| {
             if crate::ending::gives_up() {
                 return false;
@@ -378,9 +400,14 @@ impl Guard {
         });
         found.touched.push(Differences { list, moment });
         self.heard = heard;
-        found.heard = Some(take(&mut self.heard));
         let count = found.told.len() - before;
         self.found += count as u64;
+        self.missed += count;
+        if self.auditing || !self.is_known || !self.unjudged.is_empty() {
+            return;
+        }
+        found.heard = Some(take(&mut self.heard));
+        let count = take(&mut self.missed);
         if count > 0 {
             for channel in self.channels.clone() {
                 let reports = self.arbiter.not_received(now(), channel);
@@ -392,7 +419,7 @@ impl Guard {
 
     /// Gives the channels their whole time again: hotr did not read them in the meantime.
     fn postpone(&mut self) {
-        if let Some((at, _)) = &mut self.unjudged {
+        for (at, _) in &mut self.unjudged {
             *at = Instant::now() + GRACE;
         }
     }
@@ -417,7 +444,7 @@ impl Guard {
     /// Paths that hotr itself changed.
     pub(super) fn own_changes(&mut self, paths: impl Iterator<Item = PathBuf>) {
         let time = SystemTime::now();
-        paths.for_each(|path| self.ledger.hear_own(path, time));
+        paths.for_each(|path| self.ledger.hear_own(&path, time));
     }
 }
 

@@ -1,7 +1,9 @@
 //! The thread of the poller: reads the trees once, then audits on request.
 //!
-//! In: orders. Out: [`News`]. Dropping the handle cancels what runs, within some 50 ms.
+//! In: orders. Out: [`News`]; what an audit found comes in parts, and the next part is put together when one is taken.
+//! Dropping the handle cancels what runs, within some 50 ms.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc;
 
 use crate::source::difference::Difference;
 use crate::source::inode_clock_ns;
@@ -47,8 +49,11 @@ pub struct Scanning {
 /// What the thread has done.
 #[derive(Debug)]
 pub(super) enum News {
-    /// The trees are known; these files changed after the channels had begun to listen.
-    Known(Vec<Difference>),
+    /// Found by the audit that runs; or, before the trees are known, files that changed after the channels had begun to
+    /// listen.
+    Part(Vec<Difference>),
+    /// The trees are known.
+    Known,
     /// Why they cannot be.
     Failed(String),
     /// An audit ended.
@@ -58,7 +63,7 @@ pub(super) enum News {
 /// The thread.
 pub(super) struct Handle {
     orders: Option<Sender<bool>>,
-    pub(super) news: UnboundedReceiver<News>,
+    pub(super) news: mpsc::Receiver<News>,
     cancel: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -72,7 +77,7 @@ impl Handle {
         scanning: Arc<Scanning>,
     ) -> std::io::Result<Self> {
         let (orders, inbox) = channel();
-        let (outbox, news) = unbounded_channel();
+        let (outbox, news) = mpsc::channel(1);
         let cancel = Arc::new(AtomicBool::new(false));
         let work = Work { options, since_ns, scanning, cancel: Arc::clone(&cancel) };
         let thread = std::thread::Builder::new()
@@ -94,6 +99,8 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.cancel.store(true, Ordering::Relaxed);
         self.orders = None;
+        // It may wait for somebody who takes a part.
+        self.news.close();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -108,7 +115,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(self, roots: &[PathBuf], inbox: &Receiver<bool>, outbox: &UnboundedSender<News>) {
+    fn run(self, roots: &[PathBuf], inbox: &Receiver<bool>, outbox: &mpsc::Sender<News>) {
         let Self { options, since_ns, scanning, cancel } = self;
         let (budget, idle) = (options.budget, options.idle);
         let scan = Scan::begins(&scanning);
@@ -122,12 +129,19 @@ impl Work {
         drop(scan);
         let mut poller = match known {
             Ok(poller) => poller,
-            Err(error) => return drop(outbox.send(News::Failed(error.to_string()))),
+            Err(error) => return drop(outbox.blocking_send(News::Failed(error.to_string()))),
         };
         // Where the clock was set back, files have times that are yet to come.
-        let differences = poller.changed_between(since_ns, inode_clock_ns());
+        // Who does not take one is gone.
+        let parts = Cell::new(0_u32);
+        let mut hand_over = |part| {
+            parts.set(parts.get().saturating_add(1));
+            drop(outbox.blocking_send(News::Part(part)));
+        };
+        poller.changed_between_in_parts(since_ns, inode_clock_ns(), &mut hand_over);
         crate::memory::give_back();
-        if outbox.send(News::Known(differences)).is_err() {
+        parts.set(0);
+        if outbox.blocking_send(News::Known).is_err() {
             return;
         }
         while let Ok(fast) = inbox.recv() {
@@ -137,13 +151,17 @@ impl Work {
                 poller.set_pace(budget, idle);
             }
             let scan = Scan::begins(&scanning);
-            let audit = poller.audit(&cancel, &scanning.progress);
+            let audit = poller.audit_in_parts(&cancel, &scanning.progress, &mut hand_over);
             drop(scan);
+            if parts.replace(0) > 1 {
+                // To put them together took much for a while.
+                crate::memory::give_back();
+            }
             let news = match audit {
                 Ok(audit) => News::Audited(audit),
                 Err(error) => News::Failed(error.to_string()),
             };
-            if outbox.send(news).is_err() {
+            if outbox.blocking_send(news).is_err() {
                 return;
             }
         }

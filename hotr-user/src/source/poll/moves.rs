@@ -1,11 +1,15 @@
 //! What a scan found, put together: a name that disappeared and a name that appeared are a rename when they are of one
 //! file.
 //!
-//! In: names that appeared and disappeared, by directory. Out: [`Difference`]s. What moved as a whole is reported as a
-//! whole; then the rest is searched, because a file may have moved out of a directory that disappeared, or into one
-//! that is new.
+//! In: names that appeared and disappeared, by directory. Out: [`Difference`]s, so many at a time. What moved as a whole is
+//! reported as a whole; then the rest is searched, because a file may have moved out of a directory that disappeared, or into
+//! one that is new.
+//!
+//! There may be as many differences as files. So a name is a few numbers here, and its path is put together when it is handed
+//! over.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -74,9 +78,60 @@ pub(super) fn difference(before: &Attr, now: &Attr, same_name: bool) -> Option<K
 
 type Identity = (u64, u64, u32);
 
+/// A name that disappeared: one that the scan found, or one in a directory that is cut off from the tree.
+struct Departed {
+    parent: u32,
+    /// Its directory, cut off from the tree.
+    child: u32,
+    /// Of one that the scan found: the tree does not know it any more.
+    found: Option<Box<(Box<[u8]>, Attr)>>,
+    /// Of another: its place in its directory.
+    slot: u32,
+    name_at: u32,
+}
+
+impl Departed {
+    fn attr(&self, tree: &Tree) -> Attr {
+        self.found.as_ref().map_or_else(|| tree.attr(self.parent, self.slot), |found| found.1)
+    }
+
+    fn name<'a>(&'a self, tree: &'a Tree) -> &'a [u8] {
+        match &self.found {
+            Some(found) => &found.0,
+            None => tree.dir(self.parent).body.name(self.name_at).to_bytes(),
+        }
+    }
+}
+
+/// Differences that are handed over together.
+const PART: usize = 4096;
+
+/// Where differences go.
+struct Parts<'a> {
+    part: Vec<Difference>,
+    each: &'a mut dyn FnMut(Vec<Difference>),
+}
+
+impl Parts<'_> {
+    fn push(&mut self, difference: Difference) {
+        self.part.push(difference);
+        if self.part.len() == PART {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        if !self.part.is_empty() {
+            (self.each)(std::mem::take(&mut self.part));
+        }
+    }
+}
+
 struct Moves<'a> {
     tree: &'a Tree,
-    old: Vec<Disappeared>,
+    /// Names appeared and disappeared: one may be the other's.
+    is_mixed: bool,
+    old: Vec<Departed>,
     new: Vec<Appeared>,
     old_found: Vec<bool>,
     new_found: Vec<bool>,
@@ -97,14 +152,15 @@ pub(super) fn forget(tree: &mut Tree, findings: Findings) {
     }
 }
 
-/// All differences, removals first (deepest first), then renames, creations (a directory before what it holds),
+/// Hands over all differences: removals first (deepest first), then renames, creations (a directory before what it holds),
 /// content, attributes. The cut-off directories are forgotten.
-pub(super) fn resolve(tree: &mut Tree, findings: &mut Findings) -> Vec<Difference> {
+pub(super) fn resolve(tree: &mut Tree, findings: &mut Findings, each: &mut dyn FnMut(Vec<Difference>)) {
     let (came, gone) = (std::mem::take(&mut findings.came), std::mem::take(&mut findings.gone));
     let cut: Vec<u32> = gone.iter().map(|gone| gone.child).filter(|child| *child != NONE).collect();
     let told = std::mem::take(&mut findings.touched);
     let mut moves = Moves {
         tree,
+        is_mixed: !came.is_empty() && !gone.is_empty(),
         old: Vec::new(),
         new: Vec::new(),
         old_found: Vec::new(),
@@ -116,31 +172,37 @@ pub(super) fn resolve(tree: &mut Tree, findings: &mut Findings) -> Vec<Differenc
         pairs: Vec::new(),
         told: told.into_iter().map(|told| (told.kind, told.dir, told.slot, told.name_at)).collect(),
     };
-    for gone in gone {
-        moves.departs(gone, None);
+    for Disappeared { parent, name, attr, child } in gone {
+        let found = Some(Box::new((name, attr)));
+        moves.departs(Departed { parent, child, found, slot: 0, name_at: 0 }, None);
     }
     for came in came {
         moves.arrives(came);
     }
     moves.run();
-    let differences = if ending::gives_up() { Vec::new() } else { moves.into_differences() };
+    if !ending::gives_up() {
+        let mut parts = Parts { part: Vec::new(), each };
+        moves.hand_over(&mut parts);
+        parts.hand_over();
+    }
     for id in cut {
         tree.remove(id);
     }
-    differences
 }
 
 impl Moves<'_> {
-    fn departs(&mut self, gone: Disappeared, key: Option<(u32, u32)>) {
+    fn departs(&mut self, gone: Departed, key: Option<(u32, u32)>) {
         let number = self.old.len();
-        if let Some(key) = key {
-            if self.old_at.contains_key(&key) {
-                return;
+        if self.is_mixed {
+            if let Some(key) = key {
+                if self.old_at.contains_key(&key) {
+                    return;
+                }
+                self.old_at.insert(key, number);
             }
-            self.old_at.insert(key, number);
+            let attr = gone.attr(self.tree);
+            self.departures.entry((attr.dev, attr.ino, attr.ident)).or_default().push(number);
         }
-        let identity = (gone.attr.dev, gone.attr.ino, gone.attr.ident);
-        self.departures.entry(identity).or_default().push(number);
         if gone.child != NONE {
             self.cut.insert(gone.child, number);
         }
@@ -149,12 +211,15 @@ impl Moves<'_> {
     }
 
     fn arrives(&mut self, came: Appeared) {
-        let key = (came.dir, came.slot);
-        if !self.new_at.contains_key(&key) {
+        if self.is_mixed {
+            let key = (came.dir, came.slot);
+            if self.new_at.contains_key(&key) {
+                return;
+            }
             self.new_at.insert(key, self.new.len());
-            self.new.push(came);
-            self.new_found.push(false);
         }
+        self.new.push(came);
+        self.new_found.push(false);
     }
 
     fn run(&mut self) {
@@ -184,10 +249,10 @@ impl Moves<'_> {
     fn find(&mut self, number: usize) -> bool {
         let (dir, slot, name_at) = self.place(number);
         let attr = self.tree.attr(dir, slot);
-        let (found, old) = (&self.old_found, &self.old);
+        let (tree, found, old) = (self.tree, &self.old_found, &self.old);
         let former = self.departures.get_mut(&(attr.dev, attr.ino, attr.ident)).and_then(|numbers| {
             numbers.retain(|number| !found[*number]);
-            let at = numbers.iter().rposition(|number| old[*number].attr.is_same(&attr))?;
+            let at = numbers.iter().rposition(|number| old[*number].attr(tree).is_same(&attr))?;
             Some(numbers.remove(at))
         });
         let Some(former) = former else { return false };
@@ -195,7 +260,7 @@ impl Moves<'_> {
         self.new_found[number] = true;
         let path = self.old_path(former);
         self.told.push((Kind::Renamed { old: path }, dir, slot, name_at));
-        let (before, child) = (self.old[former].attr, self.old[former].child);
+        let (before, child) = (self.old[former].attr(tree), self.old[former].child);
         self.same(&before, child, (dir, slot, name_at), false);
         true
     }
@@ -237,9 +302,9 @@ impl Moves<'_> {
             }
             self.arrives(Appeared { dir: new, slot, name_at });
         }
-        for (slot, _, name) in tree.dir(old).body.names() {
+        for (slot, name_at, name) in tree.dir(old).body.names() {
             if known.get(name.to_bytes()) == Some(&slot) {
-                self.departs(self.gone_at(old, slot, name.to_bytes()), Some((old, slot)));
+                self.departs(self.gone_at(old, slot, name_at), Some((old, slot)));
             }
         }
     }
@@ -249,17 +314,15 @@ impl Moves<'_> {
         if self.cut.contains_key(&child) {
             return;
         }
-        let tree = self.tree;
-        let name = tree.dir(dir).body.name(tree.dir(child).name_at).to_bytes();
-        self.old.push(self.gone_at(dir, slot, name));
+        self.old.push(self.gone_at(dir, slot, self.tree.dir(child).name_at));
         self.old_found.push(true);
         self.cut.insert(child, self.old.len() - 1);
         self.old_at.insert((dir, slot), self.old.len() - 1);
     }
 
-    fn gone_at(&self, dir: u32, slot: u32, name: &[u8]) -> Disappeared {
+    fn gone_at(&self, dir: u32, slot: u32, name_at: u32) -> Departed {
         let child = self.tree.dir(dir).body.child(slot);
-        Disappeared { parent: dir, name: name.into(), attr: self.tree.attr(dir, slot), child }
+        Departed { parent: dir, child, found: None, slot, name_at }
     }
 
     fn open_old(&mut self, number: usize) {
@@ -267,8 +330,8 @@ impl Moves<'_> {
         if self.old_found[number] || child == NONE {
             return;
         }
-        for (slot, _, name) in tree.dir(child).body.names() {
-            self.departs(self.gone_at(child, slot, name.to_bytes()), Some((child, slot)));
+        for (slot, name_at, _) in tree.dir(child).body.names() {
+            self.departs(self.gone_at(child, slot, name_at), Some((child, slot)));
         }
     }
 
@@ -289,67 +352,74 @@ impl Moves<'_> {
     }
 
     fn old_path(&self, number: usize) -> PathBuf {
-        let mut names = vec![&self.old[number].name];
+        let mut names = vec![self.old[number].name(self.tree)];
         let mut at = self.old[number].parent;
         while let Some(above) = self.cut.get(&at) {
-            names.push(&self.old[*above].name);
+            names.push(self.old[*above].name(self.tree));
             at = self.old[*above].parent;
         }
         let start = if at == super::tree::TOP { PathBuf::new() } else { self.tree.path(at) };
         names.iter().rev().fold(start, |path, name| join(path, name))
     }
 
-    fn into_differences(self) -> Vec<Difference> {
-        let tree = self.tree;
-        let mut created: Vec<(usize, PathBuf, usize)> = (0..self.new.len())
-            .filter(|number| !self.new_found[*number])
-            .map(|number| {
-                let (dir, _, name_at) = self.place(number);
-                (tree.depth(dir), tree.path_of(dir, name_at), number)
-            })
-            .collect();
-        // `Path` compares part by part, which takes many times as long.
-        created.sort_unstable_by(|(one, one_path, _), (other, other_path, _)| {
-            one.cmp(other)
-                .then_with(|| one_path.as_os_str().as_bytes().cmp(other_path.as_os_str().as_bytes()))
-        });
-        if ending::gives_up() {
-            return Vec::new();
+    /// Names that appeared and are no other's former one. A directory is before what it holds: that was looked at later.
+    fn created(&self) -> Vec<usize> {
+        (0..self.new.len()).filter(|number| !self.new_found[*number]).collect()
+    }
+
+    /// Names that disappeared and did not become another: what a directory held is before it.
+    fn removed(&self, created: &[usize]) -> Vec<usize> {
+        let mut removed: Vec<usize> =
+            (0..self.old.len()).rev().filter(|number| !self.old_found[*number]).collect();
+        if !removed.is_empty() && !created.is_empty() {
+            // A name that leads to a new file is reported as created; that implies that the old file has lost it.
+            let hashes = RandomState::new();
+            let hash = |path: &PathBuf| hashes.hash_one(path.as_os_str().as_bytes());
+            let taken: HashMap<u64, usize> =
+                created.iter().map(|number| (hash(&self.new_path(*number)), *number)).collect();
+            removed.retain(|number| {
+                let path = self.old_path(*number);
+                let by = taken.get(&hash(&path)).filter(|by| self.new_path(**by) == path);
+                by.is_none_or(|by| {
+                    let (dir, slot, _) = self.place(*by);
+                    self.tree.attr(dir, slot).is_dir() != self.old[*number].attr(self.tree).is_dir()
+                })
+            });
         }
-        // A name that leads to a new file is reported as created; that implies that the old file has lost it.
-        let lost = self.old_found.iter().filter(|found| !**found).count();
-        let taken: HashMap<&PathBuf, bool> = (created.iter())
-            .filter(|_| lost > 0)
-            .map(|(_, path, number)| {
-                let (dir, slot, _) = self.place(*number);
-                (path, tree.attr(dir, slot).is_dir())
-            })
-            .collect();
-        let mut removed: Vec<(usize, PathBuf, usize)> = (0..self.old.len())
-            .filter(|number| !self.old_found[*number])
-            .map(|number| (self.old_path(number), number))
-            .filter(|(path, number)| taken.get(path) != Some(&self.old[*number].attr.is_dir()))
-            .map(|(path, number)| (path.components().count(), path, number))
-            .collect();
-        removed.sort_unstable_by(|a, b| b.cmp(a));
-        let mut out: Vec<Difference> = removed
-            .into_iter()
-            .map(|(_, path, number)| to_difference(tree, Kind::Removed, path, &self.old[number].attr))
-            .collect();
+        removed
+    }
+
+    fn new_path(&self, number: usize) -> PathBuf {
+        let (dir, _, name_at) = self.place(number);
+        self.tree.path_of(dir, name_at)
+    }
+
+    fn hand_over(self, parts: &mut Parts<'_>) {
+        let tree = self.tree;
+        let created = self.created();
+        for number in self.removed(&created) {
+            if ending::gives_up() {
+                return;
+            }
+            let attr = self.old[number].attr(tree);
+            parts.push(to_difference(tree, Kind::Removed, self.old_path(number), &attr));
+        }
         let now = |wanted: u8| {
             let places = self.told.iter().filter(move |(told, ..)| rank(told) == wanted);
             places.map(|(kind, dir, slot, name_at)| {
                 to_difference(tree, kind.clone(), tree.path_of(*dir, *name_at), &tree.attr(*dir, *slot))
             })
         };
-        out.extend(now(RENAMED));
-        out.extend(created.into_iter().map(|(_, path, number)| {
+        now(RENAMED).for_each(|difference| parts.push(difference));
+        for number in created {
+            if ending::gives_up() {
+                return;
+            }
             let (dir, slot, _) = self.place(number);
-            to_difference(tree, Kind::Created, path, &tree.attr(dir, slot))
-        }));
-        out.extend(now(CONTENT));
-        out.extend(now(ATTRIB));
-        out
+            parts.push(to_difference(tree, Kind::Created, self.new_path(number), &tree.attr(dir, slot)));
+        }
+        now(CONTENT).for_each(|difference| parts.push(difference));
+        now(ATTRIB).for_each(|difference| parts.push(difference));
     }
 }
 

@@ -313,10 +313,6 @@ impl Tree {
         let name = self.dir(id).body.name(name_at).to_bytes();
         join(if id == TOP { PathBuf::new() } else { self.path(id) }, name)
     }
-
-    pub(super) fn depth(&self, id: u32) -> usize {
-        std::iter::successors(Some(id), |id| Some(self.dir(*id).parent)).take_while(|id| *id != TOP).count()
-    }
 }
 
 /// A name below a path; an empty path is left out.

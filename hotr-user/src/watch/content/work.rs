@@ -28,6 +28,9 @@ use crate::watch::rollback::Rollback;
 use hotr_events::Channel;
 use verify::Verify;
 
+/// Names of a batch whose memory is worth giving back.
+const MANY: usize = 4096;
+
 pub(super) struct Work {
     options: WatchOptions,
     filter: PathFilter,
@@ -354,51 +357,49 @@ impl Work {
 
     fn judge(
         &mut self,
-        pending: Pending,
+        mut pending: Pending,
         states: Vec<State>,
         found: Option<Found>,
         say: &dyn Fn(&str),
     ) -> Judged {
         self.again = FIRST_LOOK;
         self.looked.clear();
-        let Pending { touched, relinked, behind_by, .. } = &pending;
+        let touched = std::mem::take(&mut pending.touched);
+        let count = touched.len();
+        let Pending { touched: renamed, relinked, .. } = &mut pending;
         self.rollback.relinked(relinked);
         let links = relinked.len();
         let mut batch: Vec<Confirmed> = relinked.iter().cloned().map(to_relinked).collect();
         let mut nothing = Vec::new();
-        self.tell_unknown(touched, &states, say);
-        for ((path, told), state) in touched.iter().zip(states) {
+        self.tell_unknown(&touched, &states, say);
+        // There may be as many as files, and each path takes hundreds of bytes: none is kept twice.
+        for ((path, mut told), state) in touched.into_iter().zip(states) {
+            if told.old.is_some() {
+                renamed.insert(path.clone(), Touched { old: told.old.take(), ..Touched::default() });
+            }
             if matches!(state, State::Unknown(_)) {
                 continue;
             }
-            self.behind.note_hard(path, &state);
-            self.verify.decided(path);
-            if self.changes_hands(path, &state, found.as_ref()) {
+            self.behind.note_hard(&path, &state);
+            self.verify.decided(&path);
+            if self.changes_hands(&path, &state, found.as_ref()) {
                 continue;
             }
-            match self.confirmer.decide(path, state, told.born, &told.seen_by) {
+            match self.confirmer.decide(&path, state, told.born, &told.seen_by) {
                 // A directory is nothing but its files, and was none that was not known.
                 Some(change)
                     if told.is_dir && (change.kind, change.by) == (Kind::Removed, Evidence::Unknown) => {}
                 Some(mut change) => {
-                    change.actors.clone_from(&told.actors);
+                    change.actors = told.actors;
                     batch.push(change);
                 }
-                None => nothing.push(path.clone()),
+                None => nothing.push(path),
             }
         }
-        let gone: HashSet<PathBuf> = batch
-            .iter()
-            .filter(|change| change.kind == Kind::Removed)
-            .map(|change| change.path.clone())
-            .collect();
-        // A new name is a rename when its old name has gone in the same batch.
-        for change in batch.iter_mut().filter(|change| change.kind == Kind::Created) {
-            let old = pending.former(&change.path);
-            if old.is_some_and(|old| gone.contains(&old)) {
-                change.change.kind = Kind::Renamed;
-            }
+        for at in renames(&batch, &pending) {
+            batch[at].change.kind = Kind::Renamed;
         }
+        let Pending { relinked, behind_by, .. } = &pending;
         // Content may be gone by the time it is known to be good.
         self.rollback.stage(&batch[links..], say);
         // What a link brought or took is reported by the link.
@@ -417,8 +418,27 @@ impl Work {
             ways = new_ways.or(ways);
         }
         self.tell_ways(ways);
+        if count > MANY {
+            crate::memory::give_back();
+        }
         Judged { batch, nothing }
     }
+}
+
+/// New names that are renames: their old names disappeared in the same batch.
+fn renames(batch: &[Confirmed], pending: &Pending) -> Vec<usize> {
+    let created = || batch.iter().enumerate().filter(|(_, change)| change.kind == Kind::Created);
+    let former: Vec<(usize, PathBuf)> =
+        created().filter_map(|(at, change)| Some((at, pending.former(&change.path)?))).collect();
+    if former.is_empty() {
+        return Vec::new();
+    }
+    let gone: HashSet<&Path> = batch
+        .iter()
+        .filter(|change| change.kind == Kind::Removed)
+        .map(|change| change.path.as_path())
+        .collect();
+    former.into_iter().filter(|(_, old)| gone.contains(old.as_path())).map(|(at, _)| at).collect()
 }
 
 async fn next_of(baseline: &mut Option<Baseline>) -> Message {

@@ -16,8 +16,8 @@ use crate::watch::affected_names::ReportedNames;
 use crate::watch::content::Answer;
 use crate::watch::pending::Pending;
 
-/// Paths that are remembered between two audits; after more, every known one is compared.
-const MOST: usize = 65_536;
+/// Paths that are remembered between two audits, and names of an audit that are compared; after more, every known one is.
+pub(in crate::watch) const MOST: usize = 16_384;
 /// Compared between two looks at the jobs.
 const CHUNK: usize = 64;
 
@@ -65,8 +65,11 @@ impl Verify {
         if !self.is_on || page.is_full || page.paths.contains(path) {
             return;
         }
-        page.is_full = page.paths.len() >= MOST;
         page.paths.insert(path.to_owned());
+        if page.paths.len() > MOST {
+            // Every known one is compared: these as well.
+            *page = Page { is_full: true, ..Page::default() };
+        }
     }
 
     pub(super) fn is_due(&self) -> bool {
@@ -89,7 +92,7 @@ impl Work {
     pub(super) fn audited(&mut self, heard: ReportedNames) {
         let mut all: HashSet<PathBuf> = heard.files.into_iter().collect();
         let mut moved = Pending { dirs: heard.dirs, ..Pending::default() };
-        if self.verify.turn_page(&mut all) {
+        if self.verify.turn_page(&mut all) || heard.is_cut {
             // The rest of the states is yet to come.
             self.verify.pages[1].is_full |= self.baseline.is_some();
             all.extend(self.confirmer.states().map(|(path, _)| path));
