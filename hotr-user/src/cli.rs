@@ -25,6 +25,7 @@ mod names;
 mod paths;
 mod privilege;
 mod progress;
+mod relay;
 mod signals;
 mod subscribe;
 mod trace;
@@ -66,6 +67,7 @@ enum Command {
     Watch(Box<watch::WatchArgs>),
     Doctor(doctor::DoctorArgs),
     Diagnose(diagnose::DiagnoseArgs),
+    Relay(relay::RelayArgs),
     Verify(verify::VerifyArgs),
     Agent(agent::AgentArgs),
     Subscribe(subscribe::SubscribeArgs),
@@ -87,6 +89,7 @@ impl Command {
             Self::Trace(_) => "trace",
             Self::Doctor(_) => "check",
             Self::Diagnose(_) => "diagnose",
+            Self::Relay(_) => "relay",
             Self::Verify(_) => "verify",
             Self::Agent(_) => "serve",
             Self::Subscribe(_) => "subscribe",
@@ -138,6 +141,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Watch(args) => watch::run(*args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Diagnose(args) => diagnose::run(args),
+        Command::Relay(args) => relay::run(args),
         Command::Verify(args) => verify::run(&args),
         Command::Agent(args) => agent::run(args),
         Command::Subscribe(args) => subscribe::run(args),

@@ -4,6 +4,7 @@
 //! is the proof (see [`crate::pipeline::correlate`]). What a turn found is reported before anything else is done.
 
 mod alarm;
+mod announcement;
 mod calls;
 mod copyup;
 mod ebpf_channel;
@@ -39,6 +40,7 @@ use crate::error::Error;
 use crate::options::TraceOptions;
 use crate::source::ebpf::ChildReader;
 use alarm::Alarm;
+pub(crate) use announcement::ANNOUNCER;
 use engine::Engine;
 pub use engine::HeartbeatOutcome;
 pub(crate) use engine::own_outputs;

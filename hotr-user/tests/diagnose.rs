@@ -25,6 +25,8 @@ mod masks;
 mod paths;
 #[path = "diagnose/reader.rs"]
 mod reader;
+#[path = "diagnose/relay.rs"]
+mod relay;
 #[path = "diagnose/replay.rs"]
 mod replay;
 #[path = "diagnose/run.rs"]

@@ -34,6 +34,19 @@ pub(super) async fn trace_watcher(
     })
 }
 
+/// Announces to other watchers what they missed.
+pub(super) async fn relay(
+    options: live::RelayOptions,
+    printer: &mut dyn ReportSink,
+    end: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut note = |text: &str| super::say(&format!("note: {text}"));
+    live::relay(options, printer, &mut note, end).await.map_err(|error| match error {
+        live::RelayError::Trace(error) => anyhow::Error::new(error),
+        other => anyhow::Error::new(other),
+    })
+}
+
 /// The attach plan of this machine, or why there is none. Which tier a hook gets is known only by attaching it:
 /// the programs are attached without any watched root, and gone again when this returns.
 pub(super) fn plan() -> Result<Vec<PlanRow>, String> {

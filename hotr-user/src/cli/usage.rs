@@ -42,8 +42,18 @@ fn one_line(rendered: &str, command: Option<&str>) -> String {
         line.push_str(part);
         after_colon = part.ends_with(':');
     }
-    let known =
-        ["trace", "watch", "doctor", "diagnose", "verify", "agent", "subscribe", "completions", "man"];
+    let known = [
+        "trace",
+        "watch",
+        "doctor",
+        "diagnose",
+        "relay",
+        "verify",
+        "agent",
+        "subscribe",
+        "completions",
+        "man",
+    ];
     match command.filter(|word| known.contains(word)) {
         Some(word) => format!("{line}; see hotr {word} --help"),
         None => format!("{line}; see hotr --help"),

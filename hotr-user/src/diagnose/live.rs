@@ -6,6 +6,7 @@
 //! the change was read, all deliveries that were made for it can be read: what is not there was not made.
 
 mod application;
+mod arrival;
 mod event_matcher;
 mod expected_events;
 mod explain;
@@ -16,6 +17,7 @@ mod instance;
 mod machine;
 mod offers;
 mod queue;
+mod relay;
 mod rewatch;
 mod roots;
 mod scan;
@@ -49,6 +51,7 @@ use hotr_events::Change;
 use hotr_events::LossReason;
 use hotr_events::{Raw, Report};
 pub use machine::{Machine, Mounted};
+pub use relay::{Error as RelayError, Options as RelayOptions, relay};
 use roots::roots;
 pub use summary::{Row, Summary};
 use target::Targets;

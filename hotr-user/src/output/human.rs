@@ -11,7 +11,7 @@ use crate::text::{push_clock, push_padded, push_visible, unix_time, visible_mess
 use hotr_events::KernelTotals;
 use hotr_events::ReportSink;
 use hotr_events::{Actor, Change, Channel, Origin, Watcher, WatcherState};
-use hotr_events::{ChannelInfo, Raw, Report, Root};
+use hotr_events::{ChannelInfo, Raw, Relay, Report, Root};
 
 pub(super) mod clock;
 mod reload;
@@ -86,6 +86,17 @@ impl<W: Write> HumanPrinter<W> {
             who(&mut self.tail, self.color, actor);
         }
         marks(&mut self.tail, self.color, change);
+        self.put_tail(start);
+    }
+
+    fn relay(&mut self, relay: &Relay) {
+        self.stamp(relay.time, Paint::Cyan, "relay");
+        let start = self.out.bytes.len();
+        Paint::Bold.wrap(&mut self.out.bytes, self.color, |buf| {
+            push_visible(buf, relay.path.as_os_str().as_encoded_bytes());
+        });
+        self.tail.clear();
+        relay_tail(&mut self.tail, self.color, relay);
         self.put_tail(start);
     }
 
@@ -189,6 +200,7 @@ impl<W: Write> ReportSink for HumanPrinter<W> {
             Report::Reload(reload) => {
                 self.out.bytes.extend_from_slice(visible_message(&reload_text(reload)).as_bytes());
             }
+            Report::Relay(relay) => self.relay(relay),
             Report::Summary { changes, kernel, duration } => {
                 self.summary(*changes, kernel.as_ref(), *duration);
             }
@@ -311,6 +323,28 @@ fn marks(buf: &mut Vec<u8>, color: bool, change: &Change) {
             watcher_name(buf, watcher);
             buf.extend_from_slice(format!(" {}", watcher.state).as_bytes());
         });
+    }
+}
+
+/// Why the watcher missed a change, who it is, and what was done.
+fn relay_tail(buf: &mut Vec<u8>, color: bool, relay: &Relay) {
+    let to = &relay.to;
+    buf.extend_from_slice(format!("  {}  → ", relay.cause).as_bytes());
+    push_visible(buf, &to.comm);
+    buf.extend_from_slice(format!("[{}] fd {} wd {}  ", to.pid, to.fd, to.wd).as_bytes());
+    let (paint, text) = match (relay.event, relay.refused) {
+        (Some(event), _) => match relay.arrived {
+            Some(true) => (Paint::Green, format!("● {event}")),
+            Some(false) => (Paint::Red, format!("○ {event} did not arrive")),
+            None => (Paint::Dim, format!("◌ {event}, not known whether it arrived")),
+        },
+        (None, Some(refusal)) => (Paint::Yellow, format!("not announced: {refusal}")),
+        (None, None) => (Paint::Yellow, "not announced".to_owned()),
+    };
+    paint.push(buf, color, text.as_bytes());
+    if let Some(why) = &relay.why {
+        buf.extend_from_slice(b"  ");
+        push_visible(buf, why.as_bytes());
     }
 }
 

@@ -10,6 +10,7 @@ use hotr_events::{
     Parent, Written,
 };
 use hotr_events::{Alias, ChannelInfo, ChannelState, Reload, ReloadState, Report, Root, Trigger};
+use hotr_events::{Proof, Refusal, Relay, RelayEvent, RelayTarget};
 
 /// 2026-01-02T03:04:05.123456789Z.
 pub(super) fn time() -> SystemTime {
@@ -58,6 +59,22 @@ pub(super) fn known_actor() -> Actor {
     origin.container = Some("0123456789abcdef".repeat(4).into());
     origin.unit = Some("session-3.scope".into());
     Actor { uid: 0, origin: Some(origin.into()), ..full_change().actor.expect("it has one") }
+}
+
+pub(super) fn relay(refused: Option<Refusal>) -> Relay {
+    let is_announced = refused.is_none();
+    Relay {
+        time: time(),
+        path: PathBuf::from("/srv/a"),
+        to: RelayTarget { pid: 10, comm: b"app".to_vec(), fd: 5, wd: 1, container: None },
+        cause: Cause::Mmap,
+        event: is_announced.then_some(RelayEvent::CloseWrite),
+        announced_us: is_announced.then_some(512),
+        arrived: is_announced.then_some(true),
+        proof: is_announced.then_some(Proof::Proved),
+        refused,
+        why: refused.map(|_| "open for writing: Text file busy".to_owned()),
+    }
 }
 
 pub(super) fn ready() -> Report {

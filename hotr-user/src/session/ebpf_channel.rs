@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hotr_common::hook::Hook;
 use hotr_common::record::{FLAG_NAME_GONE, NO_ROOT, Record};
 
+use super::announcement::is_announcement;
 use super::calls::Calls;
 use super::held_records::HeldRecords;
 use super::observation::Observation;
@@ -418,6 +419,12 @@ impl Reader<'_> {
             cgroup: info.cgroup,
             origin: info.origin,
         });
+        let is_announced = is_announcement(&change);
+        if is_announced {
+            // What it queues is `IN_MODIFY`.
+            change.op = Op::Write;
+        }
+        let is_gone = is_gone || is_announced;
         let (writes, bytes) = self.storms.record(record, &change, is_gone)?;
         if change.op == Op::Write {
             (change.written.writes, change.written.bytes) = (writes, bytes);

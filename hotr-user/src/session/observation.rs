@@ -18,6 +18,7 @@ pub(super) struct Observation {
     pub(super) count: u64,
     /// What was counted under the names that the change takes away: to be reported before it.
     pub(super) before: Vec<Trailing>,
-    /// The file has lost the name: the change explains an event of inotify, and is not reported.
+    /// The file has lost the name, or the change is an announcement of a relay: it explains an event of inotify, and is not
+    /// reported.
     pub(super) is_gone: bool,
 }

@@ -41,7 +41,7 @@ pub(super) struct Trailing {
     pub(super) change: Change,
     /// `CLOCK_MONOTONIC` of the last change.
     pub(super) made_ns: u64,
-    /// Of a file that has lost its name: it explains events, and is not reported.
+    /// As of the record before it: it explains events, and is not reported.
     pub(super) is_gone: bool,
 }
 
@@ -51,7 +51,7 @@ impl Storms {
     }
 
     /// Writes and bytes of a record that have not been reported before; `None` when all have: the totals were read
-    /// after the record was made. `is_gone`: the file has lost the name that the change is of.
+    /// after the record was made. `is_gone`: the change is not reported.
     pub(super) fn record(&mut self, record: &Record, change: &Change, is_gone: bool) -> Option<(u64, u64)> {
         let Some(id) = StormId::of(record) else { return Some((1, record.bytes)) };
         if self.ended.get(&id.slot).is_some_and(|born| id.born <= *born) {

@@ -5,7 +5,6 @@
 
 use std::path::PathBuf;
 
-use super::content::MOST_COMPARED as MOST;
 use super::filter::PathFilter;
 use hotr_events::{Change, FileType, Op};
 
@@ -48,6 +47,9 @@ impl Names {
     }
 }
 
+/// Names of an audit that are compared by themselves; of more, no list is kept.
+pub(super) const MOST_COMPARED: usize = 16_384;
+
 /// Names that an audit found to be other ones, though the channels had reported them: to be compared with what was
 /// confirmed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,7 +64,7 @@ pub(super) struct ReportedNames {
 impl ReportedNames {
     /// Adds those of a difference.
     pub(super) fn add(&mut self, change: Change) {
-        if self.files.len() + self.dirs.len() > MOST {
+        if self.files.len() + self.dirs.len() > MOST_COMPARED {
             *self = Self { is_cut: true, ..Self::default() };
         }
         if self.is_cut {

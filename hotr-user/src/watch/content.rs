@@ -28,7 +28,7 @@ use super::{WatchOptions, no_thread};
 use crate::error::Error;
 use crate::pipeline::confirm::Confirmed;
 use work::Work;
-pub(super) use work::verify::{MOST as MOST_COMPARED, Unconfirmed};
+pub(super) use work::verify::Unconfirmed;
 
 /// How long a start waits for the baseline.
 const PATIENCE: Duration = Duration::from_millis(500);

@@ -57,6 +57,14 @@ impl Live {
         self.ended()
     }
 
+    /// Ends it: all its lines.
+    pub(crate) fn lines(mut self) -> Vec<Value> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        self.until("summary", |line| line["type"] == "summary");
+        std::mem::take(&mut self.said)
+    }
+
     /// Its status, and what it said on stderr, once it has ended by itself.
     pub(crate) fn ended(mut self) -> (Option<i32>, String) {
         self.until("summary", |line| line["type"] == "summary");

@@ -31,7 +31,7 @@ pub(crate) fn installed(name: &str) -> Option<PathBuf> {
 }
 
 /// What `cargo xtask setup --tests` puts below `target/tools`.
-fn tool_at(place: &str) -> Option<PathBuf> {
+pub(crate) fn tool_at(place: &str) -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     there(Some(target.join("tools").join(place)).filter(|file| file.exists()), place)
 }

@@ -20,6 +20,7 @@ mod line;
 mod loss;
 pub mod mask;
 mod origin;
+mod relay;
 mod report;
 mod totals;
 mod watcher;
@@ -31,6 +32,7 @@ pub use confirmed::{ConfirmedChange, Evidence, Kind};
 pub use line::{Line, RawLine};
 pub use loss::LossReason;
 pub use origin::{Origin, Parent};
+pub use relay::{Refusal, Relay, RelayEvent, RelayTarget};
 pub use report::{
     Alias, ChannelInfo, ChannelState, Raw, Reload, ReloadState, Report, ReportSink, Root, Trigger,
 };

@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::report::{ChannelInfo, ChannelState, Raw, Reload, Report, Root};
 use crate::{
-    Actor, Change, Channel, Detail, FileId, FileType, KernelTotals, Layer, LossReason, Op, Written, exact,
-    json,
+    Actor, Change, Channel, Detail, FileId, FileType, KernelTotals, Layer, LossReason, Op, Relay, Written,
+    exact, json,
 };
 
 /// A line.
@@ -66,6 +66,8 @@ pub enum Line<'a> {
     },
     /// A reload began or ended.
     Reload(Cow<'a, Reload>),
+    /// A change that another watcher missed was announced to it, or was not.
+    Relay(Cow<'a, Relay>),
     /// The last one.
     Summary {
         /// Number of changes.
@@ -100,6 +102,7 @@ impl<'a> Line<'a> {
                 Self::Channel { name: *channel, state: *state, why: why.into() }
             }
             Report::Reload(reload) => Self::Reload(Cow::Borrowed(reload)),
+            Report::Relay(relay) => Self::Relay(Cow::Borrowed(relay)),
             Report::Summary { changes, kernel, duration } => {
                 Self::Summary { changes: *changes, kernel: *kernel, duration: *duration }
             }

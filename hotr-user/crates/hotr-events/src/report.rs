@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::words::words;
 use crate::{
-    Actor, Change, Channel, ConfirmedChange, KernelTotals, Layer, LossReason, WatcherId, exact, json,
+    Actor, Change, Channel, ConfirmedChange, KernelTotals, Layer, LossReason, Relay, WatcherId, exact, json,
 };
 
 /// Another way into a watched directory that is covered as well.
@@ -279,9 +279,11 @@ pub enum Report {
     },
     /// A reload began or ended.
     Reload(Box<Reload>),
+    /// A change that another watcher missed was announced to it, or was not.
+    Relay(Box<Relay>),
     /// Last line.
     Summary {
-        /// Number of `change` lines.
+        /// Number of `change` lines; of `hotr relay`, of `relay` lines.
         changes: u64,
         /// Kernel totals, when the eBPF channel ran.
         kernel: Option<KernelTotals>,

@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 use hotr_common::delivery::ADDED;
 
 use super::GAP_NS;
-use super::instance::Instance;
+use super::arrival::{Arrival, AwaitedEvent};
+use super::instance::{Instance, Watch};
 use super::summary::Summary;
 use super::target::Targets;
 use super::uses::Use;
 use super::verdict::{Decided, Judged, ReportedChange};
 use super::verdicts::VerdictJoiner;
 use crate::diagnose::finding::Finding;
+use crate::diagnose::limits::Limits;
 use crate::ending;
 use crate::kernel::load::Tier;
 use crate::source::ebpf::{DeliverySeen, DeliverySource};
@@ -79,7 +81,32 @@ pub(super) struct Follower {
     gap_until: u64,
     /// Verdicts are waited for no longer than that; without it, until the end.
     patience_ns: Option<u64>,
+    /// A watch was set since the last look.
+    is_changed: bool,
+    /// Events that hotr makes now.
+    awaited: Vec<AwaitedEvent>,
 }
+
+/// A watch of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WatchId {
+    pub(super) pid: u32,
+    pub(super) fd: i32,
+    pub(super) wd: i32,
+    pub(super) ino: u64,
+}
+
+/// What stands in for an instance that is offered an event.
+#[derive(Clone, Copy, Default)]
+struct StandIn {
+    /// It has the watch, too.
+    has_watch: bool,
+    /// The queue of the instance itself is not full.
+    has_room: bool,
+}
+
+/// Bytes of an event without a name: of no more bytes than this are there more events.
+const EVENT_BYTES: u64 = 16;
 
 impl Follower {
     /// Follows the instances from now on; changes are traced already.
@@ -107,6 +134,8 @@ impl Follower {
             read_until: None,
             gap_until: 0,
             patience_ns: None,
+            is_changed: false,
+            awaited: Vec::new(),
         }
     }
 
@@ -142,31 +171,19 @@ impl Follower {
 
     /// Judges changes by the deliveries that were made for them.
     pub(super) fn turn(&mut self, made: Vec<ReportedChange>, tell: Tell<'_>) -> io::Result<()> {
-        let Self { source, book, targets, .. } = self;
         // All changes that were made before this have been handed over.
         let known = self.read_until.replace(mono_ns()).unwrap_or(0);
-        let mut is_changed = false;
-        while let Some(record) = source.take_next() {
-            match record.seen() {
-                Some(DeliverySeen::Offer(offer, name)) => {
-                    is_changed |= offer.kind == ADDED;
-                    book.take(&offer, name, targets);
-                }
-                Some(DeliverySeen::Chunk(chunk)) => book.take_read(&chunk),
-                None => {}
-            }
-        }
-        targets.receive(|slot, heard| book.receive(slot, heard));
-        self.gap_until = self.gap_until.max(targets.gap_until());
-        let lost = source.lost();
+        self.gather();
+        let lost = self.source.lost();
         if lost != self.lost {
             let count = lost.saturating_sub(self.lost);
             tell(Followed::Lost { reason: LossReason::DeliveriesSkipped, count })?;
             (self.lost, self.gap_until) = (lost, mono_ns() + GAP_NS);
             self.lost_records += count;
         }
-        let must_look =
-            is_changed || self.looked.elapsed() >= LOOK_EVERY || self.book.lacks(&made, &self.targets);
+        let must_look = std::mem::take(&mut self.is_changed)
+            || self.looked.elapsed() >= LOOK_EVERY
+            || self.book.lacks(&made, &self.targets);
         if must_look {
             self.look(tell)?;
         }
@@ -182,6 +199,91 @@ impl Follower {
         }
         self.book.settle_echoes(known, &self.targets);
         self.hand_out(tell)
+    }
+
+    /// Reads what was delivered.
+    fn gather(&mut self) {
+        let Self { source, book, targets, is_changed, awaited, .. } = self;
+        while let Some(record) = source.take_next() {
+            match record.seen() {
+                Some(DeliverySeen::Offer(offer, name)) => {
+                    *is_changed |= offer.kind == ADDED;
+                    awaited.iter_mut().for_each(|awaited| awaited.take(&offer, name));
+                    book.take(&offer, name, targets);
+                }
+                Some(DeliverySeen::Chunk(chunk)) => book.take_read(&chunk),
+                None => {}
+            }
+        }
+        targets.receive(|slot, heard| {
+            // Of a change at about the same time it would seem to be the event.
+            let is_own = awaited.iter_mut().any(|awaited| awaited.receive(slot, &heard));
+            if !is_own {
+                book.receive(slot, heard);
+            }
+        });
+        self.gap_until = self.gap_until.max(targets.gap_until());
+    }
+
+    /// Which of some watches an event of these kinds reaches while `make` makes it. Each watch comes with the name that the file
+    /// has in a watched directory.
+    pub(super) fn witness<R>(
+        &mut self,
+        watches: &[(WatchId, &[u8])],
+        kinds: u32,
+        make: impl FnOnce() -> R,
+    ) -> (R, Vec<Arrival>) {
+        // What stand-ins got before is not taken for it.
+        self.gather();
+        let (from, lost) = (mono_ns(), self.source.lost());
+        let slots: Vec<_> = watches.iter().map(|(watch, _)| self.slot_of(*watch)).collect();
+        let event = |(slot, (watch, name)): (&Option<u32>, &(WatchId, &[u8]))| {
+            // No instance has this slot.
+            AwaitedEvent::new(slot.unwrap_or(0), watch.wd, kinds, name, from)
+        };
+        self.awaited = slots.iter().zip(watches).map(event).collect();
+        // A program may exit with the event.
+        let stand_ins: Vec<_> =
+            slots.iter().zip(watches).map(|(slot, one)| self.stand_in(*slot, one.0)).collect();
+        let made = make();
+        self.gather();
+        let is_complete = self.source.lost() == lost;
+        let awaited = std::mem::take(&mut self.awaited);
+        let mut arrivals = Vec::with_capacity(awaited.len());
+        for (at, awaited) in awaited.iter().enumerate() {
+            arrivals.push(match slots[at] {
+                Some(slot) if self.source.sees_offers() => {
+                    awaited.by_offers(is_complete && self.slot_of(watches[at].0) == Some(slot))
+                }
+                Some(_) => {
+                    let StandIn { has_watch, has_room } = stand_ins[at];
+                    awaited.by_stand_in(has_watch && self.gap_until < from, has_room)
+                }
+                None => Arrival::default(),
+            });
+        }
+        (made, arrivals)
+    }
+
+    /// What the stand-in of an instance can say about a watch from now on.
+    fn stand_in(&self, slot: Option<u32>, watch: WatchId) -> StandIn {
+        let Some(slot) = slot.filter(|_| !self.source.sees_offers()) else { return StandIn::default() };
+        let has_watch = self.watch(watch).is_some_and(|watch| watch.doubled.is_some());
+        let most = self.targets.unread(slot).map(|bytes| bytes / EVENT_BYTES);
+        let has_room = most.zip(Limits::read().queued).is_some_and(|(most, limit)| most < limit);
+        StandIn { has_watch, has_room }
+    }
+
+    /// A watch that is there.
+    pub(super) fn watch(&self, watch: WatchId) -> Option<&Watch> {
+        let instance = self.targets.of_slot(self.slot_of(watch)?)?;
+        instance.watch(watch.wd).filter(|seen| seen.ino == watch.ino && seen.gone.is_none())
+    }
+
+    fn slot_of(&self, watch: WatchId) -> Option<u32> {
+        let is_it =
+            |one: &&Instance| one.slot != 0 && one.at() == (watch.pid, watch.fd) && one.closed.is_none();
+        self.targets.instances().find(is_it).map(|one| one.slot)
     }
 
     fn hand_out(&mut self, tell: Tell<'_>) -> io::Result<()> {

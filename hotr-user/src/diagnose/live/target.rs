@@ -140,6 +140,11 @@ impl Targets {
         self.instances.iter().filter(|instance| instance.slot != 0)
     }
 
+    /// All instances, followed or not.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.iter()
+    }
+
     /// The command name of the processes, when they have an instance.
     pub(super) fn comm(&self) -> Option<&[u8]> {
         self.instances.first().map(|instance| &*instance.comm)

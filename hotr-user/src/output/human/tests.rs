@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::output::samples;
 use hotr_events::{Channel, FileType, Op};
-use hotr_events::{ChannelState, ReloadState};
+use hotr_events::{ChannelState, Refusal, ReloadState};
 
 fn text(color: bool, columns: fn() -> Option<usize>, report: &Report) -> String {
     let mut printer = HumanPrinter::new(Vec::new(), color, columns, clock::Clock::utc());
@@ -54,6 +54,24 @@ fn where_a_writer_belongs() {
         "03:04:05.123  create  /srv/a  vim[10] uid 0 (root, login deploy) parent sudo[7] unit session-3.scope \
          container 0123456789ab\n"
     );
+}
+
+#[test]
+fn relays() {
+    let text = |refused, arrived| {
+        let relay = samples::relay(refused);
+        let arrived = relay.event.and(arrived);
+        plain(&Report::Relay(Box::new(Relay { arrived, ..relay })))
+    };
+    let start = "03:04:05.123  relay   /srv/a  mmap  → app[10] fd 5 wd 1  ";
+    for (refused, arrived, rest) in [
+        (None, Some(true), "● IN_CLOSE_WRITE"),
+        (None, Some(false), "○ IN_CLOSE_WRITE did not arrive"),
+        (None, None, "◌ IN_CLOSE_WRITE, not known whether it arrived"),
+        (Some(Refusal::Refused), None, "not announced: refused  open for writing: Text file busy"),
+    ] {
+        assert_eq!(text(refused, arrived), format!("{start}{rest}\n"));
+    }
 }
 
 #[test]

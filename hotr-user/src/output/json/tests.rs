@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::*;
 use crate::output::samples;
 use hotr_events::{Alias, ChannelState, Raw, ReloadState, Root};
-use hotr_events::{Channel, FileId, FileType, Layer, Op};
+use hotr_events::{Channel, FileId, FileType, Layer, Op, Refusal};
 
 fn line(report: &Report) -> String {
     let mut printer = JsonPrinter::new(Vec::new());
@@ -56,6 +56,26 @@ fn a_writer_with_everything_known() {
     reload.actors = vec![samples::known_actor()];
     let text = line(&Report::Reload(Box::new(reload)));
     assert!(text.ends_with(&format!("}}],{}]}}", actor.replace("\"actor\":", "\"actors\":["))), "{text}");
+}
+
+#[test]
+fn a_missed_change_is_announced_or_not() {
+    assert_eq!(
+        line(&Report::Relay(Box::new(samples::relay(None)))),
+        concat!(
+            r#"{"type":"relay","time":"2026-01-02T03:04:05.123456789Z","path":"/srv/a","#,
+            r#""for":{"pid":10,"comm":"app","fd":5,"wd":1},"cause":"mmap","event":"IN_CLOSE_WRITE","#,
+            r#""announced_us":512,"arrived":true,"proof":"proved"}"#
+        )
+    );
+    assert_eq!(
+        line(&Report::Relay(Box::new(samples::relay(Some(Refusal::Refused))))),
+        concat!(
+            r#"{"type":"relay","time":"2026-01-02T03:04:05.123456789Z","path":"/srv/a","#,
+            r#""for":{"pid":10,"comm":"app","fd":5,"wd":1},"cause":"mmap","#,
+            r#""refused":"refused","why":"open for writing: Text file busy"}"#
+        )
+    );
 }
 
 #[test]

@@ -12,12 +12,10 @@ use std::path::{Path, PathBuf};
 
 use super::Work;
 use crate::pipeline::confirm::State;
-use crate::watch::affected_names::ReportedNames;
+use crate::watch::affected_names::{MOST_COMPARED, ReportedNames};
 use crate::watch::content::Answer;
 use crate::watch::pending::Pending;
 
-/// Paths that are remembered between two audits, and names of an audit that are compared; after more, every known one is.
-pub(in crate::watch) const MOST: usize = 16_384;
 /// Compared between two looks at the jobs.
 const CHUNK: usize = 64;
 
@@ -66,7 +64,7 @@ impl Verify {
             return;
         }
         page.paths.insert(path.to_owned());
-        if page.paths.len() > MOST {
+        if page.paths.len() > MOST_COMPARED {
             // Every known one is compared: these as well.
             *page = Page { is_full: true, ..Page::default() };
         }
