@@ -243,7 +243,9 @@ impl Engine {
         self.namespaces.clear();
         for (record, path, old) in &found {
             if let Some((seen, ends)) = self.seen(record, path, old, &clock) {
-                self.hand_out(Arc::new(seen), ends, &mut reaches, deliver);
+                // What becomes of its name is reported as such.
+                let inode = if seen.change.op == Op::Attrib { record.inode } else { 0 };
+                self.hand_out(Arc::new(seen), ends, inode, &mut reaches, deliver);
             }
         }
         read == BATCH
@@ -361,11 +363,13 @@ impl Engine {
         found.min_by_key(|(_, path, _)| path.components().count())
     }
 
-    /// Gives a change to all whose directories it was made below.
+    /// Gives a change to all whose directories it was made below. `inode`: the
+    /// kernel's address of what has other attributes, or 0.
     fn hand_out(
         &self,
         seen: Arc<Seen>,
         ends: Ends,
+        inode: u64,
         reaches: &mut HashMap<u16, Arc<Reach>>,
         deliver: &mut impl FnMut(u64, Delivery),
     ) {
@@ -375,7 +379,7 @@ impl Engine {
         for (is_new, (slot, path)) in
             [(true, new), (false, old)].into_iter().filter_map(|(is_new, end)| Some((is_new, end?)))
         {
-            for Holder { slot, root, path, base, is_below } in self.all_with(slot, &path) {
+            for Holder { slot, root, path, base, is_below } in self.all_with(slot, &path, inode) {
                 if is_below && !seen.is_of_call {
                     // The kernel would have given that one.
                     continue;
@@ -412,13 +416,18 @@ impl Engine {
     }
 
     /// A root and all others that a path below it seems to lie in, each with the path from there.
-    fn all_with(&self, slot: u16, path: &Path) -> Vec<Holder<'_>> {
+    fn all_with(&self, slot: u16, path: &Path, inode: u64) -> Vec<Holder<'_>> {
         let Some(nearest) = self.roots.get(&slot) else { return Vec::new() };
         let file = nearest.place.location_of(path);
         let others = self.roots.iter().filter_map(|(other, root)| {
             if *other == slot {
                 let path = path.to_path_buf();
                 return Some(Holder { slot, root, path, base: None, is_below: false });
+            }
+            if root.inode == inode {
+                // The change is one of this very directory, which the kernel names by the one above.
+                let path = PathBuf::new();
+                return Some(Holder { slot: *other, root, path, base: None, is_below: false });
             }
             let whole = root.place.path_to(&file)?;
             let above = root.place.path_to(&nearest.place.location);

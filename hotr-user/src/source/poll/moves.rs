@@ -363,20 +363,20 @@ impl Moves<'_> {
     }
 
     /// Names that appeared and are no other's former one. A directory is before what it holds: that was looked at later.
-    fn created(&self) -> Vec<usize> {
-        (0..self.new.len()).filter(|number| !self.new_found[*number]).collect()
+    fn created(&self) -> impl Iterator<Item = usize> {
+        (0..self.new.len()).filter(|number| !self.new_found[*number])
     }
 
     /// Names that disappeared and did not become another: what a directory held is before it.
-    fn removed(&self, created: &[usize]) -> Vec<usize> {
+    fn removed(&self) -> Vec<usize> {
         let mut removed: Vec<usize> =
             (0..self.old.len()).rev().filter(|number| !self.old_found[*number]).collect();
-        if !removed.is_empty() && !created.is_empty() {
+        if !removed.is_empty() && self.created().next().is_some() {
             // A name that leads to a new file is reported as created; that implies that the old file has lost it.
             let hashes = RandomState::new();
             let hash = |path: &PathBuf| hashes.hash_one(path.as_os_str().as_bytes());
             let taken: HashMap<u64, usize> =
-                created.iter().map(|number| (hash(&self.new_path(*number)), *number)).collect();
+                self.created().map(|number| (hash(&self.new_path(number)), number)).collect();
             removed.retain(|number| {
                 let path = self.old_path(*number);
                 let by = taken.get(&hash(&path)).filter(|by| self.new_path(**by) == path);
@@ -396,8 +396,7 @@ impl Moves<'_> {
 
     fn hand_over(self, parts: &mut Parts<'_>) {
         let tree = self.tree;
-        let created = self.created();
-        for number in self.removed(&created) {
+        for number in self.removed() {
             if ending::gives_up() {
                 return;
             }
@@ -411,7 +410,7 @@ impl Moves<'_> {
             })
         };
         now(RENAMED).for_each(|difference| parts.push(difference));
-        for number in created {
+        for number in self.created() {
             if ending::gives_up() {
                 return;
             }
