@@ -173,6 +173,7 @@ impl Follower {
     pub(super) fn turn(&mut self, made: Vec<ReportedChange>, tell: Tell<'_>) -> io::Result<()> {
         // All changes that were made before this have been handed over.
         let known = self.read_until.replace(mono_ns()).unwrap_or(0);
+        let has_exited = self.targets.note_there();
         self.gather();
         let lost = self.source.lost();
         if lost != self.lost {
@@ -182,6 +183,7 @@ impl Follower {
             self.lost_records += count;
         }
         let must_look = std::mem::take(&mut self.is_changed)
+            || has_exited
             || self.looked.elapsed() >= LOOK_EVERY
             || self.book.lacks(&made, &self.targets);
         if must_look {

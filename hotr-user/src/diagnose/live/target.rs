@@ -38,6 +38,9 @@ pub(super) struct Targets {
     /// process, which is no target.
     named: BTreeMap<u32, ProcDir>,
     exited: BTreeSet<u32>,
+    /// When the named ones were there for the last time, where their end is not seen: what was made and read later may be
+    /// another process', with the same id and an instance at the same address.
+    last_there: BTreeMap<u32, u64>,
     /// A process may have used files unseen: only system calls are seen where stand-ins are, and a request of io_uring
     /// is none; elsewhere, reads that do not call `touch_atime` are not seen.
     may_use_unseen: bool,
@@ -59,6 +62,7 @@ impl Targets {
             shadows: None,
             is_short_told: false,
             exited: BTreeSet::new(),
+            last_there: BTreeMap::new(),
             may_use_unseen: false,
             reads_are_seen: RefCell::default(),
         })
@@ -109,6 +113,19 @@ impl Targets {
         let is_over =
             self.choices.iter().all(|choice| pid_of(choice).is_some_and(|pid| self.exited.contains(&pid)));
         (notes.collect(), is_over)
+    }
+
+    /// Notes which of the named processes are there. Whether one is not any more of which instances are still followed.
+    pub(super) fn note_there(&mut self) -> bool {
+        if self.shadows.is_none() {
+            return false;
+        }
+        let now = mono_ns();
+        let followed = |pid: u32| self.instances.iter().any(|one| one.pid == pid && one.closed.is_none());
+        let pids: Vec<u32> = self.named.keys().copied().filter(|pid| followed(*pid)).collect();
+        let (gone, there): (Vec<u32>, Vec<u32>) = pids.into_iter().partition(|pid| self.has_exited(*pid));
+        self.last_there.extend(there.into_iter().map(|pid| (pid, now)));
+        !gone.is_empty()
     }
 
     /// Whether the process that had this id at the start has ended; one that nobody has waited for has no descriptors any
@@ -315,7 +332,9 @@ impl Targets {
             if is_alone {
                 let _ = source.leave(group);
             }
-            self.instances[at].closed = Some(mono_ns());
+            let has_exited = self.named.contains_key(&place.0) && self.has_exited(place.0);
+            let last_there = self.last_there.get(&place.0).filter(|_| has_exited);
+            self.instances[at].closed = Some(last_there.copied().unwrap_or_else(mono_ns));
             if let Some(shadows) = &mut self.shadows {
                 shadows.close(place);
             }
