@@ -40,7 +40,7 @@ use crate::error::Error;
 use crate::options::TraceOptions;
 use crate::source::ebpf::ChildReader;
 use alarm::Alarm;
-pub(crate) use announcement::ANNOUNCER;
+pub(crate) use announcement::{ANNOUNCER, is_this_program};
 use engine::Engine;
 pub use engine::HeartbeatOutcome;
 pub(crate) use engine::own_outputs;

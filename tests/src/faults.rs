@@ -5,16 +5,17 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime, clock_settime};
 use serde_json::Value;
 
 use crate::group::{Group, Report, Setting};
+use crate::own_child::OwnChild;
 
 /// The cases.
 pub const GROUP: Group = Group { place: "watch", names: || FAULTS.map(|(name, _)| name).to_vec(), make };
@@ -40,7 +41,7 @@ fn make(report: &mut Report<'_>) {
 
 /// A running `hotr watch`.
 struct Watch {
-    child: Child,
+    child: OwnChild,
     lines: Receiver<Value>,
     heard: Vec<Value>,
     file: PathBuf,
@@ -54,14 +55,10 @@ impl Watch {
         fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         let file = dir.join("conf");
         fs::write(&file, "0")?;
-        let mut child = Command::new(hotr)
-            .args(["watch", "--json", "-v", "--channels", "ebpf,inotify", "--tier", tier])
-            .arg(&dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("start {}", hotr.display()))?;
+        let mut command = Command::new(hotr);
+        command.args(["watch", "--json", "-v", "--channels", "ebpf,inotify", "--tier", tier]).arg(&dir);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = OwnChild::start(&mut command)?;
         let (send, lines) = channel();
         let stdout = child.stdout.take().context("take hotr's output")?;
         let reports = send.clone();
@@ -122,8 +119,7 @@ impl Watch {
     }
 
     fn end(mut self) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("hotr's process id")?;
-        kill_process(pid, Signal::TERM).context("end hotr")?;
+        self.child.signal(Signal::TERM)?;
         self.until("the end", 0, DEADLINE, |heard| heard.iter().any(|line| line["type"] == "summary"))?;
         let status = self.child.wait().context("wait for hotr")?;
         ensure!(status.success(), "hotr ended with {status}");
@@ -131,16 +127,6 @@ impl Watch {
         let reloads = u32::try_from(reloads.count())?;
         ensure!(reloads == self.content, "{} changes, {reloads} reloads: {:#?}", self.content, self.heard);
         Ok(())
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        // Ended in the good case; otherwise it must not outlive its caller.
-        if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            drop(self.child.kill());
-            drop(self.child.wait());
-        }
     }
 }
 

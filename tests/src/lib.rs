@@ -23,6 +23,7 @@ pub mod native;
 pub mod observed;
 pub mod ops;
 pub mod outside;
+pub mod own_child;
 pub mod place;
 pub mod poller;
 pub mod render;

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::observed::Observed;
+use crate::own_child::{OwnChild, lines_of};
 
 /// How long hotr may take for something before it counts as an error.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +28,7 @@ pub struct Deadlines {
 
 /// A running hotr.
 pub struct Session {
-    child: Child,
+    child: OwnChild,
     lines: Receiver<String>,
     stderr: Arc<Mutex<VecDeque<String>>>,
     deadlines: Deadlines,
@@ -66,24 +67,13 @@ impl Session {
         deadlines: Deadlines,
         verbose: bool,
     ) -> Result<(Self, Value)> {
-        let mut child = Command::new(hotr)
-            .args(["trace", "--json", "--channels", channels, "--tier", tier])
-            .args(roots)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("start {}", hotr.display()))?;
+        let mut command = Command::new(hotr);
+        command.args(["trace", "--json", "--channels", channels, "--tier", tier]).args(roots);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = OwnChild::start(&mut command)?;
         let stdout = child.stdout.take().context("take hotr's output")?;
         let errors = child.stderr.take().context("take hotr's messages")?;
-        let (send, lines) = channel();
-        let _reader = std::thread::spawn(move || {
-            for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
-                if send.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
-                    return;
-                }
-            }
-        });
+        let lines = lines_of(stdout);
         let mut session = Self {
             child,
             lines,
@@ -164,9 +154,7 @@ impl Session {
     /// # Errors
     /// It does not end before the deadline.
     pub fn finish(&mut self) -> Result<End> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        let pid = pid.context("hotr's process id")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).context("interrupt hotr")?;
+        self.child.signal(rustix::process::Signal::INT)?;
         let deadline = Instant::now() + self.deadlines.line;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -231,16 +219,6 @@ impl Session {
             Err(_) => self.broken.push(text.to_owned()),
         }
         None
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // Already ended in the good case, which `try_wait` knows; otherwise it must not outlive its caller.
-        if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            drop(self.child.kill());
-            drop(self.child.wait());
-        }
     }
 }
 

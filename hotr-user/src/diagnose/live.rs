@@ -7,6 +7,7 @@
 
 mod application;
 mod arrival;
+mod changes;
 mod event_matcher;
 mod expected_events;
 mod explain;
@@ -31,18 +32,14 @@ mod verdicts;
 
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::finding::{Finding, Target};
 use super::select::{self, Choice};
 use crate::ending;
 use crate::kernel::load::Tier;
-use crate::options::{Channels, TierChoice, TraceOptions};
+use crate::options::{TierChoice, TraceOptions};
 use crate::session::Session;
 use crate::source::ebpf::DeliverySource;
 use follower::{Followed, Follower, LOOK_EVERY, Traced};
@@ -150,21 +147,15 @@ pub async fn run(
     let mut live = started?;
     let over = live.options.duration.map(|duration| Instant::now() + duration);
     live.ready(tell)?;
-    let wake = wake(&live.follower)?;
+    let wake = changes::wake(&live.follower)?;
     let mut end = std::pin::pin!(end);
     loop {
         let left =
             over.map_or(LOOK_EVERY, |over| over.saturating_duration_since(Instant::now()).min(LOOK_EVERY));
         let reports = tokio::select! {
+            biased;
             () = &mut end => break,
-            reports = live.session.next() => reports?,
-            ready = wake.readable() => {
-                if let Ok(mut guard) = ready {
-                    guard.clear_ready();
-                }
-                Vec::new()
-            }
-            () = tokio::time::sleep(left) => Vec::new(),
+            reports = changes::next(&mut live.session, &wake, left) => reports?,
         };
         live.turn(reports, tell)?;
         if live.follower.is_alone() {
@@ -196,14 +187,14 @@ impl Live {
             return Err(Error::NoWatch { who: targets.names() });
         }
         let source = DeliverySource::start(options.tier).map_err(|cause| Error::NoPrograms { cause })?;
-        let session = Session::start(TraceOptions {
+        let trace = TraceOptions {
             recursive,
-            channels: Channels { ebpf: true, inotify: false, required: true },
-            tier: tier_beside(options.tier, &source),
+            tier: options.tier,
             raw: true,
             at_once: true,
             ..TraceOptions::new(paths.clone())
-        })?;
+        };
+        let session = changes::start(trace, &source)?;
         let traced = match options.paths.as_slice() {
             [] => Traced::OfWatches { paths: paths.clone(), recursive },
             _ => Traced::Trees(paths.clone()),
@@ -245,11 +236,7 @@ impl Live {
     }
 
     fn finish(mut self, tell: &mut dyn FnMut(LiveReport<'_>) -> io::Result<()>) -> Result<bool, Error> {
-        let mut reports = Vec::new();
-        self.session.finish(|more| {
-            reports.extend(more);
-            Ok(())
-        })?;
+        let (reports, _) = changes::finish(&mut self.session)?;
         self.turn(reports, tell)?;
         self.follower.finish(&mut |followed| pass_on(followed, tell)).map_err(output)?;
         for finding in self.follower.findings() {
@@ -273,29 +260,6 @@ fn pass_on(followed: Followed<'_>, tell: &mut dyn FnMut(LiveReport<'_>) -> io::R
         Followed::Used(used) => tell(LiveReport::Used(used)),
         Followed::Judged(..) | Followed::Decided(_) => Ok(()),
     }
-}
-
-/// The tier of a trace beside the programs that see deliveries. Where probes were taken, the kernel skips programs on
-/// functions, and changes would be missing.
-fn tier_beside(chosen: TierChoice, source: &DeliverySource) -> TierChoice {
-    match (chosen, source.tier()) {
-        (TierChoice::Auto, Tier::Kprobe) => TierChoice::Kprobe,
-        (chosen, _) => chosen,
-    }
-}
-
-/// Waits for records of deliveries.
-fn wake(follower: &Follower) -> Result<AsyncFd<OwnedFd>, crate::error::Error> {
-    let failed = |source| crate::error::Error::Os {
-        operation: "wait for",
-        object: "deliveries".to_owned(),
-        source,
-        next: "raise the limit of open files",
-    };
-    let own = follower.as_fd().try_clone_to_owned().map_err(failed)?;
-    // SAFETY: the `AsyncFd` owns the descriptor, and keeps it open.
-    let wake = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) };
-    wake.map_err(|error| failed(error.into()))
 }
 
 /// How much longer than its delivery a change may take.

@@ -16,18 +16,19 @@ pub(crate) const ANNOUNCER: &str = "hotr-relay";
 pub(super) fn is_announcement(change: &Change) -> bool {
     change.op == Op::Attrib
         && change.detail.iter().all(|detail| *detail == "utimes")
-        && change.actor.as_ref().is_some_and(|by| {
-            by.uid == 0 && by.comm == ANNOUNCER.as_bytes() && is_this_program(&by.pid.to_string())
-        })
+        && change
+            .actor
+            .as_ref()
+            .is_some_and(|by| by.uid == 0 && by.comm == ANNOUNCER.as_bytes() && is_this_program(by.pid))
 }
 
 /// Whether a process runs the same program file as this one.
-fn is_this_program(pid: &str) -> bool {
+pub(crate) fn is_this_program(pid: u32) -> bool {
     let program = |pid: &str| {
         let exe = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
         Some((exe.dev(), exe.ino()))
     };
-    program(pid).is_some_and(|theirs| program("self") == Some(theirs))
+    program(&pid.to_string()).is_some_and(|theirs| program("self") == Some(theirs))
 }
 
 #[cfg(test)]

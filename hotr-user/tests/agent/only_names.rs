@@ -1,4 +1,5 @@
-//! Names that a subscriber may read, of files of which it may learn nothing else; and files with two names.
+//! What a subscriber receives for a directory that it may list but not search: names, and nothing else about the files. And
+//! files that have two names.
 
 use std::fs;
 

@@ -5,14 +5,13 @@
 //! number of files that only an audit found.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::mounts::Mounts;
@@ -20,6 +19,7 @@ use super::random::Random;
 use super::real;
 use super::report::{self, Round};
 use super::run::{FuzzArgs, Outcome, Place, Writer};
+use crate::own_child::{OwnChild, lines_of};
 
 /// How long hotr may take, after the last operation, until its command has seen the tree. An audit, which finds what no channel
 /// of this tier reports, comes every second.
@@ -62,7 +62,7 @@ fn state_of(tree: &BTreeMap<PathBuf, real::Entry>) -> State {
 
 /// A running `hotr watch`.
 struct Watch {
-    child: Child,
+    child: OwnChild,
     lines: Receiver<String>,
     last: VecDeque<String>,
     audits: u64,
@@ -79,20 +79,8 @@ impl Watch {
             .arg("--")
             .arg(&myself);
         command.arg("fuzz-look").arg("--root").arg(&place.root).arg("--into").arg(seen);
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("start {}", args.hotr.display()))?;
-        let output = child.stdout.take().context("take hotr's output")?;
-        let (send, lines) = channel();
-        let _reader = std::thread::spawn(move || {
-            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-                if send.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
-                    return;
-                }
-            }
-        });
+        let mut child = OwnChild::start(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+        let lines = lines_of(child.stdout.take().context("take hotr's output")?);
         Ok(Self { child, lines, last: VecDeque::new(), audits: 0, losses: 0 })
     }
 
@@ -122,8 +110,7 @@ impl Watch {
     }
 
     fn finish(mut self) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("hotr's process id")?;
-        kill_process(pid, Signal::INT).context("interrupt hotr")?;
+        self.child.signal(Signal::INT)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -135,15 +122,6 @@ impl Watch {
         let status = self.child.wait().context("wait for hotr")?;
         ensure!(status.success(), "hotr ended with {status}");
         Ok(())
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            drop(self.child.kill());
-            drop(self.child.wait());
-        }
     }
 }
 

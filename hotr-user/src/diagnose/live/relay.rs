@@ -12,7 +12,6 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -21,20 +20,19 @@ use super::follower::{Followed, Follower, LOOK_EVERY, Traced, WatchId};
 use super::instance::{Instance, Watch};
 use super::target::Targets;
 use super::verdict::{Decided, Outcome, ReportedChange, State, Verdict};
-use super::{absolute, tier_beside, wake};
+use super::{absolute, changes};
 use crate::diagnose::process::{self, Kind, ProcDir};
 use crate::diagnose::select::{self, Choice};
 use crate::diagnose::view::bits;
 use crate::ending;
 use crate::error::Error as TraceError;
-use crate::options::{Channels, TierChoice, TraceOptions};
-use crate::session::{ReportWriter, Session};
+use crate::options::{TierChoice, TraceOptions};
+use crate::session::{ReportWriter, Session, is_this_program};
 use crate::source::ebpf::DeliverySource;
 use crate::source::mono_ns;
 use announcer::{Announcement, Refused, announce};
 use hotr_events::{
-    Cause, Channel, ChannelInfo, ChannelState, Op, Raw, Refusal, Relay, RelayEvent, RelayTarget, Report,
-    ReportSink,
+    Cause, Channel, LossReason, Op, Raw, Refusal, Relay, RelayEvent, RelayTarget, Report, ReportSink,
 };
 
 /// How long a change waits for an event that may come after it. One that comes later follows the announcement.
@@ -163,12 +161,8 @@ impl Run {
             }
         }
         let source = DeliverySource::start(options.tier).map_err(|cause| Error::NoPrograms { cause })?;
-        let session = Session::start(TraceOptions {
-            channels: Channels { ebpf: true, inotify: false, required: true },
-            tier: tier_beside(options.tier, &source),
-            observed: true,
-            ..TraceOptions::new(paths.clone())
-        })?;
+        let trace = TraceOptions { tier: options.tier, observed: true, ..TraceOptions::new(paths.clone()) };
+        let session = changes::start(trace, &source)?;
         let mut follower = Follower::start(source, targets, Traced::Trees(paths));
         follower.hurry(PATIENCE);
         Ok(Self {
@@ -190,24 +184,18 @@ impl Run {
         end: impl Future<Output = ()>,
         over: Option<Instant>,
     ) -> Result<(), Error> {
-        let wake = wake(&self.follower)?;
+        let wake = changes::wake(&self.follower)?;
         let first = self.session.pending();
         self.turn(first, note)?;
         writer.write(std::mem::take(&mut self.reports))?;
         let mut end = std::pin::pin!(end);
         loop {
             let left = over.map(|over| over.saturating_duration_since(Instant::now()));
+            let wait = left.map_or(LOOK_EVERY, |left| left.min(LOOK_EVERY));
             let reports = tokio::select! {
                 biased;
                 () = &mut end => break,
-                reports = self.session.next() => reports?,
-                ready = wake.readable() => {
-                    if let Ok(mut guard) = ready {
-                        guard.clear_ready();
-                    }
-                    Vec::new()
-                }
-                () = tokio::time::sleep(left.map_or(LOOK_EVERY, |left| left.min(LOOK_EVERY))) => Vec::new(),
+                reports = changes::next(&mut self.session, &wake, wait) => reports?,
             };
             self.turn(reports, note)?;
             writer.write(std::mem::take(&mut self.reports))?;
@@ -231,7 +219,7 @@ impl Run {
                 // Found by looking, after a loss: what became of it is not known.
                 Report::Change(_) => {}
                 Report::Ready { roots, mut channels } => {
-                    channels.extend(self.channels());
+                    channels.push(changes::channel(&self.follower, None));
                     self.reports.push(Report::Ready { roots, channels });
                 }
                 Report::Summary { kernel, duration, .. } => {
@@ -250,26 +238,12 @@ impl Run {
         Ok(())
     }
 
-    /// The first process as a channel: a line has one.
-    fn channels(&self) -> Option<ChannelInfo> {
-        let watches: usize = self.follower.instances().map(|one| one.watches.len()).sum();
-        Some(ChannelInfo {
-            channel: Channel::Inotify,
-            state: ChannelState::Active,
-            tier: Some(self.follower.tier().as_str().into()),
-            watches: Some(watches as u64),
-            uncovered: None,
-            interval_ms: None,
-            why: None,
-            watcher: None,
-        })
-    }
-
     fn relay_missed(&mut self) {
         let missed = std::mem::take(&mut self.missed);
         for (at, verdict) in missed.iter().enumerate() {
             if ending::is_over() {
-                return;
+                ending::cut((missed.len() - at) as u64);
+                break;
             }
             let report = self.relay(verdict, &missed[at + 1..]);
             self.relayed += u64::from(report.is_some());
@@ -366,13 +340,9 @@ impl Run {
     }
 
     fn finish(&mut self, note: &mut dyn FnMut(&str)) -> Result<(), Error> {
-        let mut reports = Vec::new();
-        self.session.finish(|more| {
-            reports.extend(more);
-            Ok(())
-        })?;
-        let is_summary = |report: &mut Report| matches!(report, Report::Summary { .. });
-        let summary: Vec<_> = reports.extract_if(.., is_summary).collect();
+        let (reports, summary) = changes::finish(&mut self.session)?;
+        // The session has reported what it gave up.
+        let cut = ending::cut_count();
         self.turn(reports, note)?;
         if !ending::is_over() {
             let Self { follower, missed, reports, .. } = self;
@@ -382,6 +352,11 @@ impl Run {
             });
             followed.map_err(TraceError::Output)?;
             self.relay_missed();
+        }
+        let count = ending::cut_count() - cut;
+        if count > 0 {
+            let (channel, reason) = (Channel::Ebpf, LossReason::Interrupted);
+            self.reports.push(Report::Loss { channel, reason, count, path: None });
         }
         self.turn(summary, note)
     }
@@ -458,8 +433,6 @@ fn watches(instance: &Instance, path: &Path) -> bool {
 
 /// Processes that watch something at or below the paths; none of hotr's own, whose instances stand in for others.
 fn watchers_of(paths: &[PathBuf]) -> Result<Vec<Choice>, select::Error> {
-    let id = |pid: &str| std::fs::metadata(format!("/proc/{pid}/exe")).ok().map(|exe| (exe.dev(), exe.ino()));
-    let own = id("self");
     let pids = process::all().map_err(|error| select::Error::NoProc(error.to_string()))?;
     let has_instance = |pid: &u32| {
         let process = ProcDir::open(*pid).and_then(|dir| dir.process(false));
@@ -468,7 +441,7 @@ fn watchers_of(paths: &[PathBuf]) -> Result<Vec<Choice>, select::Error> {
         })
     };
     let with_instance = pids.into_iter().filter(has_instance);
-    let others = with_instance.filter(|pid| own.is_none() || id(&pid.to_string()) != own);
+    let others = with_instance.filter(|pid| !is_this_program(*pid));
     let mut watchers = Vec::new();
     for pid in others {
         let choice = Choice::Pid(pid);

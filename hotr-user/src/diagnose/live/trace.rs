@@ -12,15 +12,15 @@ use super::held_changes::{HeldChanges, Way};
 use super::roots::roots;
 use super::target::Targets;
 use super::verdict::ReportedChange;
-use super::{absolute, tier_beside, wake};
+use super::{absolute, changes};
 use crate::diagnose::select::{self, Choice};
 use crate::ending;
 use crate::error::Error as TraceError;
-use crate::options::{Channels, TraceOptions};
+use crate::options::TraceOptions;
 use crate::session::{ReportWriter, Session, Subscription};
 use crate::source::ebpf::DeliverySource;
 use crate::source::mono_ns;
-use hotr_events::{Channel, ChannelInfo, ChannelState, LossReason, Raw, Report, ReportSink, WatcherId};
+use hotr_events::{Channel, LossReason, Raw, Report, ReportSink, WatcherId};
 
 /// How long a change waits: longer than a program may take to set its watch on a new file again.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -116,16 +116,16 @@ impl WatcherTrace {
             return Err(Error::NoWatch { pid });
         }
         let source = DeliverySource::start(options.tier).map_err(|cause| Error::NoPrograms { pid, cause })?;
-        let session = Session::start(TraceOptions {
+        let trace = TraceOptions {
             recursive: options.recursive,
-            channels: Channels { ebpf: true, inotify: false, required: true },
-            tier: tier_beside(options.tier, &source),
+            tier: options.tier,
             exclude: options.exclude.clone(),
             origins: options.origins,
             outputs: options.outputs.clone(),
             observed: true,
             ..TraceOptions::new(options.paths.clone())
-        })?;
+        };
+        let session = changes::start(trace, &source)?;
         let (paths, recursive) = (options.paths.clone(), options.recursive);
         let traced = if every { Traced::Trees(paths) } else { Traced::OfWatches { paths, recursive } };
         let mut follower = Follower::start(source, targets, traced);
@@ -142,7 +142,7 @@ impl WatcherTrace {
         end: impl Future<Output = ()>,
         over: Option<Instant>,
     ) -> Result<(), Error> {
-        let wake = wake(&self.follower)?;
+        let wake = changes::wake(&self.follower)?;
         let first = self.session.pending();
         self.turn(first, note)?;
         writer.write(self.subscription.take())?;
@@ -152,14 +152,7 @@ impl WatcherTrace {
             let reports = tokio::select! {
                 biased;
                 () = &mut end => break,
-                reports = self.session.next() => reports?,
-                ready = wake.readable() => {
-                    if let Ok(mut guard) = ready {
-                        guard.clear_ready();
-                    }
-                    Vec::new()
-                }
-                () = tokio::time::sleep(wait) => Vec::new(),
+                reports = changes::next(&mut self.session, &wake, wait) => reports?,
             };
             self.turn(reports, note)?;
             writer.write(self.subscription.take())?;
@@ -191,7 +184,7 @@ impl WatcherTrace {
                 }
                 Report::Change(change) => found.push(change),
                 Report::Ready { roots, mut channels } => {
-                    channels.push(self.channel());
+                    channels.push(changes::channel(&self.follower, Some(self.watcher.clone())));
                     self.subscription.report(Report::Ready { roots, channels });
                 }
                 Report::Summary { kernel, duration, .. } => {
@@ -234,29 +227,8 @@ impl WatcherTrace {
         self.subscription.put_away();
     }
 
-    /// The process as a channel.
-    fn channel(&self) -> ChannelInfo {
-        let watches: usize = self.follower.instances().map(|one| one.watches.len()).sum();
-        ChannelInfo {
-            channel: Channel::Inotify,
-            state: ChannelState::Active,
-            tier: Some(self.follower.tier().as_str().into()),
-            watches: Some(watches as u64),
-            uncovered: None,
-            interval_ms: None,
-            why: None,
-            watcher: Some(self.watcher.clone()),
-        }
-    }
-
     fn finish(&mut self, note: &mut dyn FnMut(&str)) -> Result<(), Error> {
-        let mut reports = Vec::new();
-        self.session.finish(|more| {
-            reports.extend(more);
-            Ok(())
-        })?;
-        let is_summary = |report: &mut Report| matches!(report, Report::Summary { .. });
-        let summary: Vec<_> = reports.extract_if(.., is_summary).collect();
+        let (reports, summary) = changes::finish(&mut self.session)?;
         // The session has reported what it gave up.
         let cut = ending::cut_count();
         self.turn(reports, note)?;
