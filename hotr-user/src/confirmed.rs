@@ -12,8 +12,8 @@ pub use hotr_events::{ConfirmedChange, Evidence, Kind};
 /// A change that changed something, and what is there now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confirmed {
-    /// What is reported of it.
-    pub change: ConfirmedChange,
+    /// What is reported of it: shared with the report of the reload, of which there may be many at a time.
+    pub change: Arc<ConfirmedChange>,
     /// Who wrote, created, renamed or removed it since it was last confirmed, as far as the channels reported that: only
     /// eBPF does, and not for changes that the watching process makes itself. Empty where it is not known; at most
     /// [`Self::MOST_ACTORS`].
@@ -28,9 +28,10 @@ impl Confirmed {
 
     /// A change to this state.
     #[must_use]
-    pub const fn new(kind: Kind, path: PathBuf, by: Evidence, seen_by: Vec<Channel>, state: State) -> Self {
+    pub fn new(kind: Kind, path: PathBuf, by: Evidence, seen_by: Vec<Channel>, state: State) -> Self {
         let size = if let State::File(file) = &state { Some(file.size) } else { None };
-        Self { change: ConfirmedChange { kind, path, by, size, seen_by }, actors: Vec::new(), state }
+        let change = Arc::new(ConfirmedChange { kind, path, by, size, seen_by });
+        Self { change, actors: Vec::new(), state }
     }
 }
 

@@ -42,7 +42,8 @@ pub fn printer_to(file: impl io::Write + 'static, json: bool, color: bool) -> Bo
     }
 }
 
-/// A printer's buffer: what one report adds is either wholly in it or not at all, and it goes out in large writes.
+/// A printer's buffer: what one report adds is either wholly in it or not at all, and it goes out in large writes. The one
+/// exception is [`Self::long_line`].
 #[derive(Debug)]
 struct Buffered<W> {
     out: W,
@@ -62,6 +63,11 @@ impl<W: io::Write> Buffered<W> {
         if self.bytes.len() < Self::FULL { Ok(()) } else { self.write_out() }
     }
 
+    /// A line that may be of any length: it goes out in parts.
+    fn long_line(&mut self) -> impl io::Write + '_ {
+        LongLine(self)
+    }
+
     fn write_out(&mut self) -> io::Result<()> {
         let result = self.out.write_all(&self.bytes);
         self.bytes.clear();
@@ -71,5 +77,19 @@ impl<W: io::Write> Buffered<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.write_out()?;
         self.out.flush()
+    }
+}
+
+/// See [`Buffered::long_line`].
+struct LongLine<'a, W>(&'a mut Buffered<W>);
+
+impl<W: io::Write> io::Write for LongLine<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.bytes.extend_from_slice(bytes);
+        self.0.line_done().map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -26,6 +26,7 @@ mod pending;
 mod poller;
 mod recent_reports;
 mod rollback;
+mod touched;
 mod unknown;
 mod watch_event;
 mod worker;

@@ -1,7 +1,8 @@
 //! Reports as JSON Lines, exactly as the output contract in docs/output.md orders the fields.
 //!
 //! In: [`Report`]s. Out: one object per line; a field is absent rather than null, and a list that can be empty is
-//! present when it is empty. Lines are written straight into one reused buffer. The form of a line is that of [`Line`].
+//! present when it is empty. Lines are written straight into one reused buffer, which a long
+//! one passes in parts. The form of a line is that of [`Line`].
 
 use std::io::{self, Write};
 
@@ -27,7 +28,13 @@ impl<W: Write> ReportSink for JsonPrinter<W> {
         if matches!(report, Report::Change(_)) {
             self.seq += 1;
         }
-        json::append(&mut self.out.bytes, &Line::of(report, self.seq, env!("CARGO_PKG_VERSION")))?;
+        let line = Line::of(report, self.seq, env!("CARGO_PKG_VERSION"));
+        if matches!(report, Report::Reload(_)) {
+            // It names every file that changed: tens of megabytes after a storm.
+            json::write(self.out.long_line(), &line)?;
+        } else {
+            json::append(&mut self.out.bytes, &line)?;
+        }
         self.out.bytes.push(b'\n');
         self.out.line_done()
     }

@@ -1,6 +1,7 @@
 //! Reports for the printers' tests.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hotr_events::Cause;
@@ -111,12 +112,14 @@ pub(super) fn ready() -> Report {
 }
 
 pub(super) fn reload(state: ReloadState) -> Reload {
-    let change = |path: &str, by| ConfirmedChange {
-        kind: Kind::Written,
-        path: PathBuf::from(path),
-        by,
-        size: Some(5),
-        seen_by: vec![Channel::Ebpf],
+    let change = |path: &str, by| {
+        Arc::new(ConfirmedChange {
+            kind: Kind::Written,
+            path: PathBuf::from(path),
+            by,
+            size: Some(5),
+            seen_by: vec![Channel::Ebpf],
+        })
     };
     let is_end = state != ReloadState::Started;
     Reload {

@@ -2,7 +2,8 @@
 //!
 //! In: the reports of a [`Session`], what audits found (`guard`), and the links on the way to the watched paths. Out:
 //! [`FeedOutput`]. A batch is given when nothing came for the debounce time. A thread of its own (`content`) looks at it
-//! shortly before (`early`), or then, and may give it back to wait; after `settle_max` it is taken as it is.
+//! shortly before (`early`), or then, and may give it back to wait; after `settle_max`, or with
+//! [`MOST_IN_BATCH`] names, it is taken as it is.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ const MOUNTS_SETTLE: Duration = Duration::from_secs(2);
 
 /// Names of a batch that waits, after which more of an audit does: what channels report cannot.
 const MOST_PENDING: usize = 16_384;
+/// Names of a batch, after which it is taken although the changes go on: a storm must not take memory without end.
+const MOST_IN_BATCH: usize = 65_536;
 
 /// See the module.
 pub(super) struct Feed {
@@ -200,12 +203,13 @@ impl Feed {
         }
     }
 
-    fn give(&mut self, Judged { batch, nothing }: Judged) {
+    fn give(&mut self, Judged { mut batch, nothing }: Judged) {
         self.looking = false;
         self.unknown.judged();
         let is_wanted =
             |change: &Confirmed| self.options.kinds.is_empty() || self.options.kinds.contains(&change.kind);
-        let (batch, left_out): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_wanted);
+        // There may be many, and mostly none is left out: they stay where they are.
+        let left_out: Vec<Confirmed> = batch.extract_if(.., |change| !is_wanted(change)).collect();
         let left_out_paths: Vec<PathBuf> = left_out.iter().map(|change| change.path.clone()).collect();
         if !left_out.is_empty() {
             // No reload finds fault with it.
@@ -383,7 +387,8 @@ impl Feed {
         let now = Instant::now();
         let first = *self.pending.first.get_or_insert(now);
         let latest = timer::after(first, self.options.settle_max.max(self.options.debounce));
-        self.due = Some(timer::after(now, time).min(latest.max(now)));
+        let is_full = self.pending.touched.len() >= MOST_IN_BATCH;
+        self.due = Some(if is_full { now } else { timer::after(now, time).min(latest.max(now)) });
     }
 
     fn follow_links(&mut self) {
@@ -444,7 +449,8 @@ impl Feed {
             Then::Again(pending) => self.hold(pending, Duration::ZERO),
             Then::Look(pending) => {
                 self.looking = true;
-                let overdue = pending.first.is_some_and(|first| first.elapsed() >= self.options.settle_max);
+                let overdue = pending.touched.len() >= MOST_IN_BATCH
+                    || pending.first.is_some_and(|first| first.elapsed() >= self.options.settle_max);
                 self.look(pending, if overdue { When::Overdue } else { When::Due });
             }
         }

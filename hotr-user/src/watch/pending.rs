@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::affected_names::Names;
-use crate::pipeline::confirm::Confirmed;
+use super::touched::Touched;
 use hotr_events::{Actor, Change, Channel, FileType, Op};
 
 /// Names of a batch that are left out and asked whether they are further hard links.
@@ -18,38 +18,6 @@ const LEFT_OUT: usize = 256;
 
 /// Renamed directories of a batch that are remembered: each new file is looked for under its former paths.
 const MOVES: usize = 256;
-
-/// What is known of a path of the batch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Touched {
-    /// The first report is that the name appeared.
-    pub(super) born: bool,
-    /// Its name before.
-    pub(super) old: Option<PathBuf>,
-    /// Who reported it.
-    pub(super) seen_by: Vec<Channel>,
-    /// Who made the changes that may have changed its content or name.
-    pub(super) actors: Vec<Arc<Actor>>,
-    /// The last report of it is of a directory.
-    pub(super) is_dir: bool,
-}
-
-impl Touched {
-    fn receive(&mut self, channels: &[Channel]) {
-        for channel in channels {
-            if !self.seen_by.contains(channel) {
-                self.seen_by.push(*channel);
-            }
-        }
-    }
-
-    fn made_by(&mut self, actor: &Arc<Actor>) {
-        let is_known = self.actors.iter().any(|one| Arc::ptr_eq(one, actor) || one == actor);
-        if !is_known && self.actors.len() < Confirmed::MOST_ACTORS {
-            self.actors.push(Arc::clone(actor));
-        }
-    }
-}
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,7 +68,7 @@ impl Pending {
 
     /// A file that something else than the session reported.
     pub(super) fn touch_by(&mut self, path: PathBuf, channel: Channel) {
-        self.touched.entry(path).or_default().receive(&[channel]);
+        self.touched.entry(path).or_default().seen_by.extend([channel].into_iter());
     }
 
     /// A change of a path: its own (`is_new_name`), or the one that a renamed file had before. `old`: the name before of
@@ -117,10 +85,10 @@ impl Pending {
         touched.born |= is_new && is_new_name && change.op == Op::Create;
         if !matches!(change.op, Op::Write | Op::Attrib) {
             // What is written later has the same name before.
-            touched.old = old.cloned();
+            touched.set_old(old.map(PathBuf::as_path));
             touched.is_dir = change.file_type == Some(FileType::Dir);
         }
-        touched.receive(&change.seen_by);
+        touched.seen_by.extend(change.seen_by.iter().copied());
         // Mode, owner and times are not what is confirmed.
         if let Some(actor) = change.actor.as_ref().filter(|_| change.op != Op::Attrib) {
             let last = self.actor.take().filter(|last| **last == *actor);
@@ -139,8 +107,8 @@ impl Pending {
 
     /// The path that a file had before it, or a directory above it, was renamed.
     pub(super) fn former(&self, path: &Path) -> Option<PathBuf> {
-        if let Some(old) = self.touched.get(path).and_then(|touched| touched.old.as_ref()) {
-            return Some(old.clone());
+        if let Some(old) = self.touched.get(path).and_then(Touched::old) {
+            return Some(old.to_owned());
         }
         let mut former = None;
         for (old, new) in self.moves.iter().rev() {
@@ -155,13 +123,7 @@ impl Pending {
     /// Puts what was reported earlier before what came since.
     pub(super) fn put_before(&mut self, earlier: Self) {
         for (path, before) in earlier.touched {
-            let touched = self.touched.entry(path).or_default();
-            touched.born = before.born;
-            touched.old = touched.old.take().or(before.old);
-            touched.is_dir |= before.is_dir;
-            touched.receive(&before.seen_by);
-            let later = std::mem::replace(&mut touched.actors, before.actors);
-            later.iter().for_each(|actor| touched.made_by(actor));
+            self.touched.entry(path).or_default().put_before(before);
         }
         self.dirs.extend(earlier.dirs);
         self.perhaps.extend(earlier.perhaps);
@@ -221,8 +183,12 @@ mod tests {
     fn what_comes_back_is_the_begin_of_the_next_batch() {
         let (a, b, c) = (PathBuf::from("/a"), PathBuf::from("/b"), PathBuf::from("/c"));
         let begin = Instant::now();
-        let touched =
-            |born, seen_by: &[Channel]| Touched { born, seen_by: seen_by.to_vec(), ..Touched::default() };
+        let touched = |born, seen_by: &[Channel]| {
+            let mut touched = Touched::default();
+            touched.born = born;
+            touched.seen_by.extend(seen_by.iter().copied());
+            touched
+        };
         let earlier = Pending {
             touched: [
                 (a.clone(), touched(true, &[Channel::Ebpf])),

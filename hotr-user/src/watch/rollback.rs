@@ -169,7 +169,7 @@ impl Rollback {
             }
         }
         let before = std::mem::take(&mut self.bad);
-        let now = changes.into_iter().map(|change| (change.change.path, change.state));
+        let now = changes.into_iter().map(|change| (change.path.clone(), change.state));
         let all: BTreeMap<PathBuf, State> = before.into_iter().chain(now).collect();
         for (path, state) in all {
             let file = Self::file_of(vault, &path, &state);
@@ -185,7 +185,7 @@ impl Rollback {
                 let file = Self::file_of(vault, &change.path, &change.state);
                 vault.keep_absent(&file);
             }
-            self.bad.insert(change.change.path, change.state);
+            self.bad.insert(change.path.clone(), change.state);
         }
     }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::pending::{Pending, Touched};
+use super::pending::Pending;
+use super::touched::Touched;
 use crate::timer;
 
 /// Pause before the first try; it doubles with each that fails, up to the last.

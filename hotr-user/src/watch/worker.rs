@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io::Write;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -263,7 +264,7 @@ impl Worker {
 
     fn report(&self, order: &Order, state: ReloadState, duration: Option<Duration>, ended: Option<Ended>) {
         let (status, why) = ended.map_or((None, None), |ended| (ended.status, ended.why));
-        let reported = || order.changes.iter().map(|change| change.change.clone()).collect();
+        let reported = || order.changes.iter().map(|change| Arc::clone(&change.change)).collect();
         let changes = (state == ReloadState::Started).then(reported);
         let actors = if changes.is_some() { order.actors() } else { Vec::new() };
         let (seq, trigger, time) = (self.seq, order.trigger, SystemTime::now());

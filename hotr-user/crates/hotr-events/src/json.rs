@@ -17,7 +17,15 @@ use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 /// # Errors
 /// The value cannot be JSON, as a map whose keys are no strings; none of this crate is such a value.
 pub fn append(buffer: &mut Vec<u8>, value: &impl Serialize) -> Result<(), serde_json::Error> {
-    value.serialize(&mut Serializer::with_formatter(buffer, TerminalSafe))
+    write(buffer, value)
+}
+
+/// Writes a value piece by piece, without a line's end: for one that may be large, and a writer with a buffer.
+///
+/// # Errors
+/// As [`append`], and those of the writer.
+pub fn write(writer: impl Write, value: &impl Serialize) -> Result<(), serde_json::Error> {
+    value.serialize(&mut Serializer::with_formatter(writer, TerminalSafe))
 }
 
 /// serde_json's formatter for it.

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -223,7 +224,7 @@ pub struct Reload {
     pub trigger: Trigger,
     /// What changed; only at the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub changes: Option<Vec<ConfirmedChange>>,
+    pub changes: Option<Vec<Arc<ConfirmedChange>>>,
     /// Who made these changes, each once, as far as it is known; only at the start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub actors: Vec<Actor>,

@@ -137,7 +137,7 @@ impl Model {
                     let disk = tree(&self.dir);
                     for change in judged.batch {
                         match disk.get(&change.path) {
-                            Some(text) => self.ran.insert(change.change.path, text.clone()),
+                            Some(text) => self.ran.insert(change.path.clone(), text.clone()),
                             None => self.ran.remove(&change.path),
                         };
                     }

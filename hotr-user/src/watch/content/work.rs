@@ -23,8 +23,9 @@ use crate::watch::batch_blocker::BatchBlocker;
 use crate::watch::early_look::Judged;
 use crate::watch::filter::PathFilter;
 use crate::watch::link_targets::{Found, LinkPoints, LinkTargets, Look};
-use crate::watch::pending::{Pending, Touched};
+use crate::watch::pending::Pending;
 use crate::watch::rollback::Rollback;
+use crate::watch::touched::Touched;
 use hotr_events::Channel;
 use verify::Verify;
 
@@ -374,8 +375,8 @@ impl Work {
         self.tell_unknown(&touched, &states, say);
         // There may be as many as files, and each path takes hundreds of bytes: none is kept twice.
         for ((path, mut told), state) in touched.into_iter().zip(states) {
-            if told.old.is_some() {
-                renamed.insert(path.clone(), Touched { old: told.old.take(), ..Touched::default() });
+            if let Some(name) = told.take_name() {
+                renamed.insert(path.clone(), name);
             }
             if matches!(state, State::Unknown(_)) {
                 continue;
@@ -385,31 +386,27 @@ impl Work {
             if self.changes_hands(&path, &state, found.as_ref()) {
                 continue;
             }
-            match self.confirmer.decide(&path, state, told.born, &told.seen_by) {
+            match self.confirmer.decide(&path, state, told.born, &told.seen_by.to_vec()) {
                 // A directory is nothing but its files, and was none that was not known.
                 Some(change)
                     if told.is_dir && (change.kind, change.by) == (Kind::Removed, Evidence::Unknown) => {}
                 Some(mut change) => {
-                    change.actors = told.actors;
+                    change.actors = told.into_actors();
                     batch.push(change);
                 }
                 None => nothing.push(path),
             }
         }
         for at in renames(&batch, &pending) {
-            batch[at].change.kind = Kind::Renamed;
+            Arc::make_mut(&mut batch[at].change).kind = Kind::Renamed;
         }
         let Pending { relinked, behind_by, .. } = &pending;
         // Content may be gone by the time it is known to be good.
         self.rollback.stage(&batch[links..], say);
         // What a link brought or took is reported by the link.
         let is_by_link = |path: &Path| relinked.iter().any(|link| path.starts_with(link));
-        batch = batch
-            .into_iter()
-            .enumerate()
-            .filter(|(at, change)| *at < links || !is_by_link(&change.path))
-            .map(|(_, change)| change)
-            .collect();
+        let mut at = 0..;
+        batch.retain(|change| at.next().is_some_and(|at| at < links) || !is_by_link(&change.path));
         let mut ways = self.behind.new_hard();
         if let Some(found) = found {
             let paths = batch.iter().map(|change| change.path.clone()).collect();

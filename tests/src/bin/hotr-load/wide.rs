@@ -29,11 +29,14 @@ pub(crate) struct WideArgs {
     /// Directories that are made before hotr is ended; nine files in each
     #[arg(long, default_value_t = 100_000)]
     directories: usize,
+    /// The commands of hotr that are measured
+    #[arg(long, value_delimiter = ',', default_value = "trace,watch")]
+    commands: Vec<String>,
 }
 
 /// Entry point of the benchmark.
 pub(crate) fn run(args: &WideArgs, out: &mut Figures) -> Result<()> {
-    for name in ["trace", "watch"] {
+    for name in &args.commands {
         let dir = args.common.dir.join(name);
         fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         one(name, &args.common.hotr, &dir, args.directories, out)?;
