@@ -6,7 +6,7 @@
 
 use hotr_common::uapi::INODE_TICK_NS;
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,7 +23,7 @@ use hotr_events::{Change, Channel, FileId, FileType, Missed, Op};
 /// Renamed directories that are remembered: each file that is found is looked for under its former paths.
 const MOVES: usize = 256;
 
-/// Names of one [`Page`] at most: what a hash table of 2^18 places takes, 19 MB with that of the files. With more it is no longer
+/// Names of one [`Page`] at most: what a hash table of 2^18 places takes, 13 MB with that of the files. With more it is no longer
 /// known what was reported.
 const REPORTS: usize = 7 << 15;
 /// Names after which what was lost is looked for although the storm has not ended.
@@ -31,16 +31,34 @@ const MANY: usize = REPORTS / 2;
 /// How long after a change it may be reported, as records are read: what inotify alone received waits for its record.
 const LATE_NS: u64 = correlate::HOLD_NS + correlate::HELD_UP_NS;
 
-/// Time of a report, and the file's size then if it was reported.
-type Reported = (i64, Option<u64>);
+/// A report of a file.
+#[derive(Clone, Copy, Debug)]
+struct Reported {
+    time_ns: i64,
+    /// The file's size then, or [`NO_SIZE`]: an option would take twice the room.
+    size: u64,
+}
+
+/// The size was not reported, or is one that no file has.
+const NO_SIZE: u64 = u64::MAX;
+
+impl Reported {
+    fn new(change: &Change) -> Self {
+        Self { time_ns: nanos(change.time), size: change.size.unwrap_or(NO_SIZE) }
+    }
+
+    fn size(self) -> Option<u64> {
+        Some(self.size).filter(|size| *size != NO_SIZE)
+    }
+}
 
 /// What was reported in a time.
 #[derive(Default)]
 struct Page {
-    /// Time of a file's last report, and its size then: by a hash of its path, which is shorter, and by device and inode for
-    /// its other names. The device alone would not do: on btrfs and overlay the kernel's is another one than stat's.
+    /// A file's last report: by a hash of its path, which is shorter, and by one of device and inode for its other names. The
+    /// latter alone would not do: on btrfs and overlay the kernel's device is another one than stat's.
     by_path: DeferredMap<u64, Reported>,
-    by_id: DeferredMap<(u64, u64), Reported>,
+    by_id: DeferredMap<u64, Reported>,
     /// Former and new path of directories that were renamed, in order.
     moves: Vec<(PathBuf, PathBuf)>,
     /// There was no room for more.
@@ -48,11 +66,12 @@ struct Page {
 }
 
 impl Page {
-    fn report(&mut self, change: &Change, hash: u64) {
-        let report = (nanos(change.time), change.size);
+    fn report(&mut self, change: &Change, hashes: &RandomState) {
+        let report = Reported::new(change);
+        let hash = path_hash(hashes, &change.path);
         let is_full = self.by_path.len() >= REPORTS || self.by_id.len() >= REPORTS;
         if let Some(id) = change.id {
-            self.is_cut |= !keep_last(&mut self.by_id, (id.dev, id.ino), report, is_full);
+            self.is_cut |= !keep_last(&mut self.by_id, hashes.hash_one((id.dev, id.ino)), report, is_full);
         }
         self.is_cut |= !keep_last(&mut self.by_path, hash, report, is_full);
         if let (Op::Rename, Some(FileType::Dir), Some(old)) = (change.op, change.file_type, &change.old_path)
@@ -115,8 +134,7 @@ impl ReportedSince {
         if self.lost.is_some() && !self.is_closed && self.page.by_path.len() >= MANY {
             self.close();
         }
-        let hash = self.hash(&change.path);
-        self.page.report(change, hash);
+        self.page.report(change, &self.hashes);
     }
 
     /// From now on losses are looked for by another search.
@@ -126,7 +144,7 @@ impl ReportedSince {
     }
 
     fn hash(&self, path: &Path) -> u64 {
-        self.hashes.hash_one(path.as_os_str().as_bytes())
+        path_hash(&self.hashes, path)
     }
 
     /// Does the work on what was reported that can wait; see [`DeferredMap::put_away`].
@@ -139,8 +157,9 @@ impl ReportedSince {
     fn reports(&self, found: &Changed) -> Vec<Reported> {
         let pages: Vec<&Page> = [&self.page].into_iter().chain(self.before.iter().rev()).collect();
         let mut reports = Vec::new();
+        let id = self.hashes.hash_one((found.dev, found.ino));
         let mut path = found.path.clone();
-        reports.extend(pages.iter().filter_map(|page| page.by_id.get(&(found.dev, found.ino))));
+        reports.extend(pages.iter().filter_map(|page| page.by_id.get(&id)));
         reports.extend(pages.iter().filter_map(|page| page.by_path.get(&self.hash(&path))));
         for (old, new) in pages.iter().flat_map(|page| page.moves.iter().rev()) {
             if let Ok(rest) = path.strip_prefix(new) {
@@ -157,18 +176,21 @@ impl ReportedSince {
         let size = (found.file_type == Some(FileType::File)).then_some(found.size);
         let reports = self.reports(found);
         // The report of a name says nothing of the size.
-        let is_it = |(time, told): &Reported| found.ctime_ns <= *time && (told.is_none() || *told == size);
+        let is_it =
+            |one: &Reported| found.ctime_ns <= one.time_ns && (one.size().is_none() || one.size() == size);
         if reports.iter().any(is_it) {
             return None;
         }
-        let Some(last) = reports.iter().max() else { return op(found, self.since_ns - INODE_TICK_NS, lower) };
+        let Some(last) = reports.iter().max_by_key(|one| (one.time_ns, one.size())) else {
+            return op(found, self.since_ns - INODE_TICK_NS, lower);
+        };
         // What was reported of it is not missed; what came after is.
-        let is_other_size = last.1.is_some() && last.1 != size;
-        let is_same_file = found.btime_ns.is_none_or(|btime| btime <= last.0);
+        let is_other_size = last.size().is_some() && last.size() != size;
+        let is_same_file = found.btime_ns.is_none_or(|btime| btime <= last.time_ns);
         if size.is_some() && is_other_size && is_same_file {
             return Some(Op::Write);
         }
-        op(found, last.0 + 1, lower)
+        op(found, last.time_ns + 1, lower)
     }
 
     /// Records were lost, by the reason of the `loss` line, before `now`.
@@ -285,15 +307,14 @@ impl Rescan {
     }
 }
 
+fn path_hash(hashes: &RandomState, path: &Path) -> u64 {
+    hashes.hash_one(path.as_os_str().as_bytes())
+}
+
 /// Whether it is remembered: of what is known already in any case, of others if there is room.
-fn keep_last<K: Eq + Hash>(
-    reports: &mut DeferredMap<K, Reported>,
-    key: K,
-    report: Reported,
-    is_full: bool,
-) -> bool {
+fn keep_last(reports: &mut DeferredMap<u64, Reported>, key: u64, report: Reported, is_full: bool) -> bool {
     match reports.get_mut(&key) {
-        Some(last) if report.0 < last.0 => {}
+        Some(last) if report.time_ns < last.time_ns => {}
         Some(last) => *last = report,
         None if is_full => return false,
         None => reports.insert(key, report),

@@ -46,18 +46,18 @@ impl BatchBlocker {
         })
     }
 
-    /// It lasts longer than the user wants to wait.
+    /// It lasts longer than the batch may wait; `limit`: "after 5s", or what else it may not exceed.
     pub(super) fn overdue(&self, limit: &str) -> String {
         match self {
             Self::Git(lock) => format!(
-                "{} still exists after {limit}: files taken as they are; remove it if no git runs",
+                "{} still exists {limit}: files taken as they are; remove it if no git runs",
                 lock.display()
             ),
             Self::Index(index) => {
-                format!("{} has kept changing for {limit}: files taken as they are", index.display())
+                format!("{} still changes {limit}: files taken as they are", index.display())
             }
             Self::Writer(path) => {
-                format!("{} is still open for writing after {limit}: taken as it is", path.display())
+                format!("{} is still open for writing {limit}: taken as it is", path.display())
             }
         }
     }

@@ -62,8 +62,10 @@ pub(super) enum When {
     /// Shortly before it is due.
     EarlyLook,
     Due,
-    /// It is taken now, whatever holds it.
+    /// It is taken now, whatever holds it: it was held for long.
     Overdue,
+    /// The same: there is no room for more.
+    Full,
 }
 
 /// What came of it.
@@ -81,8 +83,8 @@ pub(super) enum Answer {
     Unknown(BTreeMap<PathBuf, Touched>),
     /// These are not what was confirmed.
     Unconfirmed(Unconfirmed),
-    /// A batch.
-    Judged(Judged),
+    /// A batch; and what is left of one that was too large, to be looked at next.
+    Judged { judged: Judged, rest: Option<Box<Pending>> },
     /// The same early; none when it cannot be known yet.
     EarlyLook(Option<Judged>),
     /// What lies behind links, and must be watched.
@@ -172,11 +174,13 @@ impl Drop for Content {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::fs;
 
     use super::*;
     use crate::pipeline::confirm::Kind;
     use crate::source::inode_clock_ns;
+    use crate::watch::pending::MOST_IN_BATCH;
 
     /// A folder, and a thread that knows what it holds.
     struct Scene(PathBuf, Content);
@@ -212,7 +216,7 @@ mod tests {
             self.1.order(Job::Look { pending, when, read_ns: i64::MAX, forget_rules: false, undo });
             loop {
                 let found = match self.1.next().await {
-                    Some(Answer::Judged(judged)) => Some(judged),
+                    Some(Answer::Judged { judged, .. }) => Some(judged),
                     Some(Answer::EarlyLook(found)) => found,
                     Some(_) => continue,
                     None => panic!("the thread has ended"),
@@ -234,6 +238,41 @@ mod tests {
         assert_eq!(scene.look(When::EarlyLook, true).await, Some(vec![]), "as it was before the first look");
         scene.write("four");
         assert_eq!(scene.look(When::Due, true).await, Some(vec![Kind::Written]));
+    }
+
+    #[tokio::test]
+    async fn a_large_tree_is_several_batches_and_each_file_is_in_one() {
+        let mut scene = Scene::new("large").await;
+        let mut made = BTreeSet::new();
+        for dir in ["new", "new/a", "new/a/b", "new/c", "new/d", "new/e", "new/f"] {
+            fs::create_dir(scene.0.join(dir)).unwrap();
+            for file in 0..41 {
+                let file = scene.0.join(dir).join(file.to_string());
+                fs::write(&file, "text").unwrap();
+                made.insert(file);
+            }
+        }
+        let mut rest = Some(Box::new(Pending { dirs: vec![scene.0.join("new")], ..Pending::default() }));
+        let (mut found, mut batches) = (BTreeSet::new(), 0);
+        while let Some(pending) = rest.take() {
+            let when = When::Overdue;
+            let pending = *pending;
+            scene.1.order(Job::Look { pending, when, read_ns: i64::MAX, forget_rules: false, undo: false });
+            let (judged, more) = loop {
+                match scene.1.next().await {
+                    Some(Answer::Judged { judged, rest }) => break (judged, rest),
+                    Some(_) => {}
+                    None => panic!("the thread has ended"),
+                }
+            };
+            assert!(judged.batch.len() <= MOST_IN_BATCH, "{}", judged.batch.len());
+            for change in judged.batch {
+                assert!(found.insert(change.path.clone()), "{} twice", change.path.display());
+            }
+            (rest, batches) = (more, batches + 1);
+        }
+        assert_eq!(found, made);
+        assert!(batches >= made.len() / MOST_IN_BATCH, "{batches}");
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ use super::filter::PathFilter;
 use super::guard::{Differences, Guard};
 use super::link_targets::outside::{Outside, OutsideChanges};
 use super::links::Links;
-use super::pending::Pending;
+use super::pending::{MOST_IN_BATCH, Pending};
 use super::unknown::Unknown;
 use crate::ending;
 use crate::error::Error;
@@ -38,8 +38,6 @@ const MOUNTS_SETTLE: Duration = Duration::from_secs(2);
 
 /// Names of a batch that waits, after which more of an audit does: what channels report cannot.
 const MOST_PENDING: usize = 16_384;
-/// Names of a batch, after which it is taken although the changes go on: a storm must not take memory without end.
-const MOST_IN_BATCH: usize = 65_536;
 
 /// See the module.
 pub(super) struct Feed {
@@ -165,7 +163,12 @@ impl Feed {
             Some(Answer::Held { pending, again }) => self.hold(pending, again),
             Some(Answer::Unknown(paths)) => self.unknown.add(paths),
             Some(Answer::Unconfirmed(found)) => self.touch_unconfirmed(found),
-            Some(Answer::Judged(judged)) => self.give(judged),
+            Some(Answer::Judged { judged, rest }) => {
+                self.give(judged);
+                if let Some(rest) = rest {
+                    self.hold(*rest, Duration::ZERO);
+                }
+            }
             Some(Answer::EarlyLook(found)) => {
                 if let Some(then) = self.early.answered(found) {
                     self.go_on(then);
@@ -449,9 +452,15 @@ impl Feed {
             Then::Again(pending) => self.hold(pending, Duration::ZERO),
             Then::Look(pending) => {
                 self.looking = true;
-                let overdue = pending.touched.len() >= MOST_IN_BATCH
-                    || pending.first.is_some_and(|first| first.elapsed() >= self.options.settle_max);
-                self.look(pending, if overdue { When::Overdue } else { When::Due });
+                let is_overdue =
+                    pending.first.is_some_and(|first| first.elapsed() >= self.options.settle_max);
+                let is_full = pending.touched.len() >= MOST_IN_BATCH;
+                let when = match (is_overdue, is_full) {
+                    (true, _) => When::Overdue,
+                    (false, true) => When::Full,
+                    (false, false) => When::Due,
+                };
+                self.look(pending, when);
             }
         }
     }

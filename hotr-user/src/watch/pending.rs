@@ -16,6 +16,10 @@ use hotr_events::{Actor, Change, Channel, FileType, Op};
 /// Names of a batch that are left out and asked whether they are further hard links.
 const LEFT_OUT: usize = 256;
 
+/// Names that are one batch at most, although the changes go on or were made at once: a storm must not take memory without
+/// end.
+pub(super) const MOST_IN_BATCH: usize = if cfg!(test) { 64 } else { 32_768 };
+
 /// Renamed directories of a batch that are remembered: each new file is looked for under its former paths.
 const MOVES: usize = 256;
 
@@ -118,6 +122,32 @@ impl Pending {
             }
         }
         former
+    }
+
+    /// How many names of it are looked at together. What a link that leads elsewhere brought is reported by the link, and so
+    /// in one batch with it.
+    pub(super) fn most_together(&self) -> usize {
+        if self.relinked.is_empty() { MOST_IN_BATCH } else { usize::MAX }
+    }
+
+    /// Takes out what is more than so many names, and directories that were not read yet.
+    pub(super) fn split_off(&mut self, most: usize) -> Option<Self> {
+        let after = self.touched.keys().nth(most).cloned();
+        let touched = after.map(|after| self.touched.split_off(&after)).unwrap_or_default();
+        let dirs = std::mem::take(&mut self.dirs);
+        if touched.is_empty() && dirs.is_empty() {
+            return None;
+        }
+        let moves = self.moves[self.moves.len().saturating_sub(MOVES)..].to_vec();
+        let (behind, behind_by, first) = (self.behind, self.behind_by.clone(), self.first);
+        Some(Self { touched, dirs, moves, behind, behind_by, first, ..Self::default() })
+    }
+
+    /// Takes back what was taken out.
+    pub(super) fn join(&mut self, rest: Option<Self>) {
+        let Some(rest) = rest else { return };
+        self.touched.extend(rest.touched);
+        self.dirs.extend(rest.dirs);
     }
 
     /// Puts what was reported earlier before what came since.

@@ -133,7 +133,7 @@ impl Model {
         });
         loop {
             match self.content.next().await.expect("the thread goes on") {
-                Answer::Judged(judged) => {
+                Answer::Judged { judged, .. } => {
                     let disk = tree(&self.dir);
                     for change in judged.batch {
                         match disk.get(&change.path) {

@@ -23,7 +23,7 @@ use crate::watch::batch_blocker::BatchBlocker;
 use crate::watch::early_look::Judged;
 use crate::watch::filter::PathFilter;
 use crate::watch::link_targets::{Found, LinkPoints, LinkTargets, Look};
-use crate::watch::pending::Pending;
+use crate::watch::pending::{MOST_IN_BATCH, Pending};
 use crate::watch::rollback::Rollback;
 use crate::watch::touched::Touched;
 use hotr_events::Channel;
@@ -120,7 +120,7 @@ impl Work {
                     let found = self.look_early(&pending, read_ns, &say);
                     self.answer(Answer::EarlyLook(found));
                 } else {
-                    self.look(pending, when == When::Overdue, read_ns, &say);
+                    self.look(pending, when, read_ns, &say);
                 }
             }
             Job::Good(mut changes) => {
@@ -274,19 +274,26 @@ impl Work {
         Some(self.judge(pending.clone(), states, None, say))
     }
 
-    fn look(&mut self, mut pending: Pending, overdue: bool, read_ns: i64, say: &dyn Fn(&str)) {
+    fn look(&mut self, mut pending: Pending, when: When, read_ns: i64, say: &dyn Fn(&str)) {
+        let overdue = matches!(when, When::Overdue | When::Full);
         while let Some(message) = self.baseline.as_mut().and_then(Baseline::next_now) {
             self.learn(message);
         }
-        self.expand_dirs(&mut pending);
+        let most = pending.most_together();
+        self.expand_dirs(&mut pending, most);
         self.expand_links(&mut pending);
-        let limit = humantime::format_duration(self.options.settle_max).to_string();
+        let rest = pending.split_off(most);
+        let limit = match when {
+            When::Full => format!("with {MOST_IN_BATCH} changed files"),
+            _ => format!("after {}", humantime::format_duration(self.options.settle_max)),
+        };
         if let Some(hold) =
             BatchBlocker::of(&self.options.trace.paths, pending.touched.keys().map(PathBuf::as_path), read_ns)
         {
             if !overdue {
                 let again = self.again;
                 self.again = (again * 2).min(HOLD_LOOK);
+                pending.join(rest);
                 return self.answer(Answer::Held { pending, again });
             }
             say(&hold.overdue(&limit));
@@ -295,9 +302,10 @@ impl Work {
         if let Some(path) = torn {
             if !overdue {
                 self.looked = pending.touched.keys().cloned().zip(states).collect();
+                pending.join(rest);
                 return self.answer(Answer::Held { pending, again: self.options.debounce });
             }
-            say(&format!("{} still changes after {limit}: taken as it is", path.display()));
+            say(&format!("{} still changes {limit}: taken as it is", path.display()));
         }
         let found = match self.found_behind(&mut pending, overdue) {
             Ok(found) => found,
@@ -305,11 +313,12 @@ impl Work {
                 self.looked = pending.touched.keys().cloned().zip(states).collect();
                 let again = self.again;
                 self.again = (again * 2).min(HOLD_LOOK);
+                pending.join(rest);
                 return self.answer(Answer::Held { pending, again });
             }
         };
         let judged = self.judge(pending, states, found, say);
-        self.answer(Answer::Judged(judged));
+        self.answer(Answer::Judged { judged, rest: rest.map(Box::new) });
     }
 
     /// The states of a batch now, and the first path that was changed while it was read; none when hotr ends.

@@ -13,6 +13,9 @@ use crate::pipeline::confirm::State;
 use crate::watch::link_targets::Found;
 use crate::watch::pending::Pending;
 
+/// Directories that are read for one batch: what is known below them is looked for at once.
+const DIRS: usize = if cfg!(test) { 4 } else { 4096 };
+
 impl Work {
     /// A name that is left out may be a further link of a wanted file, which must be watched from now on.
     pub(super) fn expand_links(&self, pending: &mut Pending) {
@@ -46,8 +49,9 @@ impl Work {
         statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()
     }
 
-    /// A directory that appeared or disappeared brought or took its files, without reports of them.
-    pub(super) fn expand_dirs(&mut self, pending: &mut Pending) {
+    /// A directory that appeared or disappeared brought or took its files, without reports of them. With `most` names in the
+    /// batch the directories that are left stay in it, for the next; at least one is read.
+    pub(super) fn expand_dirs(&mut self, pending: &mut Pending, most: usize) {
         let mut dirs = std::mem::take(&mut pending.dirs);
         let mut perhaps = std::mem::take(&mut pending.perhaps);
         perhaps.retain(|path| self.is_or_was_dir(path));
@@ -61,10 +65,24 @@ impl Work {
         if dirs.is_empty() {
             return;
         }
+        if pending.touched.len() >= most {
+            pending.dirs = dirs;
+            return;
+        }
+        if most < usize::MAX {
+            pending.dirs = dirs.split_off(dirs.len().min(DIRS));
+        }
         for path in self.confirmer.below(&dirs) {
             pending.touched.entry(path).or_default();
         }
+        let mut is_first = true;
         while let Some(dir) = dirs.pop() {
+            if pending.touched.len() >= most && !is_first {
+                pending.dirs.push(dir);
+                pending.dirs.append(&mut dirs);
+                return;
+            }
+            is_first = false;
             // A link that took the name is followed elsewhere (`behind`), unless it was named.
             let names = self.confirmer.roots().dir(&dir).map_err(std::io::Error::from).and_then(Dir::names);
             for (name, kind) in names.into_iter().flatten().flatten() {
