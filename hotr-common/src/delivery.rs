@@ -12,7 +12,7 @@ pub const NOTES: u32 = 1 << 15;
 
 /// [`Offer::kind`]: the kernel offered an event.
 pub const OFFERED: u32 = 1;
-/// An event left the queue because the program read it.
+/// An event left the queue because the program read it: `event` is set.
 pub const TAKEN: u32 = 2;
 /// The instance goes away; its address may be given to another one.
 pub const CLOSED: u32 = 3;
@@ -83,15 +83,13 @@ pub const SHORT_NAME: usize = 32;
 /// [`Offer::name_len`], as they are in `struct inotify_event_info`.
 pub const EVENT_HEAD: usize = 16;
 
-/// See the module. A record of [`OFFERED`] is a [`NamedOffer`]; in those of the other kinds only `kind`, `slot`, `time`, `pid`,
-/// `tid`, `group` and `event` are set, and what their constant says.
+/// See the module. A record of [`OFFERED`] is a [`NamedOffer`]; in those of the other kinds only `kind`, `slot` and `time` are
+/// set, and what their constant says.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Offer {
     /// Before the event was queued, or when it was taken; `CLOCK_MONOTONIC` nanoseconds.
     pub time: u64,
-    /// Address of the `fsnotify_group`.
-    pub group: u64,
     /// Address of the event; it is used again for another one once this has left the queue. 0 when there was none.
     pub event: u64,
     /// Number of the inode that the event is about.
@@ -100,9 +98,7 @@ pub struct Offer {
     pub kind: u32,
     /// Which instance.
     pub slot: u32,
-    /// Process that made the change, or read, in the initial pid namespace.
-    pub pid: u32,
-    /// Its thread.
+    /// Thread that made the change, in the initial pid namespace.
     pub tid: u32,
     /// Device of that inode.
     pub dev: u32,
@@ -112,6 +108,8 @@ pub struct Offer {
     pub queued: u32,
     /// Most it takes.
     pub limit: u32,
+    /// Not set.
+    pub reserved: u32,
     /// Kinds of event.
     pub mask: u32,
     /// Watch of the instance.
@@ -132,7 +130,7 @@ pub struct NamedOffer<const ROOM: usize> {
     pub name: [u8; ROOM],
 }
 
-const _: () = assert!(size_of::<Offer>() == 4 * 8 + 12 * 4);
+const _: () = assert!(size_of::<Offer>() == 3 * 8 + 12 * 4);
 const _: () = assert!(size_of::<NamedOffer<MAX_NAME>>() < size_of::<Chunk>());
 
 /// Instances that are found without a look-up in a hash table; a power of two.

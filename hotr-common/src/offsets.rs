@@ -102,6 +102,8 @@ pub struct Offsets {
     pub group_q_len: u32,
     pub group_max_events: u32,
     pub group_shutdown: u32,
+    /// The `next` of a group's list of unread events, which is the event itself; else absent.
+    pub group_unread: u32,
     pub regs_sysno: u32,
     pub dirty_pages: u32,
     pub has_typed_task: u32,
@@ -143,4 +145,4 @@ impl Arguments {
     pub const NONE: Self = Self { subject: NO_ARG, second: NO_ARG, ret: NO_ARG, ret_pointer: 0 };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 4 * (102 + 12) + 4 * HOOKS);
+const _: () = assert!(size_of::<Offsets>() == 4 * (103 + 12) + 4 * HOOKS);

@@ -17,19 +17,20 @@ use hotr_common::delivery::{
     ADDED, CLOSED, EVENT_HEAD, FIRST_GROUPS, FirstGroups, NO_MEMORY, NamedOffer, OFFERED, Offer, QUEUED,
     REFUSED, SHORT_NAME, TAKEN,
 };
-use hotr_common::offsets::ABSENT;
 use hotr_common::record::MAX_NAME;
 use hotr_common::uapi::inotify::Q_OVERFLOW;
 
-use crate::call::CALLS;
 use crate::counters::{Count, count};
-use crate::globals::{off, verifier_opaque};
+use crate::globals::{off, read, verifier_opaque};
 use crate::kernel::{Direct, Mem, Probe};
 use crate::records::RECORDS;
 
 /// The first groups that are followed: a word is compared in a few instructions, and most diagnoses follow no more.
-#[map(name = "FIRST_FOLLOWED")]
-pub static FIRST_FOLLOWED: Array<FirstGroups> = Array::with_max_entries(1, 0);
+/// In a section of its own: userspace rewrites the map of `.bss` as a whole; no map function is needed to read it.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.followed")]
+// SAFETY: integers only, for which zero is a value.
+pub static mut FIRST_FOLLOWED: FirstGroups = unsafe { core::mem::zeroed() };
 
 /// Address of each other `fsnotify_group` → its slot. A diagnosis gives this map its size.
 #[map(name = "FOLLOWED")]
@@ -85,9 +86,6 @@ impl Noted {
     }
 }
 
-/// Key space of [`CALLS`] for `fsnotify_remove_first_event`, above every hook number.
-const TAKE: u64 = 0xfffe;
-
 /// `inotify_handle_inode_event(mark, mask, inode, dir, name, cookie)`.
 #[fentry]
 pub fn fentry_deliver(ctx: FEntryContext) -> u32 {
@@ -119,15 +117,18 @@ fn now() -> u64 {
 /// comparison is allowed.
 #[inline(always)]
 pub fn slot_of(group: u64) -> Option<u32> {
-    let first = FIRST_FOLLOWED.get(0)?;
     let mut n = 0;
-    while n < first.groups.len() {
-        if crate::globals::read(&raw const first.groups[n]) == group {
-            return Some(first.slots[n]);
+    while n < FIRST_GROUPS {
+        // SAFETY: words of a static, read whole.
+        unsafe {
+            if read(&raw const FIRST_FOLLOWED.groups[n]) == group {
+                return Some(read(&raw const FIRST_FOLLOWED.slots[n]));
+            }
         }
         n += 1;
     }
-    if first.has_more == 0 {
+    // SAFETY: as above.
+    if unsafe { read(&raw const FIRST_FOLLOWED.has_more) } == 0 {
         return None;
     }
     // SAFETY: a number, copied at once.
@@ -236,15 +237,12 @@ fn emit_offer<M: Mem, const ROOM: usize>(group: *const u8, event: *const u8, not
     // SAFETY: reserved memory of this size; the name is bounded by its room, and userspace reads no further than its length.
     let flags = unsafe {
         let head = &raw mut (*record).head;
-        (*head).time = record as u64;
-        let place = (&raw const (*head).time).read_volatile();
+        let place = place_of(head);
         (*head).time = time;
-        (*head).group = group as u64;
         (*head).event = event as u64;
         (*head).ino = noted.ino;
         (*head).kind = OFFERED;
         (*head).slot = noted.slot;
-        (*head).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
         (*head).tid = noted.thread;
         (*head).dev = noted.dev;
         (*head).result = QUEUED;
@@ -266,6 +264,19 @@ fn emit_offer<M: Mem, const ROOM: usize>(group: *const u8, event: *const u8, not
         wakeup::<NamedOffer<ROOM>>(place)
     };
     entry.submit(flags);
+}
+
+/// The address of a record as a number: what the kernel gave a program is a pointer to it until it was stored.
+///
+/// # Safety
+/// It is reserved, and not yet written.
+#[inline(always)]
+unsafe fn place_of(record: *mut Offer) -> u64 {
+    // SAFETY: as required; the time is written afterwards.
+    unsafe {
+        (*record).time = record as u64;
+        (&raw const (*record).time).read_volatile()
+    }
 }
 
 /// How a record at this address is submitted. Userspace looks whenever it gets a change, and a few times a second besides:
@@ -303,12 +314,10 @@ fn refused(result: i32) {
         let record = entry.as_mut_ptr();
         let (group, event) = ((*note).group as *const u8, (*note).event as *const u8);
         (*record).time = (*note).time;
-        (*record).group = (*note).group;
         (*record).event = (*note).event;
         (*record).ino = noted.ino;
         (*record).kind = REFUSED;
         (*record).slot = noted.slot;
-        (*record).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
         (*record).tid = thread;
         (*record).dev = noted.dev;
         (*record).result = result;
@@ -321,43 +330,45 @@ fn refused(result: i32) {
     }
 }
 
-/// Exit of `fsnotify_remove_first_event(group)`, which returns the event.
-#[fexit]
-pub fn fexit_deliver_take(ctx: FExitContext) -> u32 {
-    taken::<Direct>(ctx.arg(0), ctx.arg(1));
+/// `fsnotify_remove_first_event(group)`. Its callers hold the lock of the queue: the first event now is the one that it
+/// will return. An entry costs the reader less than an exit, of which the kernel also has to keep track.
+#[fentry]
+pub fn fentry_deliver_take(ctx: FEntryContext) -> u32 {
+    taken::<Direct>(ctx.arg(0));
     0
 }
 
-/// Entry of the same.
+/// See [`fentry_deliver_take`].
 #[kprobe]
 pub fn kprobe_deliver_take(ctx: ProbeContext) -> u32 {
-    let group = ctx.arg(0).unwrap_or(0);
-    if slot_of(group).is_some() {
-        let key = (bpf_get_current_pid_tgid() << 32) | TAKE;
-        let _ = CALLS.insert(&key, &[group, 0, 0], 0);
-    }
-    0
-}
-
-/// Return of the same.
-#[kretprobe]
-pub fn kretprobe_deliver_take(ctx: RetProbeContext) -> u32 {
-    let key = (bpf_get_current_pid_tgid() << 32) | TAKE;
-    // SAFETY: the entry is this thread's own.
-    let Some([group, ..]) = unsafe { CALLS.get(&key) }.copied() else { return 0 };
-    let _ = CALLS.remove(&key);
-    taken::<Probe>(group as *const u8, ctx.ret());
+    taken::<Probe>(ctx.arg::<u64>(0).unwrap_or(0) as *const u8);
     0
 }
 
 #[inline(always)]
-fn taken<M: Mem>(group: *const u8, event: u64) {
+fn taken<M: Mem>(group: *const u8) {
     let Some(slot) = slot_of(group as u64) else { return };
     // A group that goes away empties its queue by the same function.
-    let is_closing = off!(group_shutdown) != ABSENT && M::u8(group, off!(group_shutdown)) != 0;
-    if event != 0 && !is_closing {
-        emit_short(TAKEN, slot, group as u64, Subject::event(event));
+    if M::u8(group, off!(group_shutdown)) != 0 {
+        return;
     }
+    // Of an empty queue, for which no kernel so far calls the function, this is an address within the group: no event's.
+    let event = M::u64(group, off!(group_unread));
+    let Some(mut entry) = RECORDS.reserve::<Offer>(0) else {
+        count(Count::RingFull);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: reserved memory of this size; the fields that are not set here are not read by userspace.
+    let place = unsafe {
+        (*record).event = event;
+        (*record).kind = TAKEN;
+        (*record).slot = slot;
+        let place = place_of(record);
+        (*record).time = now();
+        place
+    };
+    entry.submit(wakeup::<Offer>(place));
 }
 
 /// `fsnotify_destroy_group(group)`.
@@ -378,13 +389,13 @@ pub fn kprobe_deliver_close(ctx: ProbeContext) -> u32 {
 fn closed(group: u64) {
     let Some(slot) = slot_of(group) else { return };
     leave(group);
-    emit_short(CLOSED, slot, group, Subject::event(0));
+    emit_short(CLOSED, slot, BPF_RB_FORCE_WAKEUP, 0, 0);
 }
 
 /// Follows a group. Only one program run at a time calls this or [`leave`] for userspace.
 pub fn follow(group: u64, slot: u32) -> bool {
-    let Some(first) = FIRST_FOLLOWED.get_ptr_mut(0) else { return false };
-    // SAFETY: memory of the map. The slot is there before the group, and a place is used once: whoever finds the group finds
+    let first = &raw mut FIRST_FOLLOWED;
+    // SAFETY: words of a static. The slot is there before the group, and a place is used once: whoever finds the group finds
     // its slot.
     unsafe {
         let used = (*first).used;
@@ -405,10 +416,10 @@ pub fn follow(group: u64, slot: u32) -> bool {
 
 /// Follows it no longer; `true` also if it was not followed.
 pub fn leave(group: u64) -> bool {
-    let Some(first) = FIRST_FOLLOWED.get_ptr_mut(0) else { return false };
+    let first = &raw mut FIRST_FOLLOWED;
     let mut n = 0;
     while n < FIRST_GROUPS {
-        // SAFETY: memory of the map; a word is written whole.
+        // SAFETY: a static; a word is written whole.
         unsafe {
             let place = &raw mut (*first).groups[n];
             if place.read_volatile() == group {
@@ -423,51 +434,25 @@ pub fn leave(group: u64) -> bool {
 
 /// The process set a watch.
 #[inline(always)]
-pub fn added(slot: u32, group: u64, wd: i32, mask: u32) {
-    emit_short(ADDED, slot, group, Subject { event: 0, wd, mask });
+pub fn added(slot: u32, wd: i32, mask: u32) {
+    emit_short(ADDED, slot, 0, wd, mask);
 }
 
-/// What a short record is about; 0 where that is nothing.
-struct Subject {
-    event: u64,
-    wd: i32,
-    mask: u32,
-}
-
-impl Subject {
-    const fn event(event: u64) -> Self {
-        Self { event, wd: 0, mask: 0 }
-    }
-}
-
-/// A record of the short kinds.
+/// A record of what is not an event.
 #[inline(always)]
-fn emit_short(kind: u32, slot: u32, group: u64, subject: Subject) {
+fn emit_short(kind: u32, slot: u32, wakeup: u32, wd: i32, mask: u32) {
     let Some(mut entry) = RECORDS.reserve::<Offer>(0) else {
         count(Count::RingFull);
         return;
     };
     let record = entry.as_mut_ptr();
-    let process = bpf_get_current_pid_tgid();
     // SAFETY: reserved memory of this size; the fields that are not set here are not read by userspace.
-    let place = unsafe {
-        (*record).time = record as u64;
-        let place = (&raw const (*record).time).read_volatile();
+    unsafe {
         (*record).time = now();
-        (*record).group = group;
-        (*record).event = subject.event;
         (*record).kind = kind;
         (*record).slot = slot;
-        (*record).pid = (process >> 32) as u32;
-        (*record).tid = process as u32;
-        (*record).wd = subject.wd;
-        (*record).mask = subject.mask;
-        place
-    };
-    let flags = match kind {
-        TAKEN => wakeup::<Offer>(place),
-        CLOSED => u64::from(BPF_RB_FORCE_WAKEUP),
-        _ => 0,
-    };
-    entry.submit(flags);
+        (*record).wd = wd;
+        (*record).mask = mask;
+    }
+    entry.submit(u64::from(wakeup));
 }

@@ -75,7 +75,7 @@ fn ended(number: u32, ret: i64, registers: *const u8) {
         calls::WATCHES => {
             let group = Probe::u64(file, off!(file_private_data));
             if let Some(slot) = delivery::slot_of(group) {
-                delivery::added(slot, group, ret as i32, argument(2) as u32);
+                delivery::added(slot, ret as i32, argument(2) as u32);
             }
         }
         _ => {

@@ -32,6 +32,7 @@ pub(super) const STRUCTURES: &[&str] = &[
     "fsnotify_mark",
     "fsnotify_mark_connector",
     "fsnotify_group",
+    "fsnotify_event",
     "inotify_inode_mark",
     "inotify_event_info",
     "nsproxy",
@@ -177,6 +178,7 @@ pub fn offsets(btf: &Btf) -> Result<Offsets, MissingField> {
         group_q_len: optional("fsnotify_group", "q_len"),
         group_max_events: optional("fsnotify_group", "max_events"),
         group_shutdown: optional("fsnotify_group", "shutdown"),
+        group_unread: unread(btf),
         regs_sysno: need("pt_regs", registers.1)?,
         dirty_pages: btf.enumerator("I_DIRTY_PAGES").unwrap_or(DIRTY_PAGES),
         has_typed_task: u32::from(btf.function(TYPED_TASK).is_some()),
@@ -195,6 +197,13 @@ pub fn offsets(btf: &Btf) -> Result<Offsets, MissingField> {
         regs_compat,
         arguments: [Arguments::NONE; HOOKS],
     })
+}
+
+/// Where a group has its first unread event: `list` is the first member of an event, else that is not its address.
+fn unread(btf: &Btf) -> u32 {
+    let is_first = btf.offset_of("fsnotify_event", "list") == Some(0);
+    let next = btf.offset_of("fsnotify_group", "notification_list.next");
+    next.filter(|_| is_first).unwrap_or(ABSENT)
 }
 
 /// Where what userspace reads of an inotify event begins, if it is in one piece.

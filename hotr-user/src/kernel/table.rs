@@ -267,10 +267,10 @@ pub const DELIVERY: &[(&str, Programs)] = &[
     (
         "fsnotify_remove_first_event",
         Programs {
-            fentry: &[],
-            fexit: &["fexit_deliver_take"],
+            fentry: &["fentry_deliver_take"],
+            fexit: &[],
             kprobe: &["kprobe_deliver_take"],
-            kretprobe: &["kretprobe_deliver_take"],
+            kretprobe: &[],
         },
     ),
     (

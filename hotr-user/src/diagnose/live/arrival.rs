@@ -91,17 +91,16 @@ mod tests {
     fn record(kind: u32, time: u64, result: i32) -> Offer {
         Offer {
             time,
-            group: 1,
             event: 9,
             ino: 5,
             kind,
             slot: 2,
-            pid: 1,
             tid: 1,
             dev: 1,
             result,
             queued: 0,
             limit: 10,
+            reserved: 0,
             mask: 8,
             wd: 3,
             cookie: 0,

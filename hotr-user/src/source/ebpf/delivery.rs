@@ -25,6 +25,8 @@ const RING_BYTES: u32 = 4 << 20;
 /// Instances; threads that make changes; processes; files that they use.
 const SIZES: &[(&str, u32)] =
     &[("FOLLOWED", MAX_GROUPS), ("NOTES", NOTES), ("USERS", MAX_USERS), ("USAGES", USED_FILES)];
+/// Name of the section with the first instances, as aya names its map.
+const FIRST_MAP: &str = ".bss.followed";
 /// Processes that can be followed at a time.
 const MAX_USERS: u32 = 1024;
 /// Files whose last use is known.
@@ -48,7 +50,7 @@ pub(super) struct Groups {
 impl Groups {
     /// Follows one, or (without a slot) follows it no longer: where no program can do it (`hotr_ebpf::hooks::delivery::follow`).
     pub(super) fn set(&mut self, group: u64, slot: Option<u32>) -> Result<(), LoadError> {
-        let failed = |_| LoadError::Map("FIRST_FOLLOWED");
+        let failed = |_| LoadError::Map(FIRST_MAP);
         let FirstPod(mut first) = self.first.get(&0, 0).map_err(failed)?;
         let n = usize::try_from(first.used).unwrap_or(FIRST_GROUPS);
         match slot {
@@ -162,8 +164,14 @@ impl DeliverySource {
     pub fn start(choice: TierChoice) -> Result<Self, String> {
         let options = EbpfOptions { tier: choice, ring_bytes: RING_BYTES, window_ns: 0, sizes: SIZES };
         let (mut source, kernel) = EbpfSource::load(options).map_err(|error| error.to_string())?;
-        let needed =
-            [kernel.offsets.inotify_event, kernel.offsets.group_q_len, kernel.offsets.group_max_events];
+        let offsets = &kernel.offsets;
+        let needed = [
+            offsets.inotify_event,
+            offsets.group_q_len,
+            offsets.group_max_events,
+            offsets.group_shutdown,
+            offsets.group_unread,
+        ];
         if needed.contains(&ABSENT) {
             return Err("its BTF does not have the fields of an inotify event".to_owned());
         }
@@ -197,7 +205,7 @@ impl DeliverySource {
         let failed = |error: LoadError| error.to_string();
         source.ring = Some(take(&mut source.ebpf, RECORDS).map_err(failed)?);
         let groups = Groups {
-            first: take(&mut source.ebpf, "FIRST_FOLLOWED").map_err(failed)?,
+            first: take(&mut source.ebpf, FIRST_MAP).map_err(failed)?,
             others: take(&mut source.ebpf, "FOLLOWED").map_err(failed)?,
         };
         let usage = match usage {
