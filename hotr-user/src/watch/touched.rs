@@ -34,6 +34,7 @@ enum Actors {
     #[default]
     Unknown,
     One(Arc<Actor>),
+    #[expect(clippy::box_collection, reason = "rare, and a vector by itself would make every path larger")]
     Several(Box<Vec<Arc<Actor>>>),
 }
 
