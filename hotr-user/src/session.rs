@@ -192,6 +192,17 @@ impl Session {
         self.engine.take_remounted()
     }
 
+    /// Watches these paths from now on, and no others; channels continue with those that stay. The answer says whether
+    /// inotify's watches had to be made again, in which time it received nothing, and has what was reported until now.
+    ///
+    /// # Errors
+    /// When a channel cannot watch a new path; then all continue with the former ones.
+    pub fn set_paths(&mut self, paths: Vec<PathBuf>) -> Result<(bool, Vec<Report>), Error> {
+        let rebuilt = self.engine.set_paths(paths);
+        self.renew()?;
+        Ok((rebuilt?, self.engine.reports()))
+    }
+
     fn renew(&mut self) -> Result<(), Error> {
         if self.engine.take_renewed() {
             // The former descriptors are closed: forget them before a new one of the same number is added.

@@ -18,6 +18,7 @@ mod feed_output;
 pub mod filter;
 mod git;
 mod guard;
+mod handle;
 mod link_targets;
 mod links;
 mod loop_detector;
@@ -38,6 +39,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 pub use builder::Builder;
 pub use changes::Changes;
+pub use handle::{PathError, WatchHandle};
 pub use poller::{Polling, Scanning};
 pub use watch_event::{Batch, WatchEvent};
 

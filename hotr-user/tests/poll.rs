@@ -296,3 +296,42 @@ fn an_unreadable_directory_is_told_and_stays_as_it_was() {
     assert!(created.iter().any(|one| one.path == closed.join("h")), "{created:?}");
     assert!(found.differences.iter().all(|one| one.kind != Kind::Removed), "{:?}", found.differences);
 }
+
+#[test]
+fn roots_come_and_go_and_the_others_stay_known() {
+    let scratch = Scratch::new();
+    let [one, two, three] = ["one", "two", "three"].map(|name| scratch.0.join(name));
+    for dir in [&one, &two, &three] {
+        fs::create_dir_all(dir.join("sub")).unwrap();
+        fs::write(dir.join("sub/f"), "1").unwrap();
+    }
+    let mut poller = poller(&one);
+    let set = |poller: &mut Poller, roots: &[&PathBuf]| {
+        let roots: Vec<PathBuf> = roots.iter().map(|root| (*root).clone()).collect();
+        poller.set_roots(&roots, &AtomicBool::new(false), &Progress::default()).unwrap();
+    };
+    let changed = |poller: &mut Poller| {
+        let differences = audit(poller).differences.into_iter();
+        let mut paths: Vec<PathBuf> =
+            differences.filter(|one| one.kind == Kind::Content).map(|one| one.path).collect();
+        paths.sort();
+        paths
+    };
+    let write = |text: &str| [&one, &two, &three].map(|dir| fs::write(dir.join("sub/f"), text).unwrap());
+    // A difference of a root that stays is found by the audit after roots came, before it and behind it.
+    write("two, longer");
+    set(&mut poller, &[&three, &one, &two]);
+    assert_eq!(poller.files(), 9);
+    assert_eq!(changed(&mut poller), [one.join("sub/f")]);
+    write("three");
+    set(&mut poller, &[&two, &three]);
+    assert_eq!(poller.files(), 6);
+    assert_eq!(changed(&mut poller), [three.join("sub/f"), two.join("sub/f")]);
+    set(&mut poller, &[]);
+    write("four, longer");
+    assert_eq!((poller.files(), audit(&mut poller).differences), (0, Vec::new()));
+    set(&mut poller, &[&one]);
+    assert_eq!(audit(&mut poller).differences, Vec::new());
+    write("five");
+    assert_eq!(changed(&mut poller), [one.join("sub/f")]);
+}

@@ -17,6 +17,8 @@ mod behind;
 mod chosen;
 #[path = "watch/descendants.rs"]
 mod descendants;
+#[path = "watch/edits.rs"]
+mod edits;
 #[path = "watch/exchange.rs"]
 mod exchange;
 #[path = "watch/faults.rs"]

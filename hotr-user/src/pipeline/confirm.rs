@@ -99,6 +99,16 @@ impl Confirmer {
         is_news
     }
 
+    /// The paths below which files are, from now on.
+    pub fn set_roots(&mut self, roots: Roots) {
+        self.roots = roots;
+    }
+
+    /// What is known is not all any more: a path is added whose files are not known yet.
+    pub fn baseline_incomplete(&mut self) {
+        self.complete = false;
+    }
+
     /// From now on a path that is not known was absent; holds until one is forgotten.
     pub fn baseline_complete(&mut self) {
         self.complete = true;

@@ -250,6 +250,22 @@ impl EbpfChannel {
         self.held.changes()
     }
 
+    /// Watches these paths from now on. `root_of` gives the new index of a former path, none where it is not watched any
+    /// more.
+    ///
+    /// # Errors
+    /// When a new path leads nowhere, or cannot be registered; then the former ones are watched.
+    pub(super) fn set_paths(
+        &mut self,
+        paths: &[PathBuf],
+        root_of: impl Fn(usize) -> Option<usize>,
+    ) -> Result<(), Error> {
+        self.roots.set_paths(paths, &mut self.source)?;
+        self.held.set_roots(root_of);
+        self.lacks_roots = !self.roots.complete();
+        Ok(())
+    }
+
     /// Takes a record back, because its event may still come.
     pub(super) fn wait(&mut self, observed: Observation) {
         self.held.wait(observed);

@@ -4,6 +4,7 @@ mod chores;
 mod finish;
 mod heartbeat;
 mod losses;
+mod named_paths;
 mod ready;
 
 use std::collections::{HashMap, VecDeque};

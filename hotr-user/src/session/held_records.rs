@@ -44,6 +44,13 @@ impl HeldRecords {
         [self.unfinished.front().map(due), unheard].into_iter().flatten().min()
     }
 
+    /// The named paths are other ones: `root_of` gives the new index of a path, none where it is not watched any more.
+    pub(super) fn set_roots(&mut self, root_of: impl Fn(usize) -> Option<usize>) {
+        let moves = |one: &mut Observation| root_of(one.root).map(|root| one.root = root).is_some();
+        self.unfinished.retain_mut(moves);
+        self.unheard.retain_mut(moves);
+    }
+
     /// What waits.
     pub(super) fn changes(&self) -> impl Iterator<Item = &Change> {
         self.unfinished.iter().chain(&self.unheard).map(|one| &*one.change)

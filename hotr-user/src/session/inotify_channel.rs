@@ -1,6 +1,6 @@
 //! The inotify half of a trace: what was received, as proof for eBPF's records or as the only channel.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -95,6 +95,37 @@ impl InotifyChannel {
             unplaced: Counted::default(),
             unmatched: Counted::default(),
         })
+    }
+
+    /// Watches these paths from now on. Returns whether all watches were made again: what was queued of those is lost, and so
+    /// is what happened meanwhile.
+    ///
+    /// # Errors
+    /// When a new path cannot be watched; then the former ones are.
+    pub(super) fn set_paths(&mut self, paths: &[PathBuf]) -> Result<bool, Error> {
+        let new: Vec<&PathBuf> = paths.iter().filter(|path| !self.source.has_root(path)).collect();
+        let mut rebuilt = false;
+        for (at, path) in new.iter().enumerate() {
+            rebuilt |= self.source.is_above_another(path);
+            if let Err(error) = self.source.add_root(path) {
+                new[..=at].iter().for_each(|path| self.source.remove_root(path));
+                return Err(error);
+            }
+        }
+        if let Some(baseline) = &mut self.baseline {
+            baseline.set_roots(paths, &AtomicBool::new(false), &Progress::default()).map_err(scan_error)?;
+        }
+        for path in self.source.root_paths() {
+            if !paths.contains(&path) {
+                self.source.remove_root(&path);
+            }
+        }
+        self.presence.set_roots(paths);
+        if rebuilt {
+            self.correlator.clear(crate::source::mono_ns());
+            self.events.clear();
+        }
+        Ok(rebuilt)
     }
 
     /// Discards what was received before the programs were attached: it was made before `ready`.

@@ -91,6 +91,16 @@ impl RootWatch {
         })
     }
 
+    /// Looks at these roots from now on; new ones are as they are now.
+    pub(super) fn set_roots(&mut self, roots: &[PathBuf]) {
+        let mut former = std::mem::take(&mut self.roots);
+        let known = |root: &PathBuf| {
+            let at = former.iter().position(|(path, _)| path == root);
+            at.map_or_else(|| (root.clone(), way(root, self.with_mounts)), |at| former.swap_remove(at))
+        };
+        self.roots = roots.iter().map(known).collect();
+    }
+
     /// Something happened to a root: looks at the next opportunity.
     pub(super) fn look_now(&mut self) {
         self.next_ns = 0;

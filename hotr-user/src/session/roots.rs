@@ -27,6 +27,7 @@ use hotr_events::LossReason;
 use hotr_events::{Alias, Root};
 use hotr_events::{Change, Op};
 
+mod chosen;
 mod mounted;
 
 /// One registered inode.
@@ -88,6 +89,16 @@ struct Watched {
     /// A look found that it is not what it was, and nothing was reported yet: until when (`CLOCK_MONOTONIC` nanoseconds) the
     /// kernel may still tell what became of it.
     untold_until_ns: Option<u64>,
+}
+
+impl Watched {
+    /// What a path leads to now.
+    fn look_up(path: &Path, table: &MountTable) -> Result<Self, Error> {
+        let spots = look_up(path)?;
+        let mount = spots.last().and_then(|spot| table.mount_of(spot.dir()));
+        let fs = mount.map(|mount| mount.fs_type.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(Self { path: path.to_owned(), spots, fs, is_told: false, untold_until_ns: None })
+    }
 }
 
 /// All of them.
@@ -160,15 +171,8 @@ pub(super) struct Followed {
 impl Roots {
     /// Looks the paths up; nothing is registered yet.
     pub(super) fn new(paths: &[PathBuf], table: MountTable) -> Result<Self, Error> {
-        let watched: Vec<Watched> = paths
-            .iter()
-            .map(|path| {
-                let spots = look_up(path)?;
-                let mount = spots.last().and_then(|spot| table.mount_of(spot.dir()));
-                let fs = mount.map(|mount| mount.fs_type.to_string_lossy().into_owned()).unwrap_or_default();
-                Ok(Watched { path: path.clone(), spots, fs, is_told: false, untold_until_ns: None })
-            })
-            .collect::<Result<_, Error>>()?;
+        let watched: Vec<Watched> =
+            paths.iter().map(|path| Watched::look_up(path, &table)).collect::<Result<_, Error>>()?;
         let bases = bases_of(&watched);
         Ok(Self {
             watched,

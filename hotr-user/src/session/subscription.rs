@@ -40,6 +40,11 @@ impl Subscription {
         }
     }
 
+    /// The roots are these from now on.
+    pub(crate) fn set_paths(&mut self, paths: Vec<PathBuf>) {
+        self.paths = paths;
+    }
+
     /// Takes a change below the root of this number.
     pub(crate) fn offer(&mut self, change: Change, root: usize, now_ns: u64) {
         if !self.wants(&change, root) {

@@ -132,6 +132,28 @@ impl Poller {
         Ok(poller)
     }
 
+    /// Looks at these roots from now on, and reads the new ones; what they hold is not a difference. A cancelled call knows
+    /// less of them, and the next audit reports the rest as created.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn set_roots(
+        &mut self,
+        roots: &[PathBuf],
+        cancel: &AtomicBool,
+        progress: &Progress,
+    ) -> io::Result<()> {
+        let mut findings = Findings::default();
+        let mut tasks = Vec::new();
+        for slot in replace_top(&mut self.tree, roots)? {
+            tasks.extend(roots::look(&mut self.tree, &mut findings, Some(slot)));
+        }
+        if !tasks.is_empty() {
+            threads::run(&mut self.tree, &self.options, tasks, false, cancel, progress);
+        }
+        Ok(())
+    }
+
     /// Other values of [`PollOptions::budget`] and [`PollOptions::idle`] for the rounds to come.
     pub fn set_pace(&mut self, budget: Option<f64>, idle: bool) {
         self.options.budget = budget.filter(|share| *share > 0.0);
@@ -321,6 +343,45 @@ fn top(roots: &[PathBuf]) -> io::Result<Tree> {
     let body = Body::build(&entries, &names, Base { ino: 0, dev: 0, devices: &[] });
     let dir = Dir { body, ino: 0, dev: 0, parent: TOP, name_at: 0, listed: true };
     Ok(Tree { dirs: vec![dir], count: entries.len() as u64, ..Tree::default() })
+}
+
+/// Makes these the roots of a tree. What is known of those that stay is kept. Returns the slots of the new ones.
+fn replace_top(tree: &mut Tree, roots: &[PathBuf]) -> io::Result<Vec<u32>> {
+    let fresh = top(roots)?;
+    let former: Vec<(u32, Vec<u8>)> =
+        tree.dir(TOP).body.names().map(|(slot, _, name)| (slot, name.to_bytes().to_vec())).collect();
+    let mut names = Vec::new();
+    let (mut entries, mut moved, mut new) = (Vec::new(), Vec::new(), Vec::new());
+    for (slot, root) in (0..).zip(roots) {
+        let bytes = root.as_os_str().as_bytes();
+        let name_at = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        if let Some((known, _)) = former.iter().find(|(_, name)| name == bytes) {
+            let child = tree.dir(TOP).body.child(*known);
+            entries.push((tree.attr(TOP, *known), child));
+            moved.push((child, name_at));
+        } else {
+            entries.push((fresh.attr(TOP, slot), NONE));
+            new.push(slot);
+        }
+        names.extend_from_slice(bytes);
+        names.push(0);
+    }
+    for (slot, _) in
+        former.iter().filter(|(_, name)| !roots.iter().any(|root| root.as_os_str().as_bytes() == name))
+    {
+        let child = tree.dir(TOP).body.child(*slot);
+        if child != NONE {
+            tree.remove(child);
+        }
+    }
+    tree.count = tree.count - former.len() as u64 + entries.len() as u64;
+    let devices = std::mem::take(&mut tree.devices);
+    tree.dir_mut(TOP).body = Body::build(&entries, &names, Base { ino: 0, dev: 0, devices: &devices });
+    tree.devices = devices;
+    for (child, name_at) in moved.into_iter().filter(|(child, _)| *child != NONE) {
+        tree.dir_mut(child).name_at = name_at;
+    }
+    Ok(new)
 }
 
 /// A directory's path below its root.

@@ -270,6 +270,7 @@ fn set(all: &[String]) -> Result<GlobSet, Error> {
     patterns(all.iter().map(String::as_str)).map_err(|cause| Error::Pattern { pattern: all.join(" "), cause })
 }
 
-fn absolute(path: &Path) -> PathBuf {
+/// A path of the current directory, if it is relative.
+pub(super) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

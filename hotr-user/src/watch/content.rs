@@ -46,6 +46,8 @@ pub(super) enum Job {
     /// Look at a batch. All changes before `read_ns`, an inode time, have been reported. `undo`: what the look before
     /// found early is void.
     Look { pending: Pending, when: When, read_ns: i64, forget_rules: bool, undo: bool },
+    /// The named paths are these from now on. The present state of a new one is read.
+    Paths { paths: Vec<PathBuf>, added: Option<Added> },
     /// The reload for these changes succeeded.
     Good(Vec<Confirmed>),
     /// It did not.
@@ -54,6 +56,16 @@ pub(super) enum Job {
     /// what was confirmed since: this finds a change that was reported and never confirmed, and one that was undone
     /// between two audits without a report of the undoing.
     Verify(ReportedNames),
+}
+
+/// A path that is watched from now on.
+#[derive(Debug)]
+pub(super) struct Added {
+    pub(super) path: PathBuf,
+    /// Which addition it is.
+    pub(super) number: u64,
+    /// Since this inode time every change of it is reported.
+    pub(super) since_ns: i64,
 }
 
 /// When hotr looks at a batch.
@@ -77,6 +89,8 @@ pub(super) enum Answer {
     NoThread(std::io::Error),
     /// They are known, of this many files.
     Known(usize),
+    /// The present state of the path that was added with this number is known.
+    Remembered(u64),
     /// hotr must look at a batch again, after this time at the earliest.
     Held { pending: Pending, again: Duration },
     /// These paths of a batch could not be read.

@@ -5,6 +5,8 @@
 //! shortly before (`early`), or then, and may give it back to wait; after `settle_max`, or with
 //! [`MOST_IN_BATCH`] names, it is taken as it is.
 
+mod edits;
+
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -19,6 +21,7 @@ use super::early_look::{EarlyLook, Judged, Then};
 use super::feed_output::FeedOutput;
 use super::filter::PathFilter;
 use super::guard::{Differences, Guard};
+use super::handle::covers;
 use super::link_targets::outside::{Outside, OutsideChanges};
 use super::links::Links;
 use super::pending::{MOST_IN_BATCH, Pending};
@@ -29,6 +32,7 @@ use crate::pipeline::confirm::Confirmed;
 use crate::session::Session;
 use crate::source::inode_clock_ns;
 use crate::timer;
+use edits::Adding;
 use hotr_events::Report;
 use hotr_events::{Change, Channel, Op};
 
@@ -60,6 +64,12 @@ pub(super) struct Feed {
     early: EarlyLook,
     alarm: Alarm,
     out: VecDeque<FeedOutput>,
+    /// Paths whose present state is being read.
+    adding: Vec<Adding>,
+    /// Paths added so far, or refused.
+    additions: u64,
+    /// A path was removed: what comes back from the thread may be of it.
+    is_reduced: bool,
 }
 
 impl Feed {
@@ -98,6 +108,9 @@ impl Feed {
             early: EarlyLook::default(),
             alarm: Alarm::new(),
             out: VecDeque::new(),
+            adding: Vec::new(),
+            additions: 0,
+            is_reduced: false,
         };
         feed.begin(&mut reports).await?;
         feed.absorb(reports);
@@ -149,6 +162,7 @@ impl Feed {
         match answer {
             Some(Answer::Begun) => {}
             Some(Answer::Known(files)) => self.out.push_back(FeedOutput::Known(files)),
+            Some(Answer::Remembered(number)) => self.remembered(number),
             Some(Answer::Say(text)) => self.out.push_back(FeedOutput::Say(text)),
             Some(Answer::LinkPoints(ways)) => {
                 // What changed before was not received.
@@ -188,8 +202,9 @@ impl Feed {
     }
 
     /// hotr must look at a batch again, with what was reported since.
-    fn hold(&mut self, pending: Pending, again: Duration) {
+    fn hold(&mut self, mut pending: Pending, again: Duration) {
         self.looking = false;
+        self.reduce(&mut pending);
         self.pending.put_before(pending);
         self.wait(again);
         self.early.held();
@@ -197,7 +212,8 @@ impl Feed {
 
     /// What could not be read joins the batch that waits, or is one of its own.
     fn look_again(&mut self) {
-        let again = self.unknown.take();
+        let mut again = self.unknown.take();
+        self.reduce(&mut again);
         self.pending.put_before(again);
         if self.due.is_none() {
             self.wait(Duration::ZERO);
@@ -209,6 +225,10 @@ impl Feed {
     fn give(&mut self, Judged { mut batch, nothing }: Judged) {
         self.looking = false;
         self.unknown.judged();
+        if self.is_reduced {
+            let trace = &self.options.trace;
+            batch.retain(|change| covers(&trace.paths, trace.recursive, &change.path));
+        }
         let is_wanted =
             |change: &Confirmed| self.options.kinds.is_empty() || self.options.kinds.contains(&change.kind);
         // There may be many, and mostly none is left out: they stay where they are.
@@ -266,6 +286,7 @@ impl Feed {
             self.content.order(Job::Verify(heard));
         }
         self.out.extend(self.guard.take_news());
+        self.answer_added();
         Ok(())
     }
 
@@ -396,6 +417,11 @@ impl Feed {
 
     fn follow_links(&mut self) {
         let moved = self.links.resolve();
+        self.relink(moved);
+    }
+
+    /// These named paths lead elsewhere.
+    fn relink(&mut self, moved: Vec<PathBuf>) {
         if moved.is_empty() {
             return;
         }

@@ -49,6 +49,16 @@ impl PathFilter {
         Self { options, roots: roots.into_iter().map(rules).collect(), notices }
     }
 
+    /// For paths below these roots from now on.
+    pub(super) fn set_roots(&mut self, roots: &[PathBuf]) {
+        self.roots.retain(|(root, _)| roots.contains(root));
+        for root in roots {
+            if !self.roots.iter().any(|(known, _)| known == root) {
+                self.roots.push((root.clone(), Rules::new(root.clone(), self.notices.clone())));
+            }
+        }
+    }
+
     /// Reads the `.gitignore` files again.
     pub fn forget_rules(&mut self) {
         self.roots.iter_mut().for_each(|(_, rules)| rules.forget());

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::mem::take;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until};
@@ -18,6 +18,7 @@ use super::feed_output::FeedOutput;
 use super::filter::PathFilter;
 use super::poller::{Handle, News, Polling};
 use super::recent_reports::{RecentReports, ReportedBy};
+use crate::beneath::NamedPath;
 use crate::error::Error;
 use crate::options::TraceOptions;
 use crate::session::Session;
@@ -74,6 +75,8 @@ pub(super) struct Guard {
     poller: Option<Handle>,
     /// The poller knows the trees: what is lost from now on, it finds.
     is_known: bool,
+    /// So many times the paths were changed and the poller has not followed yet.
+    following: usize,
     auditing: bool,
     arrived: Option<News>,
     /// Found by the last audit, and when it must be said which channel reported it; the first is due first.
@@ -113,6 +116,7 @@ impl Guard {
             ledger: RecentReports::default(),
             poller: None,
             is_known: false,
+            following: 0,
             auditing: false,
             arrived: None,
             unjudged: VecDeque::new(),
@@ -174,9 +178,28 @@ impl Guard {
         });
     }
 
+    /// The paths are these from now on; the audits follow. Since the inode time `since_ns` the channels receive changes of
+    /// those that are new.
+    pub(super) fn set_paths(&mut self, trace: &TraceOptions, since_ns: i64) {
+        if let Some(poller) = &self.poller {
+            poller.set_roots(to_be_audited(trace), since_ns);
+            self.following += 1;
+        }
+    }
+
+    /// Whether only audits find changes.
+    pub(super) fn is_alone(&self) -> bool {
+        self.poller.is_some() && self.arbiter.level() == Level::Polling
+    }
+
+    /// Whether the audits know all paths.
+    pub(super) fn knows_paths(&self) -> bool {
+        self.poller.is_none() || self.is_known && self.following == 0
+    }
+
     /// Whether an audit looks for a loss, so that nothing else needs to.
     pub(super) fn finds_losses(&self) -> bool {
-        self.is_known
+        self.is_known && self.following == 0
     }
 
     /// A report of the session.
@@ -312,6 +335,7 @@ impl Guard {
                     found.heard = Some(take(&mut self.heard));
                 }
             }
+            Some(News::Followed) => self.following = self.following.saturating_sub(1),
             Some(News::Failed(why)) => {
                 self.poller = None;
                 self.is_known = false;
@@ -446,6 +470,21 @@ impl Guard {
         let time = SystemTime::now();
         paths.for_each(|path| self.ledger.hear_own(&path, time));
     }
+}
+
+/// The paths without those that lie in a tree which is audited anyway.
+fn to_be_audited(trace: &TraceOptions) -> Vec<PathBuf> {
+    let real = |path: &Path| NamedPath::follow(path).real();
+    let is_inside = |path: &Path, other: &Path| {
+        let Ok(relative) = path.strip_prefix(other) else { return false };
+        let is_excluded = || relative.ancestors().any(|part| trace.exclude.is_match(part));
+        // No link on the way: an audit follows none.
+        let is_beneath =
+            || real(other).zip(real(path)).is_some_and(|(other, path)| other.join(relative) == path);
+        trace.recursive && path != other && !is_excluded() && is_beneath()
+    };
+    let is_top = |path: &&PathBuf| !trace.paths.iter().any(|other| is_inside(path, other));
+    trace.paths.iter().filter(is_top).cloned().collect()
 }
 
 fn now() -> Moment {

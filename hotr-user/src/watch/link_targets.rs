@@ -210,6 +210,22 @@ impl LinkTargets {
         self.ways.clone()
     }
 
+    /// As [`Self::learn`], of a path that was added: what was known before stays what later looks are compared with.
+    pub(super) fn learn_more(&mut self, found: Found, since_ns: i64) -> LinkPoints {
+        let known = std::mem::take(&mut self.names);
+        let ways = self.learn(found, since_ns);
+        self.names.extend(known);
+        ways
+    }
+
+    /// Forgets what is not below these paths any more.
+    pub(super) fn retain(&mut self, is_kept: impl Fn(&Path) -> bool) {
+        self.links.retain(|path| is_kept(path));
+        self.hard.retain(|path, _| is_kept(path));
+        self.names.retain(|path, _| is_kept(path));
+        self.told.retain(|path| is_kept(path));
+    }
+
     /// A file that has another content now and is open for writing, or was changed while it was read.
     pub(super) fn unfinished(&self, found: &Found) -> Option<PathBuf> {
         found.names.iter().find_map(|(path, now)| {

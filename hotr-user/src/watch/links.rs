@@ -34,6 +34,15 @@ impl Links {
         links
     }
 
+    /// The named paths are these from now on. Returns those of them that were named before and lead elsewhere now.
+    pub(super) fn set_named(&mut self, named: Vec<PathBuf>) -> Vec<PathBuf> {
+        let former = |path: &PathBuf| self.named.iter().position(|other| other == path);
+        self.resolved =
+            named.iter().map(|path| self.resolved.get(former(path)?).cloned().flatten()).collect();
+        self.named = named;
+        self.resolve()
+    }
+
     /// Ready when a link may have changed; may be dropped and called again.
     pub(super) async fn changed(&self) {
         let Some(inotify) = &self.inotify else { return std::future::pending().await };

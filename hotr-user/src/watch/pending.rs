@@ -102,6 +102,22 @@ impl Pending {
         }
     }
 
+    /// Whether there is anything to look at.
+    pub(super) fn has_any(&self) -> bool {
+        let lists = [&self.dirs, &self.perhaps, &self.relinked, &self.left_out, &self.links];
+        self.behind || !self.touched.is_empty() || lists.iter().any(|list| !list.is_empty())
+    }
+
+    /// Keeps only these paths.
+    pub(super) fn retain(&mut self, is_kept: impl Fn(&Path) -> bool) {
+        self.touched.retain(|path, _| is_kept(path));
+        for list in
+            [&mut self.dirs, &mut self.perhaps, &mut self.relinked, &mut self.left_out, &mut self.links]
+        {
+            list.retain(|path| is_kept(path));
+        }
+    }
+
     /// A directory got another name.
     pub(super) fn moved(&mut self, old: &Path, new: &Path) {
         if self.moves.len() < MOVES {

@@ -54,15 +54,25 @@ pub(super) enum News {
     Part(Vec<Difference>),
     /// The trees are known.
     Known,
+    /// The trees of other roots are known.
+    Followed,
     /// Why they cannot be.
     Failed(String),
     /// An audit ended.
     Audited(Audit),
 }
 
+/// What the thread is to do.
+enum Order {
+    /// An audit: on all cores, or within the budget.
+    Audit { fast: bool },
+    /// Follow these roots from now on; the channels listen to new ones since this inode time.
+    Roots { roots: Vec<PathBuf>, since_ns: i64 },
+}
+
 /// The thread.
 pub(super) struct Handle {
-    orders: Option<Sender<bool>>,
+    orders: Option<Sender<Order>>,
     pub(super) news: mpsc::Receiver<News>,
     cancel: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -88,9 +98,18 @@ impl Handle {
 
     /// Asks for an audit: `fast` on all cores, otherwise within the budget.
     pub(super) fn audit(&self, fast: bool) {
+        self.order(Order::Audit { fast });
+    }
+
+    /// Follows these roots from now on; the channels listen to new ones since this inode time.
+    pub(super) fn set_roots(&self, roots: Vec<PathBuf>, since_ns: i64) {
+        self.order(Order::Roots { roots, since_ns });
+    }
+
+    fn order(&self, order: Order) {
         if let Some(orders) = &self.orders {
             // A thread that has ended has said why.
-            let _ = orders.send(fast);
+            let _ = orders.send(order);
         }
     }
 }
@@ -115,7 +134,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(self, roots: &[PathBuf], inbox: &Receiver<bool>, outbox: &mpsc::Sender<News>) {
+    fn run(self, roots: &[PathBuf], inbox: &Receiver<Order>, outbox: &mpsc::Sender<News>) {
         let Self { options, since_ns, scanning, cancel } = self;
         let (budget, idle) = (options.budget, options.idle);
         let scan = Scan::begins(&scanning);
@@ -144,7 +163,26 @@ impl Work {
         if outbox.blocking_send(News::Known).is_err() {
             return;
         }
-        while let Ok(fast) = inbox.recv() {
+        while let Ok(order) = inbox.recv() {
+            let fast = match order {
+                Order::Audit { fast } => fast,
+                Order::Roots { roots, since_ns } => {
+                    // As at the start.
+                    poller.set_pace(None, idle);
+                    let scan = Scan::begins(&scanning);
+                    let followed = poller.set_roots(&roots, &cancel, &scanning.progress);
+                    drop(scan);
+                    poller.changed_between_in_parts(since_ns, inode_clock_ns(), &mut hand_over);
+                    let news = match followed {
+                        Ok(()) => News::Followed,
+                        Err(error) => News::Failed(error.to_string()),
+                    };
+                    if outbox.blocking_send(news).is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            };
             if fast {
                 poller.set_pace(None, false);
             } else {

@@ -21,7 +21,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    fn new(changes: Vec<Confirmed>) -> Option<Self> {
+    pub(super) fn new(changes: Vec<Confirmed>) -> Option<Self> {
         (!changes.is_empty()).then_some(Self { changes })
     }
 

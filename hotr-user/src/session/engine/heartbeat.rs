@@ -137,7 +137,7 @@ impl Engine {
             }
             ChannelRestart::Loads(thread) => {
                 let loaded = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                Some((Channel::Ebpf, loaded.map(|fresh| self.replace(*fresh))))
+                Some((Channel::Ebpf, loaded.and_then(|fresh| self.replace(*fresh))))
             }
             ChannelRestart::Refused(error) => Some((Channel::Ebpf, Err(error))),
             ChannelRestart::Short(Channel::Inotify) => Some((Channel::Inotify, self.repair())),
@@ -145,7 +145,11 @@ impl Engine {
         }
     }
 
-    fn replace(&mut self, mut fresh: EbpfChannel) {
+    fn replace(&mut self, mut fresh: EbpfChannel) -> Result<(), Error> {
+        if !fresh.roots.are_of(&self.options.paths) {
+            // They were changed while it was loaded; it has read nothing yet.
+            fresh.set_paths(&self.options.paths, |_| None)?;
+        }
         if let Some(inotify) = &self.inotify {
             fresh.listen_to(inotify);
         }
@@ -157,6 +161,7 @@ impl Engine {
         let former = self.ebpf.replace(fresh);
         // The kernel waits for each program to end that is detached. Without a thread it is done here.
         let _ = std::thread::Builder::new().spawn(move || drop(former));
+        Ok(())
     }
 
     fn repair(&mut self) -> Result<(), Error> {

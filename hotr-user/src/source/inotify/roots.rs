@@ -39,14 +39,46 @@ impl InotifySource {
     /// # Errors
     /// [`Error::Path`] when the path does not exist, may not be read, or is on a pseudo filesystem.
     pub fn add_root(&mut self, root: &Path) -> Result<(), Error> {
-        let above_another =
-            self.roots.iter().any(|other| other.path.starts_with(root) && other.path != *root);
+        let above_another = self.is_above_another(root);
         self.watch_root(root)?;
         if above_another {
             // The trees overlap, and a directory has one watch: begin again with the upper one.
             return self.rebuild()?.into_iter().next().map_or(Ok(()), Err);
         }
         Ok(())
+    }
+
+    /// Whether a root lies below this path. To add it makes all watches again: see [`Self::rebuild`].
+    pub fn is_above_another(&self, root: &Path) -> bool {
+        self.roots.iter().any(|other| other.path.starts_with(root) && other.path != *root)
+    }
+
+    /// Whether this path is a root.
+    pub fn has_root(&self, root: &Path) -> bool {
+        self.roots.iter().any(|other| other.path == root)
+    }
+
+    /// The roots, as they were named.
+    pub fn root_paths(&self) -> Vec<PathBuf> {
+        self.roots.iter().map(|root| root.path.clone()).collect()
+    }
+
+    /// Watches a root no longer. Watches that another root may need stay: those of a tree that overlaps one of another
+    /// root give events until the next [`Self::rebuild`].
+    pub fn remove_root(&mut self, root: &Path) {
+        self.roots.retain(|other| other.path != root);
+        let is_needed = |node: NodeId, path: &Path| {
+            let is_dir = !self.tree.has(node, flag::NAMES_ONLY);
+            self.roots.iter().any(|other| {
+                let has_name =
+                    other.files.iter().any(|(dir, _)| *dir == node || self.tree.is_below(*dir, node));
+                has_name || is_dir && (other.path.starts_with(path) || path.starts_with(&other.path))
+            })
+        };
+        let tops = self.tree.roots().iter();
+        let needless: Vec<NodeId> =
+            tops.filter(|(node, path)| !is_needed(*node, path)).map(|(node, _)| *node).collect();
+        needless.into_iter().for_each(|node| self.forget(node));
     }
 
     pub(super) fn watch_root(&mut self, path: &Path) -> Result<(), Error> {

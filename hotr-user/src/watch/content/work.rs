@@ -3,6 +3,7 @@
 //! In: [`Job`]s, and the baseline's states. Out: [`Answer`]s.
 
 mod expand;
+mod paths;
 pub(in crate::watch) mod verify;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -27,6 +28,7 @@ use crate::watch::pending::{MOST_IN_BATCH, Pending};
 use crate::watch::rollback::Rollback;
 use crate::watch::touched::Touched;
 use hotr_events::Channel;
+use paths::Adding;
 use verify::Verify;
 
 /// Names of a batch whose memory is worth giving back.
@@ -49,6 +51,8 @@ pub(super) struct Work {
     /// What was known of the paths of a batch before the early look.
     early: Vec<(PathBuf, Option<State>)>,
     verify: Verify,
+    /// Added paths whose states are read, or will be.
+    adding: Adding,
     answers: UnboundedSender<Answer>,
     stop: Arc<AtomicBool>,
     gone: oneshot::Receiver<()>,
@@ -76,6 +80,7 @@ impl Work {
             blind: HashSet::new(),
             early: Vec::new(),
             verify: Verify::new(options.polling.enabled),
+            adding: Adding::default(),
             options,
             answers,
             stop,
@@ -123,6 +128,7 @@ impl Work {
                     self.look(pending, when, read_ns, &say);
                 }
             }
+            Job::Paths { paths, added } => self.set_paths(paths, added),
             Job::Good(mut changes) => {
                 changes.retain(|change| !self.behind.has(&change.path));
                 self.rollback.good(changes);
@@ -188,6 +194,9 @@ impl Work {
         match message {
             Message::States(states) => {
                 for (path, state) in states {
+                    if !self.is_watched(&path) {
+                        continue;
+                    }
                     self.behind.note_hard(&path, &state);
                     let kept = self.rollback.is_on().then(|| state.clone());
                     if self.confirmer.learn(&path, state)
@@ -201,6 +210,7 @@ impl Work {
                     }
                 }
             }
+            Message::End { complete, links } if self.adding.is_running() => self.remembered(complete, links),
             Message::End { complete, links } => {
                 links.into_iter().for_each(|link| self.behind.add_link(link));
                 let found = self.look_behind();
@@ -216,6 +226,7 @@ impl Work {
                 // Paths and content passed through two threads.
                 crate::memory::give_back();
                 self.answer(Answer::Known(self.confirmer.len()));
+                self.remember_next();
             }
         }
     }
