@@ -1,5 +1,6 @@
 //! The kernel as hotr meets it: its types, what it allows, and hotr's programs in it.
 
+pub(crate) mod bpf_call;
 pub mod btf;
 pub mod error;
 pub mod facts;

@@ -9,17 +9,12 @@
 
 use std::fs;
 use std::io;
+use std::mem::zeroed;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-const MAP_UPDATE_ELEM: libc::c_long = 2;
-const MAP_DELETE_ELEM: libc::c_long = 3;
-const MAP_GET_NEXT_KEY: libc::c_long = 4;
-const MAP_GET_FD_BY_ID: libc::c_long = 14;
-const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-const LINK_GET_FD_BY_ID: libc::c_long = 30;
-const LINK_DETACH: libc::c_long = 34;
-/// `BPF_MAP_TYPE_HASH` and `BPF_MAP_TYPE_LRU_HASH`.
-const HASHES: [u32; 2] = [1, 9];
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_info, bpf_map_type};
+
+const HASHES: [u32; 2] = [bpf_map_type::BPF_MAP_TYPE_HASH as u32, bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32];
 
 /// What made it deaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,37 +25,30 @@ pub enum Cut {
     Maps,
 }
 
-/// `union bpf_attr`, as far as the commands here read it.
-#[repr(C, align(8))]
-#[derive(Default)]
-struct Attr([u32; 32]);
-
-impl Attr {
-    fn new(first: u32, second: u32) -> Self {
-        let mut attr = Self::default();
-        (attr.0[0], attr.0[1]) = (first, second);
-        attr
-    }
-
-    /// A pointer at a multiple of 8 bytes.
-    fn pointer(mut self, at: usize, pointer: *mut u8) -> Self {
-        let address = pointer.expose_provenance() as u64;
-        self.0[at] = u32::try_from(address & 0xffff_ffff).unwrap_or(0);
-        self.0[at + 1] = u32::try_from(address >> 32).unwrap_or(0);
-        self
-    }
+/// Attributes that are all zero, but for what is filled in.
+fn attributes(fill: impl FnOnce(&mut bpf_attr)) -> bpf_attr {
+    // SAFETY: all members of the union are numbers and arrays of numbers, of which zero is one.
+    let mut attributes = unsafe { zeroed() };
+    fill(&mut attributes);
+    attributes
 }
 
-fn bpf(command: libc::c_long, attr: &Attr) -> io::Result<libc::c_int> {
+fn address<T>(of: *mut T) -> u64 {
+    of.expose_provenance() as u64
+}
+
+fn bpf(command: bpf_cmd, attr: &bpf_attr) -> io::Result<libc::c_int> {
     // SAFETY: the attribute has the size that is given; pointers in it are of buffers that live over the call and have
     // the size of the map's keys, or the size that is given.
-    let answer =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<Attr>()) };
+    let answer = unsafe {
+        libc::syscall(libc::SYS_bpf, command as libc::c_long, std::ptr::from_ref(attr), size_of::<bpf_attr>())
+    };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(libc::c_int::try_from(answer).unwrap_or(0)) }
 }
 
-fn descriptor(command: libc::c_long, id: u32) -> io::Result<OwnedFd> {
-    let fd = bpf(command, &Attr::new(id, 0))?;
+fn descriptor(command: bpf_cmd, id: u32) -> io::Result<OwnedFd> {
+    // The ids of maps and links are at the same place.
+    let fd = bpf(command, &attributes(|attr| attr.__bindgen_anon_6.__bindgen_anon_1.map_id = id))?;
     // SAFETY: the kernel has just made it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -89,7 +77,8 @@ fn ids(pid: u32, word: &str) -> io::Result<Vec<u32>> {
 pub fn cut(pid: u32) -> io::Result<Cut> {
     let mut by_link = true;
     for id in ids(pid, "link_id")? {
-        match bpf(LINK_DETACH, &Attr::new(raw(&descriptor(LINK_GET_FD_BY_ID, id)?), 0)) {
+        let link = descriptor(bpf_cmd::BPF_LINK_GET_FD_BY_ID, id)?;
+        match bpf(bpf_cmd::BPF_LINK_DETACH, &attributes(|attr| attr.link_detach.link_fd = raw(&link))) {
             Ok(_) => {}
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => by_link = false,
             Err(error) => return Err(error),
@@ -107,26 +96,36 @@ pub fn cut(pid: u32) -> io::Result<Cut> {
 }
 
 fn empty(id: u32) -> io::Result<()> {
-    let map = descriptor(MAP_GET_FD_BY_ID, id)?;
-    // `struct bpf_map_info`: type, id, key_size, value_size, max_entries, map_flags, name.
-    let mut info = [0_u32; 32];
-    bpf(OBJ_GET_INFO_BY_FD, &Attr::new(raw(&map), 128).pointer(2, info.as_mut_ptr().cast()))?;
-    let (kind, key_size) = (info[0], info[2] as usize);
-    let name: Vec<u8> = info[6..10].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let map = descriptor(bpf_cmd::BPF_MAP_GET_FD_BY_ID, id)?;
+    // SAFETY: all members of the structure are numbers and arrays of numbers, of which zero is one.
+    let mut info: bpf_map_info = unsafe { zeroed() };
+    let ask = attributes(|attr| {
+        attr.info.bpf_fd = raw(&map);
+        attr.info.info_len = size_of::<bpf_map_info>() as u32;
+        attr.info.info = address(&raw mut info);
+    });
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &ask)?;
+    let (kind, key_size) = (info.type_, info.key_size as usize);
+    let name: Vec<u8> = info.name.iter().map(|byte| byte.cast_unsigned()).collect();
+    let element = |key: u64, value: u64| {
+        attributes(|attr| {
+            // SAFETY: every member of the union is made of numbers, and all are zero.
+            let element = unsafe { &mut attr.__bindgen_anon_2 };
+            (element.map_fd, element.key, element.__bindgen_anon_1.value) = (raw(&map), key, value);
+        })
+    };
     if name.starts_with(b".bss\0") {
-        let (mut first, mut zeros) = (0_u32, vec![0_u8; info[3] as usize]);
-        let attr = Attr::new(raw(&map), 0).pointer(2, (&raw mut first).cast()).pointer(4, zeros.as_mut_ptr());
-        bpf(MAP_UPDATE_ELEM, &attr)?;
+        let (mut first, mut zeros) = (0_u32, vec![0_u8; info.value_size as usize]);
+        bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &element(address(&raw mut first), address(zeros.as_mut_ptr())))?;
     }
     if !HASHES.contains(&kind) {
         return Ok(());
     }
     let mut key = vec![0_u8; key_size];
-    let key = key.as_mut_ptr();
-    // Without a key before it, the first.
-    let next = || Attr::new(raw(&map), 0).pointer(4, key);
-    while bpf(MAP_GET_NEXT_KEY, &next()).is_ok() {
-        match bpf(MAP_DELETE_ELEM, &Attr::new(raw(&map), 0).pointer(2, key)) {
+    let key = address(key.as_mut_ptr());
+    // Without a key before it, the first; it is written where a value would be.
+    while bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &element(0, key)).is_ok() {
+        match bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &element(key, 0)) {
             Ok(_) => {}
             // A program was faster.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}

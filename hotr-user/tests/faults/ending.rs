@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::Path;
 
+use aya_obj::generated::{bpf_attr, bpf_cmd};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -38,22 +39,23 @@ fn held_programs(pid: u32) -> BTreeSet<u32> {
 
 /// Ids of the programs the kernel has loaded.
 fn loaded_programs() -> BTreeSet<u32> {
-    const BPF_PROG_GET_NEXT_ID: libc::c_long = 11;
     let mut ids = BTreeSet::new();
-    // start_id, next_id, open_flags
-    let mut attr = [0_u32; 3];
+    // SAFETY: all members of the union are numbers, of which zero is one.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     loop {
         // SAFETY: the attributes live as long as the call, which writes within the size given with them.
         let result = unsafe {
-            libc::syscall(libc::SYS_bpf, BPF_PROG_GET_NEXT_ID, attr.as_mut_ptr(), size_of_val(&attr))
+            libc::syscall(libc::SYS_bpf, bpf_cmd::BPF_PROG_GET_NEXT_ID, &raw mut attr, size_of_val(&attr))
         };
         if result != 0 {
             let error = std::io::Error::last_os_error();
             assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
             return ids;
         }
-        ids.insert(attr[1]);
-        attr[0] = attr[1];
+        // SAFETY: both are numbers; the kernel has written the next one.
+        let next = unsafe { attr.__bindgen_anon_6.next_id };
+        ids.insert(next);
+        attr.__bindgen_anon_6.__bindgen_anon_1.start_id = next;
     }
 }
 

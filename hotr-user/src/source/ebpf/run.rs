@@ -5,29 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use aya::Ebpf;
+use aya_obj::generated::bpf_cmd;
 
+use crate::kernel::bpf_call::{bpf, no_attributes};
 use crate::kernel::load::LoadError;
-
-/// `BPF_PROG_TEST_RUN`.
-const TEST_RUN: libc::c_int = 10;
-
-/// `union bpf_attr` of `BPF_PROG_TEST_RUN`.
-#[repr(C)]
-#[derive(Default)]
-struct Attributes {
-    program: u32,
-    result: u32,
-    data: [u64; 3],
-    repeat: u32,
-    duration: u32,
-    context_size: u32,
-    context_size_out: u32,
-    context: u64,
-    context_out: u64,
-    flags: u32,
-    cpu: u32,
-}
-const _: () = assert!(size_of::<Attributes>() == 72);
 
 /// Loads a program of the object, to be run.
 ///
@@ -46,15 +27,10 @@ pub(super) fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadE
 /// # Errors
 /// `EINVAL` on kernels that run no program of this kind.
 pub(super) fn run(program: BorrowedFd<'_>, arguments: &[u64]) -> io::Result<()> {
-    let mut attributes = Attributes {
-        program: program.as_raw_fd().cast_unsigned(),
-        context_size: size_of_val(arguments) as u32,
-        context: arguments.as_ptr().expose_provenance() as u64,
-        ..Attributes::default()
-    };
-    // SAFETY: the kernel reads the attributes and the arguments that they point to, and writes its results to the
-    // attributes; both outlive the call.
-    let answer =
-        unsafe { libc::syscall(libc::SYS_bpf, TEST_RUN, &raw mut attributes, size_of::<Attributes>()) };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let mut attributes = no_attributes();
+    attributes.test.prog_fd = program.as_raw_fd().cast_unsigned();
+    attributes.test.ctx_size_in = size_of_val(arguments) as u32;
+    attributes.test.ctx_in = arguments.as_ptr().expose_provenance() as u64;
+    // SAFETY: the attributes point to the arguments, whose size they have, and which outlive the call.
+    unsafe { bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attributes) }.map(drop)
 }

@@ -9,13 +9,16 @@
 //! [`Attached::missed`]: crate::kernel::load::Attached::missed
 
 use std::fs::File;
+use std::mem::{offset_of, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use aya::Ebpf;
 use aya::programs::Program;
+use aya_obj::generated::{bpf_cmd, bpf_link_info, bpf_link_type, bpf_perf_event_type};
 
 use super::registry::{REGISTER, UPDATE_ROOTS};
+use crate::kernel::bpf_call::{bpf, no_attributes};
 use crate::kernel::tracepoints;
 
 /// What to ask.
@@ -80,51 +83,33 @@ fn probes() -> Vec<OwnedFd> {
     links.filter(|link| missed(link.as_fd()).is_some()).collect()
 }
 
-/// `struct bpf_link_info` of a perf event's link (include/uapi/linux/bpf.h), up to `missed` of a kprobe.
-#[repr(C)]
-#[derive(Default)]
-struct LinkInfo {
-    link_type: u32,
-    id: u32,
-    program: u32,
-    padding: u32,
-    event_type: u32,
-    event_padding: u32,
-    name: u64,
-    name_len: u32,
-    offset: u32,
-    address: u64,
-    missed: u64,
-}
-
-/// `union bpf_attr` of `BPF_OBJ_GET_INFO_BY_FD`.
-#[repr(C)]
-struct InfoAttributes {
-    fd: u32,
-    len: u32,
-    info: u64,
-}
-
-const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
-const BPF_LINK_TYPE_PERF_EVENT: u32 = 7;
-/// `BPF_PERF_EVENT_KPROBE` and `BPF_PERF_EVENT_KRETPROBE`.
-const KPROBE_EVENTS: [u32; 2] = [3, 4];
+/// The kinds of events of probes.
+const PROBES: [bpf_perf_event_type; 2] =
+    [bpf_perf_event_type::BPF_PERF_EVENT_KPROBE, bpf_perf_event_type::BPF_PERF_EVENT_KRETPROBE];
+/// Bytes of a link's description up to `missed` of a probe.
+const UP_TO_MISSED: usize =
+    offset_of!(bpf_link_info, __bindgen_anon_1.perf_event.__bindgen_anon_1.kprobe.missed) + size_of::<u64>();
 
 /// How often a probe was not handled; `None` when the link is of something else, or the kernel does not show it (before
 /// 6.7).
 fn missed(link: BorrowedFd<'_>) -> Option<u64> {
-    let mut info = LinkInfo::default();
-    let mut attributes = InfoAttributes {
-        fd: u32::try_from(link.as_raw_fd()).ok()?,
-        len: u32::try_from(size_of::<LinkInfo>()).ok()?,
-        info: (&raw mut info).expose_provenance() as u64,
+    // SAFETY: all members of the structure are numbers, of which zero is one.
+    let mut info: bpf_link_info = unsafe { zeroed() };
+    let mut attributes = no_attributes();
+    attributes.info.bpf_fd = u32::try_from(link.as_raw_fd()).ok()?;
+    attributes.info.info_len = u32::try_from(UP_TO_MISSED).ok()?;
+    attributes.info.info = (&raw mut info).expose_provenance() as u64;
+    // SAFETY: the kernel writes at most `info_len` bytes to `info` (kernel/bpf/syscall.c `bpf_link_get_info_by_fd`), which is
+    // larger and lives until it returns.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }.ok()?;
+    // SAFETY: the kernel has written its new length there.
+    let is_told = unsafe { attributes.info.info_len } as usize == UP_TO_MISSED;
+    // SAFETY: every member of the unions is made of numbers. Of another link these are others, which are not used.
+    let (event, missed) = unsafe {
+        let event = &info.__bindgen_anon_1.perf_event;
+        (event.type_, event.__bindgen_anon_1.kprobe.missed)
     };
-    // SAFETY: the kernel writes at most `len` bytes to `info` (kernel/bpf/syscall.c `bpf_link_get_info_by_fd`), and the
-    // new length to the attributes; both live until it returns.
-    let answer = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw mut attributes, size_of::<InfoAttributes>())
-    };
-    let is_probe = info.link_type == BPF_LINK_TYPE_PERF_EVENT && KPROBE_EVENTS.contains(&info.event_type);
-    let is_told = attributes.len as usize == size_of::<LinkInfo>();
-    (answer == 0 && is_probe && is_told).then_some(info.missed)
+    let is_probe = info.type_ == bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32
+        && PROBES.iter().any(|kind| *kind as u32 == event);
+    (is_probe && is_told).then_some(missed)
 }

@@ -9,11 +9,13 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
     io,
+    mem::offset_of,
     os::unix::{fs::FileExt as _, process::CommandExt as _},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use aya_obj::generated::{bpf_attr, bpf_cmd};
 use clap::Args;
 
 use crate::figures::Figures;
@@ -29,12 +31,12 @@ pub(crate) struct VerifierArgs {
     command: Vec<String>,
 }
 
-const BPF_PROG_LOAD: u64 = 5;
+const BPF_PROG_LOAD: u64 = bpf_cmd::BPF_PROG_LOAD as u64;
 /// Log level: the totals and nothing else.
 const STATS: u32 = 4;
 /// Offsets in `union bpf_attr` of a program load (include/uapi/linux/bpf.h).
-const LOG_LEVEL: u64 = 24;
-const NAME: u64 = 48;
+const LOG_LEVEL: u64 = offset_of!(bpf_attr, __bindgen_anon_3.log_level) as u64;
+const NAME: u64 = offset_of!(bpf_attr, __bindgen_anon_3.prog_name) as u64;
 /// Some kernels note each call of a global function, whatever the level.
 const LOG_SIZE: u32 = 64 * 1024;
 /// Below the stack pointer, beyond what a signal handler could use meanwhile.
