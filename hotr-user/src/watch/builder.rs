@@ -4,13 +4,14 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use globset::GlobSet;
 
 use super::changes::Changes;
 use super::filter::VCS_DIRS;
+use super::handle::absolute;
 use super::poller::Polling;
 use super::{WatchOptions, no_thread};
 use crate::error::Error;
@@ -268,9 +269,4 @@ fn set(all: &[String]) -> Result<GlobSet, Error> {
         return Err(Error::Pattern { pattern: pattern.clone(), cause });
     }
     patterns(all.iter().map(String::as_str)).map_err(|cause| Error::Pattern { pattern: all.join(" "), cause })
-}
-
-/// A path of the current directory, if it is relative.
-pub(super) fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

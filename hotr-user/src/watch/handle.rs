@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
-use super::builder::absolute;
 use super::watch_event::{Batch, WatchEvent};
 
 /// Why a path cannot be added or removed. The watch continues as it was.
@@ -151,6 +150,11 @@ impl WatchHandle {
         self.edits.send(edit(absolute(path), done)).map_err(|_| PathError::Ended)?;
         Ok(answer)
     }
+}
+
+/// A path of the current directory, if it is relative.
+pub(super) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Whether a path is one of these, or below one as far as that is watched.
