@@ -58,6 +58,7 @@ pub struct StopSpec {
 
 /// What a reload does.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Action {
     /// Nothing: confirmed changes are reported only.
     Report,
@@ -88,6 +89,7 @@ impl Action {
 
 /// What happens to changes that are confirmed while a command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Busy {
     /// They are dropped.
     DoNothing,

@@ -11,6 +11,7 @@ pub use hotr_events::{ConfirmedChange, Evidence, Kind};
 
 /// A change that changed something, and what is there now.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Confirmed {
     /// What is reported of it: shared with the report of the reload, of which there may be many at a time.
     pub change: Arc<ConfirmedChange>,
@@ -48,6 +49,7 @@ pub type Digest = [u8; 32];
 
 /// A regular file.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct FileState {
     /// Modification time, nanoseconds since 1970.
     pub mtime_ns: i64,
@@ -69,6 +71,7 @@ pub struct FileState {
 
 /// What a path leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// Nothing.
     Absent,

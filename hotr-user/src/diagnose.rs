@@ -43,6 +43,7 @@ pub struct Options {
 
 /// An instance in short.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InstanceInfo {
     /// Its descriptor.
     pub fd: i32,
@@ -56,6 +57,7 @@ pub struct InstanceInfo {
 
 /// A process in short.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Watcher {
     /// Its id.
     pub pid: u32,
@@ -75,6 +77,7 @@ pub struct Watcher {
 
 /// Everything found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Diagnosis {
     /// Processes with instances, and those that the user named, by id.
     pub watchers: Vec<Watcher>,

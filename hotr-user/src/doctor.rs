@@ -28,6 +28,7 @@ pub struct PlanRow {
 
 /// Everything found.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Examination {
     /// The kernel and what it allows.
     pub kernel: kernel::Kernel,
@@ -69,6 +70,7 @@ impl Examination {
 
 /// How good a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Mark {
     /// As it should be.
     Good,
@@ -102,6 +104,7 @@ impl Mark {
 
 /// One thing that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Check {
     /// What was checked.
     pub name: String,

@@ -45,6 +45,7 @@ impl DevId {
 
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Mount {
     /// Mount id; unique on the machine at a time, reused after an unmount.
     pub id: u64,

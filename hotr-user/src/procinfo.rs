@@ -66,6 +66,7 @@ pub struct Task<'a> {
 
 /// What could be found out about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TaskInfo {
     /// The program. `None` for kernel threads, and when the process had ended or become another program.
     pub exe: Option<Arc<Path>>,

@@ -136,6 +136,7 @@ pub struct Outlet<'a> {
 }
 
 /// What asks a run for something from outside.
+#[non_exhaustive]
 pub enum Ask {
     /// A reload now.
     Reload,

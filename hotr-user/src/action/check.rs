@@ -26,6 +26,7 @@ pub struct Check {
 
 /// Why a check failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Failure {
     /// Its exit status, when it exited on its own.
     pub status: Option<i32>,

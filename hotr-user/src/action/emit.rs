@@ -16,6 +16,7 @@ const LONGEST: usize = 120 * 1024;
 
 /// How a command receives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Emit {
     /// `WATCHEXEC_*_PATH` variables.
     Env,

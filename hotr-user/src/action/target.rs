@@ -30,6 +30,7 @@ const SLACK_S: i64 = 2;
 
 /// Who gets the signal.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Target {
     /// The process that had this id when hotr started.
     Pid(i32, Arc<OwnedFd>),

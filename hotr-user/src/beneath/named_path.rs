@@ -22,6 +22,7 @@ const TRIES: usize = 64;
 
 /// A path that was followed.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct NamedPath {
     /// The links, in the order in which they were followed.
     pub links: Vec<FollowedLink>,
@@ -33,6 +34,7 @@ pub struct NamedPath {
 
 /// A name in a directory that is held.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct HeldName {
     /// The directory.
     pub dir: Dir,
@@ -52,6 +54,7 @@ impl HeldName {
 
 /// A symbolic link on the way.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct FollowedLink {
     /// Where it is.
     pub at: HeldName,

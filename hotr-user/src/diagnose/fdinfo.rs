@@ -10,6 +10,7 @@ pub(super) const MAX_HANDLE: usize = 128;
 
 /// A file handle as the filesystem made it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Handle {
     /// Which form it has.
     pub kind: i32,
@@ -19,6 +20,7 @@ pub struct Handle {
 
 /// A watched inode: an inotify watch, or an inode mark of fanotify.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Watch {
     /// Number of the watch in its instance; 0 for fanotify.
     pub wd: i32,
@@ -34,6 +36,7 @@ pub struct Watch {
 
 /// A mark of fanotify that is on more than an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WideMark {
     /// On what.
     pub on: Wide,
@@ -43,6 +46,7 @@ pub struct WideMark {
 
 /// What a wide mark is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Wide {
     /// A mount, by its id.
     Mount(u64),
@@ -52,6 +56,7 @@ pub enum Wide {
 
 /// What an instance has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Marks {
     /// Watched inodes.
     pub watches: Vec<Watch>,

@@ -8,6 +8,7 @@ pub use hotr_events::Proof;
 
 /// How bad it is, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Severity {
     /// The watch receives nothing of what its program waits for.
     Deaf,
@@ -34,6 +35,7 @@ impl Severity {
 
 /// Whom a finding is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Target {
     /// Process id; absent for a finding about a user.
     pub pid: Option<u32>,
@@ -53,6 +55,7 @@ pub struct Target {
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
     /// How bad.
     pub severity: Severity,

@@ -16,6 +16,7 @@ use hotr_events::Cause;
 
 /// The limits of this machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Watches a user may have.
     pub watches: Option<u64>,

@@ -98,6 +98,7 @@ pub enum Error {
 
 /// What a live diagnosis reports while it runs.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum LiveReport<'a> {
     /// From now on nothing is missed.
     Ready {

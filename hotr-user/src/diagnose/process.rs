@@ -22,6 +22,7 @@ use crate::procinfo::cgroup;
 
 /// What an instance is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
     /// inotify.
     Inotify,
@@ -42,6 +43,7 @@ impl Kind {
 
 /// An open instance.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Instance {
     /// The descriptor in its process.
     pub fd: i32,
@@ -55,6 +57,7 @@ pub struct Instance {
 
 /// A user namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct UserNs {
     /// Its number.
     pub ino: u64,
@@ -64,6 +67,7 @@ pub struct UserNs {
 
 /// A process with its instances.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Process {
     /// Its id, in the pid namespace of hotr's `/proc`.
     pub pid: u32,

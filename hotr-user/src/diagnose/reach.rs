@@ -17,6 +17,7 @@ use hotr_events::Cause;
 
 /// Whether a change is reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reception {
     /// Each time.
     Yes,
@@ -49,6 +50,7 @@ impl Reception {
 
 /// What an instance would receive of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Answer {
     /// Whose instance.
     pub target: Target,

@@ -9,6 +9,7 @@ use hotr_events::Cause;
 
 /// What the eBPF channel can see on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ebpf {
     /// Every hook that sees changes has a tier.
     Full,
@@ -53,6 +54,7 @@ impl Ebpf {
 
 /// A kind of change that no channel of hotr will see.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Gap {
     /// Cause id, as in `missed_by`.
     pub cause: Cause,
@@ -62,6 +64,7 @@ pub struct Gap {
 
 /// The judgement of one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Cover {
     /// As the user named it, absolute.
     pub path: PathBuf,

@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 /// A layer of an overlay mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LayerDir {
     /// `upper` or `lower`.
     pub layer: &'static str,
@@ -23,6 +24,7 @@ pub struct LayerDir {
 
 /// Where a path lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PathFilesystem {
     /// Filesystem type, as in mountinfo.
     pub fs: String,

@@ -16,6 +16,7 @@ const TOP: usize = 10;
 
 /// Limits and users.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Inotify {
     /// Watches a user may have.
     pub max_user_watches: Option<u64>,
@@ -33,6 +34,7 @@ pub struct Inotify {
 
 /// A process with inotify instances.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct User {
     /// Process id.
     pub pid: i32,

@@ -14,6 +14,7 @@ const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
 /// Facts about the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Kernel {
     /// As `uname -r` prints it.
     pub release: String,
@@ -109,6 +110,7 @@ fn securityfs_mounted() -> bool {
 
 /// A capability that hotr can use.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Capability {
     /// Its name.
     pub name: &'static str,

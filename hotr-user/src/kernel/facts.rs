@@ -13,6 +13,7 @@ pub const UNLOCK: &str = "boot with lockdown=integrity or without lockdown";
 
 /// What the kernel's lockdown forbids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Lockdown {
     /// Nothing.
     None,
@@ -72,6 +73,7 @@ impl Caps {
 
 /// The machine as this process finds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Facts {
     /// Kernel release, for humans.
     pub release: String,

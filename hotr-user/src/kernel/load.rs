@@ -110,6 +110,7 @@ unsafe impl aya::Pod for OffsetsPod {}
 
 /// Hooks that are attached.
 #[derive(Default)]
+#[non_exhaustive]
 pub struct Attached {
     /// What each got.
     pub plan: Vec<PlannedHook>,

@@ -5,6 +5,7 @@ use hotr_common::tier::Tier;
 
 /// What a hook got.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PlannedHook {
     /// The hook.
     pub hook: Hook,

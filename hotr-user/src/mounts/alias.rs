@@ -33,6 +33,7 @@ use hotr_events::Layer;
 
 /// A further inode that stands for the watched root or for something below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AliasRoot {
     /// A path to it in our namespace. Usually a directory; a file where a file is bind-mounted.
     pub dir: PathBuf,
@@ -62,6 +63,7 @@ pub struct Pending {
 
 /// A layer that cannot be covered, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Unreachable {
     /// Its directory as the mounter named it.
     pub dir: PathBuf,
@@ -75,6 +77,7 @@ pub struct Unreachable {
 
 /// All other ways into a watched directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Aliases {
     /// To be registered beside the root's own inode.
     pub roots: Vec<AliasRoot>,

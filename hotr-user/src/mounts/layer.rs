@@ -14,6 +14,7 @@ use hotr_events::Layer;
 
 /// By which mount a change came, seen from a watched directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Through {
     /// The mount that the watched path lies on.
     Same,

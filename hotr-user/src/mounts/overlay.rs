@@ -14,6 +14,7 @@ use super::parse::unescape_octal;
 
 /// What a layer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum LayerKind {
     /// Takes the writes.
     Upper,
@@ -27,6 +28,7 @@ pub enum LayerKind {
 
 /// A layer of an overlay mount, topmost first.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OverlayLayer {
     /// What it is for.
     pub kind: LayerKind,

@@ -27,6 +27,7 @@ pub enum Kind {
 
 /// One difference between two rounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Difference {
     /// What.
     pub kind: Kind,

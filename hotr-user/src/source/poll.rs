@@ -67,6 +67,7 @@ impl Default for PollOptions {
 
 /// A directory or root that could not be read. What is known of it stays as it was.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Unreadable {
     /// Which.
     pub path: PathBuf,
@@ -76,6 +77,7 @@ pub struct Unreadable {
 
 /// What one round found.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Audit {
     /// Removals first (deepest first), then renames, creations (a directory before what it holds), changes of content,
     /// changes of attributes.

@@ -32,6 +32,7 @@ pub struct SearchOptions {
 
 /// A file that has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Changed {
     /// Its path.
     pub path: PathBuf,

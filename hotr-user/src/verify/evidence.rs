@@ -13,6 +13,7 @@ pub(super) const CONTROL: &str = "control";
 
 /// A kind of watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Listener {
     /// An inotify instance.
     Inotify,
@@ -42,6 +43,7 @@ impl Listener {
 
 /// One thing that a listener received, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Event {
     /// The watch it came through, by the experiment's name for it; empty where the listener has one watch.
     pub at: &'static str,
@@ -87,6 +89,7 @@ impl fmt::Display for Event {
 
 /// Whether a listener worked.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// It received the barrier that was made after the operation, so what it did not receive was not sent.
     Listening,
@@ -98,6 +101,7 @@ pub enum State {
 
 /// What one listener has to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Account {
     /// Which one.
     pub listener: Listener,
@@ -127,6 +131,7 @@ impl Account {
 
 /// Everything that is known after an experiment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Evidence {
     /// One account a listener.
     pub accounts: Vec<Account>,

@@ -6,6 +6,7 @@ use super::verdict::Ruling;
 
 /// What experiments have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Group {
     /// Layers of overlay mounts.
     Overlay,

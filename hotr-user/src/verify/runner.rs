@@ -46,6 +46,7 @@ impl Options {
 
 /// What one experiment found.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Finding {
     /// Which one.
     pub experiment: &'static Experiment,

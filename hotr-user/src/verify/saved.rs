@@ -26,6 +26,7 @@ pub struct Saved(BTreeMap<String, (Verdict, String)>);
 
 /// An experiment whose verdict is not the same in all saved runs that have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Difference {
     /// Its name.
     pub experiment: String,

@@ -2,6 +2,7 @@
 
 /// The answer to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Verdict {
     /// This kernel does what the claim says.
     Confirmed,
@@ -37,6 +38,7 @@ impl Verdict {
 
 /// A verdict with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Ruling {
     /// The verdict.
     pub verdict: Verdict,

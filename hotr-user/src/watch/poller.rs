@@ -39,6 +39,7 @@ impl Default for Polling {
 
 /// How far a scan is; may be read by any thread.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Scanning {
     /// Files checked.
     pub progress: Progress,

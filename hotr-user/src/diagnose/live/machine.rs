@@ -9,6 +9,7 @@ use crate::mounts::MountTable;
 
 /// A mount that shows a followed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Mounted {
     /// The followed path.
     pub path: PathBuf,
@@ -20,6 +21,7 @@ pub struct Mounted {
 
 /// See the module. What could not be read is absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Machine {
     /// hotr's version.
     pub version: String,

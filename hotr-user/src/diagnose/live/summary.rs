@@ -10,6 +10,7 @@ use hotr_events::Cause;
 
 /// What a cause cost.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Row {
     /// What became of the changes.
     pub state: State,
@@ -23,6 +24,7 @@ pub struct Row {
 
 /// The whole run.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Summary {
     /// Changes that concerned a target.
     pub changes: u64,

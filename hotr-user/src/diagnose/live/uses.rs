@@ -13,6 +13,7 @@ use hotr_events::Op;
 
 /// A followed process used a file after a change of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Use {
     /// Number of the change.
     pub change: u64,

@@ -9,6 +9,7 @@ use hotr_events::{Change, Op};
 
 /// What became of a change in an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum State {
     /// Queued, and the program read it.
     Delivered,
@@ -41,6 +42,7 @@ impl State {
 
 /// What became of one change in one instance.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Verdict {
     /// Number of the change.
     pub change: u64,

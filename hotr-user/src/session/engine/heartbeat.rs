@@ -17,6 +17,7 @@ const TURNS: usize = 64;
 
 /// What came of one heartbeat; nothing for a channel that does not run, or cannot be asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HeartbeatOutcome {
     /// Whether the kernel programs reported it.
     pub ebpf: Option<bool>,

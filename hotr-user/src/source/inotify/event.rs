@@ -7,6 +7,7 @@ use hotr_events::LossReason;
 
 /// One event of the queue, or a synthetic creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InotifyEvent {
     /// `CLOCK_MONOTONIC` right after the `read` that returned it. Whatever was queued before that `read` has been
     /// passed on by the time [`Drained::emptied`] is true.
@@ -46,6 +47,7 @@ impl InotifyEvent {
 
 /// How a call of `drain` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Drained {
     /// The queue was seen empty. If not, and it is no part, all that was queued when the call began has been passed on, and
     /// more has come since.
@@ -61,6 +63,7 @@ impl Drained {
 
 /// Something was lost: paths or watches may be wrong until the watches are rebuilt and the roots rescanned.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lost {
     /// The first reason.
     pub reason: LossReason,
@@ -72,6 +75,7 @@ pub struct Lost {
 
 /// Directories without a watch that should have one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Uncovered {
     /// How many were found.
     pub count: u64,
@@ -108,6 +112,7 @@ impl Uncovered {
 
 /// A directory left out on purpose.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Skipped {
     /// The directory.
     pub path: PathBuf,
@@ -117,6 +122,7 @@ pub struct Skipped {
 
 /// Whether a directory is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Coverage {
     /// There is a watch.
     Watched {
