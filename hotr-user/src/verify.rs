@@ -9,6 +9,7 @@ pub mod catalogue;
 pub mod evidence;
 pub mod experiment;
 mod experiments;
+mod fuse;
 mod kernel_path;
 mod lab;
 mod listen;

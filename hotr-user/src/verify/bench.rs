@@ -1,6 +1,7 @@
 //! What an experiment works with: its directories and mounts, its listeners, and one operation between two barriers.
 
 use std::fs::{self, File, FileTimes};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,7 +11,8 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use super::evidence::{Account, CONTROL, DONE, Evidence, Listener, State};
+use super::evidence::{Account, CONTROL, CONTROL_EBPF, CONTROL_FANOTIFY, DONE, Evidence, Listener, State};
+use super::fuse::{Fuse, Notice};
 use super::kernel_path::{self, Marks, Record, Seen};
 use super::lab::Lab;
 use super::listen::delivery::Deliveries;
@@ -113,6 +115,8 @@ pub(super) struct Bench<'a> {
     filesystems: Vec<&'static str>,
     delays: Vec<(Listener, Duration)>,
     system_calls: Vec<String>,
+    /// Answers for a FUSE filesystem.
+    server: Option<Fuse>,
 }
 
 impl<'a> Bench<'a> {
@@ -146,6 +150,7 @@ impl<'a> Bench<'a> {
             filesystems: Vec::new(),
             delays: Vec::new(),
             system_calls: Vec::new(),
+            server: None,
         })
     }
 
@@ -219,6 +224,27 @@ impl<'a> Bench<'a> {
         self.remember_mount(target);
         self.uncovered.push(target.to_path_buf());
         Ok(())
+    }
+
+    /// Shows the files of `backing` on `target`; see [`Fuse::mount`].
+    pub(super) fn mount_fuse(
+        &mut self,
+        backing: OwnedFd,
+        target: &Path,
+        lifetime: Duration,
+    ) -> Result<(), Stop> {
+        let server = Fuse::mount(backing, target, lifetime)?;
+        self.uses("fuse");
+        self.remember_mount(target);
+        self.uncovered.push(target.to_path_buf());
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// Has the server of the FUSE filesystem tell the kernel something.
+    pub(super) fn notify_fuse(&mut self, notice: Notice) -> Result<(), Stop> {
+        let server = self.server.as_mut().ok_or_else(|| Stop("no FUSE filesystem is mounted".to_owned()))?;
+        server.notify(notice).during("notify the kernel of a change behind a FUSE mount")
     }
 
     fn uses(&mut self, filesystem: &'static str) {
@@ -350,6 +376,27 @@ impl<'a> Bench<'a> {
         self.pass_barrier()?;
         let received = self.inotify.account().events.iter().any(|event| event.at == at);
         self.fact(CONTROL, u64::from(received));
+        Ok(())
+    }
+
+    /// The same; fanotify and eBPF must receive it too.
+    pub(super) fn control_all(
+        &mut self,
+        at: &'static str,
+        change: impl FnOnce() -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        if let Ok(fanotify) = &mut self.fanotify {
+            fanotify.forget();
+        }
+        if let Ok(kernel) = &mut self.programs.kernel {
+            kernel.forget();
+        }
+        self.control(at, change)?;
+        let received = self.all_accounts();
+        for (listener, name) in [(Listener::Fanotify, CONTROL_FANOTIFY), (Listener::Ebpf, CONTROL_EBPF)] {
+            let account = received.iter().find(|account| account.listener == listener);
+            self.fact(name, u64::from(account.is_some_and(|account| account.count() > 0)));
+        }
         Ok(())
     }
 
@@ -513,6 +560,7 @@ impl Drop for Bench<'_> {
             deliveries.leave();
         }
         if self.lab.keeps() {
+            self.lab.keep_server(self.server.take());
             return;
         }
         for mount in self.mounts.iter().rev() {
@@ -544,8 +592,12 @@ pub(super) fn old_file(path: &Path, content: &[u8]) -> Result<(), Stop> {
 
 /// Sets a file's times long back.
 pub(super) fn set_old(path: &Path) -> Result<(), Stop> {
+    set_old_file(&File::open(path).during("open a file")?)
+}
+
+/// The same of an open file.
+pub(super) fn set_old_file(file: &File) -> Result<(), Stop> {
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-    let file = File::open(path).during("open a file")?;
     let times = FileTimes::new().set_accessed(long_ago).set_modified(long_ago);
     file.set_times(times).during("set a file's times")
 }

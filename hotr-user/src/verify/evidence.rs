@@ -11,6 +11,12 @@ pub(super) const DONE: &str = "done";
 /// The fact that the watch of a claim about silence received a later change, which it had to.
 pub(super) const CONTROL: &str = "control";
 
+/// The fact that fanotify received such a change.
+pub(super) const CONTROL_FANOTIFY: &str = "control_fanotify";
+
+/// The fact that eBPF received such a change.
+pub(super) const CONTROL_EBPF: &str = "control_ebpf";
+
 /// A kind of watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]

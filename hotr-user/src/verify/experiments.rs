@@ -2,6 +2,7 @@
 
 mod content;
 mod core_dump;
+mod fuse;
 mod handles;
 mod identity;
 mod layers;
@@ -32,6 +33,7 @@ pub(super) const ALL: &[&[Experiment]] = &[
     watches::ALL,
     limits::ALL,
     mounts::ALL,
+    fuse::ALL,
     identity::ALL,
     polling::ALL,
 ];

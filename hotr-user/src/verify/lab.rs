@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+use super::fuse::Fuse;
 use super::make_filesystem::{Disk, make_and_mount};
 use crate::error::Error;
 
@@ -24,6 +25,8 @@ pub(super) struct Lab {
     base: PathBuf,
     disks: HashMap<Disk, Result<PathBuf, String>>,
     keep: bool,
+    /// What answers for FUSE filesystems that are kept.
+    servers: Vec<Fuse>,
 }
 
 impl Lab {
@@ -52,7 +55,7 @@ impl Lab {
             let made = fs::create_dir(base.join(folder));
             made.map_err(|source| fault("make", folder, source))?;
         }
-        Ok(Self { base, disks: HashMap::new(), keep })
+        Ok(Self { base, disks: HashMap::new(), keep, servers: Vec::new() })
     }
 
     /// The root of everything.
@@ -84,6 +87,11 @@ impl Lab {
     /// Whether mounts stay until the end of the process.
     pub(super) const fn keeps(&self) -> bool {
         self.keep
+    }
+
+    /// Lets a server go on until the end.
+    pub(super) fn keep_server(&mut self, server: Option<Fuse>) {
+        self.servers.extend(server);
     }
 }
 

@@ -69,6 +69,42 @@ fn the_evidence_is_what_was_received() {
     assert_eq!((&tree["facts"]["watches"], &tree["facts"]["new_descriptors"]), (&585.into(), &0.into()));
 }
 
+/// Every channel is observed: three receive nothing of the change and do receive the next one, the fourth sees it.
+#[test]
+fn a_change_behind_a_fuse_mount_is_only_polled() {
+    if !root() {
+        return;
+    }
+    if fs::File::open("/dev/fuse").is_err() {
+        eprintln!("not run: the kernel has no FUSE");
+        return;
+    }
+    let whole = whole();
+    let wanted = [
+        ("fuse-behind", "confirmed"),
+        ("fuse-cached", "confirmed"),
+        ("fuse-invalidate", "refuted"),
+        ("fuse-notify-delete", "partly"),
+    ];
+    for (experiment, verdict) in wanted {
+        assert_eq!(whole.of(experiment)["verdict"], verdict, "{}", whole.of(experiment));
+    }
+    let behind = whole.of("fuse-behind");
+    assert_eq!(behind["filesystems"], serde_json::json!(["tmpfs", "fuse"]));
+    assert_eq!(behind["channels"]["poll"]["events"][1], "m/f: size|mtime|ctime", "{behind}");
+    let elsewhere = whole.of("fuse-elsewhere");
+    if elsewhere["channels"]["ebpf"]["state"] != "listening" {
+        eprintln!("not run: eBPF is off here, or hotr was built without its object");
+        return;
+    }
+    assert_eq!(elsewhere["verdict"], "confirmed", "{elsewhere}");
+    for control in ["control", "control_fanotify", "control_ebpf"] {
+        assert_eq!(elsewhere["facts"][control], 1, "{elsewhere}");
+    }
+    let seen = &whole.of("fuse-behind-ebpf")["channels"]["ebpf"]["events"];
+    assert_eq!(seen, &serde_json::json!(["write backing/f"]));
+}
+
 #[test]
 fn a_page_has_a_line_of_each_channel_and_a_table() {
     if !root() {

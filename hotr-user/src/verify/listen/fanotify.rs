@@ -7,7 +7,7 @@ use std::io;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::{PATIENCE, put, wait};
@@ -25,6 +25,10 @@ const MASK: u64 = libc::FAN_CREATE
     | libc::FAN_MOVE_SELF
     | libc::FAN_ONDIR
     | libc::FAN_EVENT_ON_CHILD;
+
+/// The same without what only a group that reports names can be asked for.
+const MASK_OF_DESCRIPTORS: u64 =
+    libc::FAN_MODIFY | libc::FAN_CLOSE_WRITE | libc::FAN_ONDIR | libc::FAN_EVENT_ON_CHILD;
 
 /// The words for the bits, in inotify's way.
 const WORDS: [(u64, &str); 10] = [
@@ -50,6 +54,10 @@ pub(in crate::verify) struct Fanotify {
     queue: File,
     events: Vec<Event>,
     state: State,
+    /// What has a mark, the directory of barriers first.
+    marked: Vec<PathBuf>,
+    /// It reports open files, where the kernel cannot report names of one of the filesystems.
+    has_descriptors: bool,
     /// A path was to be marked.
     used: bool,
     /// Why a path could not be marked.
@@ -62,32 +70,29 @@ impl Fanotify {
     /// # Errors
     /// The kernel has no fanotify, or none that reports names.
     pub(in crate::verify) fn new(barriers: &Path) -> io::Result<Self> {
-        let flags = libc::FAN_CLASS_NOTIF
-            | libc::FAN_CLOEXEC
-            | libc::FAN_NONBLOCK
-            | libc::FAN_REPORT_FID
-            | libc::FAN_REPORT_DFID_NAME;
-        // SAFETY: no pointer is involved.
-        let fd = unsafe { libc::fanotify_init(flags, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a new descriptor that nobody else has.
-        let queue = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        let mut group =
-            Self { queue, events: Vec::new(), state: State::Listening, used: false, refused: None };
-        group.mark(barriers)?;
+        let queue = open_group(libc::FAN_REPORT_FID | libc::FAN_REPORT_DFID_NAME)?;
+        let mut group = Self {
+            queue,
+            events: Vec::new(),
+            state: State::Listening,
+            marked: Vec::new(),
+            has_descriptors: false,
+            used: false,
+            refused: None,
+        };
+        group.mark(barriers, MASK)?;
+        group.marked.push(barriers.to_path_buf());
         Ok(group)
     }
 
-    fn mark(&mut self, path: &Path) -> io::Result<()> {
+    fn mark(&mut self, path: &Path, mask: u64) -> io::Result<()> {
         let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
         // SAFETY: a live string that ends in NUL; the descriptor is open.
         let result = unsafe {
             libc::fanotify_mark(
                 self.queue.as_raw_fd(),
                 libc::FAN_MARK_ADD,
-                MASK,
+                mask,
                 libc::AT_FDCWD,
                 path.as_ptr(),
             )
@@ -98,9 +103,26 @@ impl Fanotify {
     /// Marks a path.
     pub(in crate::verify) fn add(&mut self, at: &'static str, path: &Path) {
         self.used = true;
-        if let Err(error) = self.mark(path) {
+        self.marked.push(path.to_path_buf());
+        let mask = if self.has_descriptors { MASK_OF_DESCRIPTORS } else { MASK };
+        let result = self.mark(path, mask).or_else(|error| match error.raw_os_error() {
+            // The filesystem has no identity, or no file handles.
+            Some(libc::EXDEV | libc::ENODEV | libc::EOPNOTSUPP) if !self.has_descriptors => {
+                self.report_descriptors()
+            }
+            _ => Err(error),
+        });
+        if let Err(error) = result {
             self.refused = Some(format!("the kernel refuses a mark on {at}: {error}"));
         }
+    }
+
+    /// Goes on with a group that reports open files: every filesystem can be marked in it.
+    fn report_descriptors(&mut self) -> io::Result<()> {
+        self.queue = open_group(0)?;
+        self.has_descriptors = true;
+        let marked = self.marked.clone();
+        marked.iter().try_for_each(|path| self.mark(path, MASK_OF_DESCRIPTORS))
     }
 
     /// Whether the experiment has a mark.
@@ -174,6 +196,19 @@ impl Fanotify {
 /// How names of barriers begin.
 pub(in crate::verify) const BARRIER: &[u8] = b".hotr-barrier-";
 
+/// A new group with these flags beside the usual ones.
+fn open_group(flags: libc::c_uint) -> io::Result<File> {
+    let flags = libc::FAN_CLASS_NOTIF | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK | flags;
+    let of_files = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: no pointer is involved.
+    let fd = unsafe { libc::fanotify_init(flags, of_files.cast_unsigned()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else has.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
 /// The first event of a buffer, and the rest.
 fn first(buffer: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = usize::try_from(u32::from_ne_bytes(*buffer.first_chunk()?)).ok()?;
@@ -194,5 +229,17 @@ fn parse(event: &[u8]) -> Option<(u64, Option<Vec<u8>>)> {
         }
         info = rest;
     }
-    Some((mask, None))
+    Some((mask, opened(event)))
+}
+
+/// The name of the file that came open with an event, which is closed.
+fn opened(event: &[u8]) -> Option<Vec<u8>> {
+    let fd = i32::from_ne_bytes(*event.get(16..)?.first_chunk()?);
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: the kernel made this descriptor for the reader of the event, and nobody else has it.
+    let file = unsafe { OwnedFd::from_raw_fd(fd) };
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+    path.file_name().map(|name| name.as_bytes().to_vec())
 }
