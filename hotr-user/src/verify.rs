@@ -6,6 +6,8 @@
 
 mod bench;
 pub mod catalogue;
+mod child;
+mod container;
 pub mod evidence;
 pub mod experiment;
 mod experiments;

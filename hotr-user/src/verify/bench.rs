@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use super::container::CONTROL_GROUPS;
 use super::evidence::{Account, CONTROL, CONTROL_EBPF, CONTROL_FANOTIFY, DONE, Evidence, Listener, State};
 use super::fuse::{Fuse, Notice};
 use super::kernel_path::{self, Marks, Record, Seen};
@@ -28,6 +29,9 @@ use crate::ending;
 const COVERED: Duration = Duration::from_secs(2);
 /// The same once hotr could not cover one of the mounts that are kept.
 const COVERED_WHEN_FULL: Duration = Duration::from_millis(200);
+
+/// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
+const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
 
 /// Files whose marks are shown.
 const MOST_MARKED: usize = 6;
@@ -238,6 +242,18 @@ impl<'a> Bench<'a> {
         self.remember_mount(target);
         self.uncovered.push(target.to_path_buf());
         self.server = Some(server);
+        Ok(())
+    }
+
+    /// Where control groups are of the first version, or of both, crun needs a view of the second one: in the laboratory's
+    /// namespace, and until the end of the experiment.
+    pub(super) fn unify_control_groups(&mut self) -> Result<(), Stop> {
+        let path = Path::new(CONTROL_GROUPS);
+        let is_unified = rustix::fs::statfs(path).is_ok_and(|statfs| statfs.f_type == CGROUP2);
+        if !is_unified {
+            mount("hotr-verify", path, "cgroup2", MountFlags::empty(), None).during("mount cgroup2")?;
+            self.remember_mount(path);
+        }
         Ok(())
     }
 

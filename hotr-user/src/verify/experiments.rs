@@ -1,5 +1,6 @@
 //! The experiments, one topic a file.
 
+mod containers;
 mod content;
 mod core_dump;
 mod fuse;
@@ -11,6 +12,7 @@ mod mounts;
 mod names;
 mod overlay;
 mod polling;
+mod recursion;
 mod renames;
 mod replaced;
 mod uring;
@@ -32,7 +34,9 @@ pub(super) const ALL: &[&[Experiment]] = &[
     handles::ALL,
     watches::ALL,
     limits::ALL,
+    recursion::ALL,
     mounts::ALL,
+    containers::ALL,
     fuse::ALL,
     identity::ALL,
     polling::ALL,

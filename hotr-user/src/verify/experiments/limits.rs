@@ -3,18 +3,16 @@
 //! `user.max_inotify_watches` is counted for each user namespace and each one above it (kernel/ucount.c, `inc_ucount`);
 //! `fs.inotify.max_user_watches` would be the machine's, and is not touched.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, WaitOptions, waitpid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::verify::bench::{Bench, During, Stop};
+use crate::verify::child::measured_in_child;
 use crate::verify::evidence::{Evidence, Listener};
 use crate::verify::experiment::{Experiment, Group};
 use crate::verify::verdict::Ruling;
@@ -125,7 +123,10 @@ fn limited(bench: &mut Bench<'_>) -> Result<(), Stop> {
     bench.compare("first/f", &first);
     bench.compare("last/f", &last);
     bench.operate(|bench| {
-        let measured = in_user_namespace(&dirs)?;
+        let measured = measured_in_child(|| measure(&dirs))?;
+        if measured.len() != MEASURED.len() {
+            return Err(Stop("the process in the other namespace ended".to_owned()));
+        }
         for (name, value) in MEASURED.into_iter().zip(measured) {
             bench.fact(name, value);
         }
@@ -135,38 +136,7 @@ fn limited(bench: &mut Bench<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Has a child process measure, in a user namespace of its own.
-fn in_user_namespace(dirs: &[PathBuf]) -> Result<[u64; MEASURED.len()], Stop> {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).during("make a pipe")?;
-    // SAFETY: the laboratory's process has one thread, so the child has all that it needs. It never returns from here.
-    let child = match unsafe { libc::fork() } {
-        -1 => return Err(io::Error::last_os_error()).during("start a process"),
-        0 => {
-            drop(reader);
-            let mut writer = File::from(writer);
-            let line = match measure(dirs) {
-                Ok(measured) => measured.map(|value| value.to_string()).join(" "),
-                Err(Stop(why)) => format!("-{why}"),
-            };
-            let status = i32::from(writer.write_all(line.as_bytes()).is_err());
-            // SAFETY: ends the process without what the parent wants to do at its end.
-            unsafe { libc::_exit(status) }
-        }
-        pid => Pid::from_raw(pid),
-    };
-    drop(writer);
-    let mut line = String::new();
-    let read = File::from(reader).read_to_string(&mut line);
-    while let Err(Errno::INTR) = waitpid(child, WaitOptions::empty()) {}
-    read.during("read what the process measured")?;
-    if let Some(why) = line.strip_prefix('-') {
-        return Err(Stop(why.to_owned()));
-    }
-    let values: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
-    values.try_into().map_err(|_| Stop("the process in the other namespace ended".to_owned()))
-}
-
-fn measure(dirs: &[PathBuf]) -> Result<[u64; MEASURED.len()], Stop> {
+fn measure(dirs: &[PathBuf]) -> Result<Vec<u64>, Stop> {
     // SAFETY: this process has one thread, and its descriptors stay its own.
     unsafe { unshare_unsafe(UnshareFlags::NEWUSER) }.during("make a user namespace")?;
     fs::write("/proc/sys/user/max_inotify_watches", LIMIT.to_string())
@@ -194,11 +164,11 @@ fn measure(dirs: &[PathBuf]) -> Result<[u64; MEASURED.len()], Stop> {
         rustix::fs::inotify::remove_watch(&inotify, wd).during("remove a watch")?;
         accepted = u64::from(add_watch(&inotify, &dirs[dirs.len() - 1], WatchFlags::CREATE).is_ok());
     }
-    Ok([count, refused, more, of_first, of_last, accepted])
+    Ok(vec![count, refused, more, of_first, of_last, accepted])
 }
 
 /// Events that are queued; each has a name, so that it takes some bytes.
-fn read_events(inotify: &OwnedFd) -> Result<u64, Stop> {
+pub(super) fn read_events(inotify: &OwnedFd) -> Result<u64, Stop> {
     let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
     let mut reader = rustix::fs::inotify::Reader::new(inotify, &mut buffer);
     let mut count = 0;
@@ -212,6 +182,6 @@ fn read_events(inotify: &OwnedFd) -> Result<u64, Stop> {
 }
 
 /// Open descriptors of this process.
-fn descriptors() -> Result<u64, Stop> {
+pub(super) fn descriptors() -> Result<u64, Stop> {
     Ok(fs::read_dir("/proc/self/fd").during("count descriptors")?.count() as u64)
 }
