@@ -12,6 +12,7 @@ pub mod evidence;
 pub mod experiment;
 mod experiments;
 mod fuse;
+mod hidden_tree;
 mod kernel_path;
 mod lab;
 mod listen;

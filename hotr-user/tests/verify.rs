@@ -14,6 +14,8 @@ mod expected;
 mod kernel_path;
 #[path = "verify/left_behind.rs"]
 mod left_behind;
+#[path = "verify/machine.rs"]
+mod machine;
 #[path = "verify/report.rs"]
 mod report;
 #[path = "verify/run.rs"]

@@ -152,9 +152,9 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<Status> {
     }
     page.end().context("write to stdout")?;
     if args.keep && !ending::is_asked() {
+        let (folder, pid) = (laboratory.folder().display(), std::process::id());
         say(&format!(
-            "files and mounts stay until Ctrl-C; look at them with: nsenter -t {} -m",
-            std::process::id()
+            "files and mounts stay in {folder} of process {pid} until Ctrl-C; look at them with: nsenter -t {pid} -m ls {folder}"
         ));
         runtime.block_on(end.wait());
     }

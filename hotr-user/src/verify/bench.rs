@@ -4,6 +4,7 @@ use std::fs::{self, File, FileTimes};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::inotify::WatchFlags;
@@ -14,6 +15,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use super::container::CONTROL_GROUPS;
 use super::evidence::{Account, CONTROL, CONTROL_EBPF, CONTROL_FANOTIFY, DONE, Evidence, Listener, State};
 use super::fuse::{Fuse, Notice};
+use super::hidden_tree::HiddenTree;
 use super::kernel_path::{self, Marks, Record, Seen};
 use super::lab::Lab;
 use super::listen::delivery::Deliveries;
@@ -243,6 +245,11 @@ impl<'a> Bench<'a> {
         self.uncovered.push(target.to_path_buf());
         self.server = Some(server);
         Ok(())
+    }
+
+    /// See [`HiddenTree::new`]; the same tree is made once a run.
+    pub(super) fn hidden_tree(&mut self, levels: u32, width: u64, most: u64) -> Result<Rc<HiddenTree>, Stop> {
+        self.lab.hidden_tree(levels, width, most)
     }
 
     /// Where control groups are of the first version, or of both, crun needs a view of the second one: in the laboratory's

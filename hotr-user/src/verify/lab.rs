@@ -8,11 +8,14 @@ use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+use super::bench::Stop;
 use super::fuse::Fuse;
+use super::hidden_tree::HiddenTree;
 use super::make_filesystem::{Disk, make_and_mount};
 use crate::error::Error;
 
@@ -25,6 +28,8 @@ pub(super) struct Lab {
     base: PathBuf,
     disks: HashMap<Disk, Result<PathBuf, String>>,
     keep: bool,
+    /// Trees, by their levels, width and most directories.
+    trees: HashMap<(u32, u64, u64), Rc<HiddenTree>>,
     /// What answers for FUSE filesystems that are kept.
     servers: Vec<Fuse>,
 }
@@ -55,7 +60,7 @@ impl Lab {
             let made = fs::create_dir(base.join(folder));
             made.map_err(|source| fault("make", folder, source))?;
         }
-        Ok(Self { base, disks: HashMap::new(), keep, servers: Vec::new() })
+        Ok(Self { base, disks: HashMap::new(), keep, trees: HashMap::new(), servers: Vec::new() })
     }
 
     /// The root of everything.
@@ -87,6 +92,16 @@ impl Lab {
     /// Whether mounts stay until the end of the process.
     pub(super) const fn keeps(&self) -> bool {
         self.keep
+    }
+
+    /// A tree that is made when it is first asked for.
+    pub(super) fn hidden_tree(&mut self, levels: u32, width: u64, most: u64) -> Result<Rc<HiddenTree>, Stop> {
+        if let Some(known) = self.trees.get(&(levels, width, most)) {
+            return Ok(Rc::clone(known));
+        }
+        let tree = Rc::new(HiddenTree::new(levels, width, most)?);
+        self.trees.insert((levels, width, most), Rc::clone(&tree));
+        Ok(tree)
     }
 
     /// Lets a server go on until the end.

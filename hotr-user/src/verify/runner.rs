@@ -88,14 +88,14 @@ pub fn run(
             evidence = new;
             rulings.push(ruling);
             if ending::is_asked() {
-                return Ok(Lasting { _lab: lab });
+                return Ok(Lasting { lab });
             }
         }
         let Some(ruling) = together(rulings) else { continue };
         let duration = since.elapsed();
         tell(Finding { experiment, ruling, evidence, duration }).map_err(Error::Output)?;
     }
-    Ok(Lasting { _lab: lab })
+    Ok(Lasting { lab })
 }
 
 fn attach() -> Result<Strace, Error> {
@@ -123,7 +123,15 @@ fn be_alone() -> Result<(), Error> {
 
 /// The laboratory after a run; it ends with this.
 pub struct Lasting {
-    _lab: Lab,
+    lab: Lab,
+}
+
+impl Lasting {
+    /// The directory with all files and mounts, as only processes in the laboratory's mount namespace see it.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        self.lab.base()
+    }
 }
 
 fn once(

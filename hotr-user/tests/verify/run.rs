@@ -30,9 +30,18 @@ pub(crate) fn root() -> bool {
 
 /// Waits until something is so.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    until_said(what, || (is_so(), String::new()));
+}
+
+/// The same; what is not so is said when it never is.
+pub(crate) fn until_said(what: &str, mut is_so: impl FnMut() -> (bool, String)) {
     let over = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < over, "not within {DEADLINE:?}: {what}");
+    loop {
+        let (is_so, why) = is_so();
+        if is_so {
+            return;
+        }
+        assert!(Instant::now() < over, "not within {DEADLINE:?}: {what}: {why}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }
@@ -108,7 +117,7 @@ pub(crate) fn whole() -> &'static Said {
 /// A run that goes on, in a process group of its own; ended by its id.
 pub(crate) struct Running {
     pub(crate) child: Child,
-    lines: BufReader<ChildStdout>,
+    pub(crate) lines: BufReader<ChildStdout>,
 }
 
 impl Running {

@@ -1,6 +1,8 @@
 //! What the experiments find on this kernel.
 
 use std::fs;
+use std::io::Read;
+use std::process::Command;
 
 use super::run::{MACHINE, Running, root, verify, whole};
 
@@ -106,6 +108,55 @@ fn a_change_behind_a_fuse_mount_is_only_polled() {
 }
 
 #[test]
+fn a_container_and_the_remedies() {
+    if !root() {
+        return;
+    }
+    let wanted = [
+        ("container-write", "refuted"),
+        ("container-fanotify", "confirmed"),
+        ("container-host-write", "refuted"),
+        ("container-bind", "confirmed"),
+        ("container-socket", "confirmed"),
+    ];
+    let is_there = Command::new("crun").arg("--version").output().is_ok();
+    for (experiment, verdict) in wanted {
+        let found = whole().of(experiment);
+        if is_there {
+            assert_eq!(found["verdict"], verdict, "{found}");
+        } else {
+            assert_eq!(found["why"], "crun is not installed; install Debian's package crun", "{found}");
+        }
+    }
+    if is_there {
+        let written = whole().of("container-write");
+        assert_eq!(written["channels"]["inotify"]["events"], serde_json::json!(["merged/app: MODIFY f"]));
+        // `MODIFY f` and the end of the line.
+        assert_eq!(whole().of("container-socket")["facts"]["told_bytes"], 9);
+    }
+}
+
+#[test]
+fn recursive_watches_are_measured() {
+    if !root() {
+        return;
+    }
+    let tree = whole().of("recursive-memory");
+    let facts = &tree["facts"];
+    let number = |name: &str| facts[name].as_u64().unwrap();
+    assert_eq!((number("watches_5x3"), number("descriptors_8x5")), (364, 0), "{tree}");
+    if number("limit") == 8000 {
+        assert_eq!((number("watches_6x4"), number("refused_6x4")), (5461, 0), "{tree}");
+        assert_eq!((number("watches_8x5"), number("refused_8x5")), (8000, 200), "{tree}");
+    }
+    assert_eq!(number("events"), 3, "{tree}");
+    if tree["verdict"] != "not-testable" {
+        // A mark and its connector cannot be smaller than their pointers.
+        assert!(number("bytes_8x5") > number("watches_8x5") * 64, "{tree}");
+    }
+}
+
+#[test]
 fn a_page_has_a_line_of_each_channel_and_a_table() {
     if !root() {
         return;
@@ -145,6 +196,13 @@ fn what_is_kept_can_be_looked_at() {
     let merged = format!("/proc/{}/root/tmp/overlay-upper-write-0/merged/f", run.child.id());
     // The last write is the one that the watch had to receive.
     assert_eq!(fs::read(&merged).unwrap(), b"3\n\n");
+    let pid = run.child.id();
     run.send(rustix::process::Signal::INT);
     assert_eq!(run.child.wait().unwrap().code(), Some(0));
+    let mut said = String::new();
+    run.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    let wanted = format!(
+        "hotr: files and mounts stay in /tmp of process {pid} until Ctrl-C; look at them with: nsenter -t {pid} -m ls /tmp\n"
+    );
+    assert_eq!(said, wanted);
 }

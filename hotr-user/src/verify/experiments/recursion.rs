@@ -4,17 +4,14 @@
 //! /sys/kernel/slab counts it. A cache may be shared with others of its size, so small differences say nothing.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
-use rustix::fs::{Mode, mkdirat};
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::limits::{descriptors, read_events};
-use crate::private_mount::private_mount;
 use crate::verify::bench::{Bench, During, Stop};
 use crate::verify::child::measured_in_child;
 use crate::verify::evidence::{Evidence, Listener};
@@ -23,11 +20,11 @@ use crate::verify::verdict::Ruling;
 
 const INOTIFY: &[Listener] = &[Listener::Inotify];
 /// Most watches at once: the limit of a user namespace of the laboratory's own, far from that of the machine.
-const MOST_WATCHES: u64 = 10_000;
+const MOST_WATCHES: u64 = 8_000;
 /// Directories that the last tree has beyond that.
-const BEYOND: u64 = 500;
+const BEYOND: u64 = 200;
 /// Fewer marks than that cannot be told from those of others in a shared cache.
-const ENOUGH: u64 = 5_000;
+const ENOUGH: u64 = 4_000;
 /// The kernel frees marks some time after their instance is closed.
 const FREED: Duration = Duration::from_secs(3);
 
@@ -149,10 +146,8 @@ fn measure_tree(
     (levels, width, names): &(u32, u64, [&'static str; 4]),
     limit: u64,
 ) -> Result<u64, Stop> {
-    // hotr's own channel need not see so many directories: no path leads to them.
-    let root = private_mount("tmpfs", MountAttrFlags::empty()).during("mount a tmpfs that nobody sees")?;
-    let dirs = tree(&root, *levels, *width, limit + BEYOND)?;
-    let measured = measured_in_child(|| measure(&root, &dirs, limit))?;
+    let tree = bench.hidden_tree(*levels, *width, limit + BEYOND)?;
+    let measured = measured_in_child(|| measure(&tree.root, &tree.dirs, limit))?;
     let [watches, descriptors, refused, bytes, events, taken, left] = measured[..] else {
         return Err(Stop("the process in the other namespace ended".to_owned()));
     };
@@ -164,24 +159,6 @@ fn measure_tree(
         bench.fact("marks_left", left);
     }
     Ok(events)
-}
-
-/// Makes a tree of at most so many directories, the deepest ones first; their paths, below the root.
-fn tree(root: &OwnedFd, levels: u32, width: u64, most: u64) -> Result<Vec<String>, Stop> {
-    let mut dirs = vec![".".to_owned()];
-    let mut unfilled = vec![(".".to_owned(), levels)];
-    while let Some((parent, below)) = unfilled.pop() {
-        for number in 0..if below == 0 { 0 } else { width } {
-            if dirs.len() as u64 >= most {
-                return Ok(dirs);
-            }
-            let dir = format!("{parent}/{number}");
-            mkdirat(root.as_fd(), &dir, Mode::RWXU).during("make a directory")?;
-            dirs.push(dir.clone());
-            unfilled.push((dir, below - 1));
-        }
-    }
-    Ok(dirs)
 }
 
 /// In a user namespace with this limit: watches, new descriptors, refused directories, bytes, events of the last directory, marks with
