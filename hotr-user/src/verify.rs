@@ -18,6 +18,7 @@ mod lab;
 mod listen;
 mod loop_device;
 mod make_filesystem;
+mod nfs;
 mod rulings;
 pub mod runner;
 pub mod saved;

@@ -24,6 +24,7 @@ use super::listen::inotify::Inotify;
 use super::listen::kernel::Kernel;
 use super::listen::poll::Poll;
 use super::make_filesystem::Disk;
+use super::nfs::Nfs;
 use super::strace::Strace;
 use crate::ending;
 
@@ -123,6 +124,7 @@ pub(super) struct Bench<'a> {
     system_calls: Vec<String>,
     /// Answers for a FUSE filesystem.
     server: Option<Fuse>,
+    nfs: Option<Nfs>,
 }
 
 impl<'a> Bench<'a> {
@@ -157,6 +159,7 @@ impl<'a> Bench<'a> {
             delays: Vec::new(),
             system_calls: Vec::new(),
             server: None,
+            nfs: None,
         })
     }
 
@@ -261,6 +264,15 @@ impl<'a> Bench<'a> {
             mount("hotr-verify", path, "cgroup2", MountFlags::empty(), None).during("mount cgroup2")?;
             self.remember_mount(path);
         }
+        Ok(())
+    }
+
+    /// Serves `export` by NFS and mounts it on `target`; see [`Nfs::mount`].
+    pub(super) fn mount_nfs(&mut self, export: &Path, target: &Path) -> Result<(), Stop> {
+        let control = self.dir("nfsd")?;
+        self.nfs = Some(Nfs::mount(export, target, &control)?);
+        self.uses("nfs4");
+        self.uncovered.push(target.to_path_buf());
         Ok(())
     }
 
@@ -583,9 +595,11 @@ impl Drop for Bench<'_> {
             deliveries.leave();
         }
         if self.lab.keeps() {
-            self.lab.keep_server(self.server.take());
+            self.lab.keep_servers(self.server.take(), self.nfs.take());
             return;
         }
+        // It unmounts its filesystem itself, before it stops.
+        drop(self.nfs.take());
         for mount in self.mounts.iter().rev() {
             let _ = unmount(mount, UnmountFlags::DETACH);
         }

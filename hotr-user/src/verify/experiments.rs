@@ -10,6 +10,7 @@ mod layers;
 mod limits;
 mod mounts;
 mod names;
+mod nfs;
 mod overlay;
 mod polling;
 mod recursion;
@@ -38,6 +39,7 @@ pub(super) const ALL: &[&[Experiment]] = &[
     mounts::ALL,
     containers::ALL,
     fuse::ALL,
+    nfs::ALL,
     identity::ALL,
     polling::ALL,
 ];

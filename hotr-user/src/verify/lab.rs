@@ -17,6 +17,7 @@ use super::bench::Stop;
 use super::fuse::Fuse;
 use super::hidden_tree::HiddenTree;
 use super::make_filesystem::{Disk, make_and_mount};
+use super::nfs::Nfs;
 use crate::error::Error;
 
 /// Directories to hide the laboratory over, the first that exists. What they hold is needed by no experiment.
@@ -30,8 +31,9 @@ pub(super) struct Lab {
     keep: bool,
     /// Trees, by their levels, width and most directories.
     trees: HashMap<(u32, u64, u64), Rc<HiddenTree>>,
-    /// What answers for FUSE filesystems that are kept.
+    /// What answers for FUSE and NFS filesystems that are kept.
     servers: Vec<Fuse>,
+    exports: Vec<Nfs>,
 }
 
 impl Lab {
@@ -60,7 +62,14 @@ impl Lab {
             let made = fs::create_dir(base.join(folder));
             made.map_err(|source| fault("make", folder, source))?;
         }
-        Ok(Self { base, disks: HashMap::new(), keep, trees: HashMap::new(), servers: Vec::new() })
+        Ok(Self {
+            base,
+            disks: HashMap::new(),
+            keep,
+            trees: HashMap::new(),
+            servers: Vec::new(),
+            exports: Vec::new(),
+        })
     }
 
     /// The root of everything.
@@ -104,9 +113,10 @@ impl Lab {
         Ok(tree)
     }
 
-    /// Lets a server go on until the end.
-    pub(super) fn keep_server(&mut self, server: Option<Fuse>) {
-        self.servers.extend(server);
+    /// Lets servers go on until the end.
+    pub(super) fn keep_servers(&mut self, fuse: Option<Fuse>, nfs: Option<Nfs>) {
+        self.servers.extend(fuse);
+        self.exports.extend(nfs);
     }
 }
 

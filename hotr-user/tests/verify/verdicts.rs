@@ -1,7 +1,7 @@
 //! What the experiments find on this kernel.
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::process::Command;
 
 use super::run::{MACHINE, Running, root, verify, whole};
@@ -197,12 +197,12 @@ fn what_is_kept_can_be_looked_at() {
     // The last write is the one that the watch had to receive.
     assert_eq!(fs::read(&merged).unwrap(), b"3\n\n");
     let pid = run.child.id();
-    run.send(rustix::process::Signal::INT);
-    assert_eq!(run.child.wait().unwrap().code(), Some(0));
     let mut said = String::new();
-    run.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    BufReader::new(run.child.stderr.take().unwrap()).read_line(&mut said).unwrap();
     let wanted = format!(
         "hotr: files and mounts stay in /tmp of process {pid} until Ctrl-C; look at them with: nsenter -t {pid} -m ls /tmp\n"
     );
     assert_eq!(said, wanted);
+    run.send(rustix::process::Signal::INT);
+    assert_eq!(run.child.wait().unwrap().code(), Some(0));
 }
