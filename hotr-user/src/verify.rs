@@ -22,6 +22,7 @@ mod nfs;
 mod rulings;
 pub mod runner;
 pub mod saved;
+mod stop;
 mod strace;
 pub mod verdict;
 

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, waitpid};
 
-use super::bench::{During, Stop};
+use super::stop::{During, Stop};
 
 /// Has a child process measure; its numbers. The calling process must have one thread.
 pub(super) fn measured_in_child(measure: impl FnOnce() -> Result<Vec<u64>, Stop>) -> Result<Vec<u64>, Stop> {

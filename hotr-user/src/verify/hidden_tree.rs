@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, mkdirat};
 use rustix::mount::MountAttrFlags;
 
-use super::bench::{During, Stop};
+use super::stop::{During, Stop};
 use crate::private_mount::private_mount;
 
 /// See the module; it disappears with this.

@@ -13,11 +13,11 @@ use std::rc::Rc;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use super::bench::Stop;
 use super::fuse::Fuse;
 use super::hidden_tree::HiddenTree;
 use super::make_filesystem::{Disk, make_and_mount};
 use super::nfs::Nfs;
+use super::stop::Stop;
 use crate::error::Error;
 
 /// Directories to hide the laboratory over, the first that exists. What they hold is needed by no experiment.

@@ -17,7 +17,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitOptions, setsid, waitpid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use super::bench::{During, Stop};
+use super::stop::{During, Stop};
 
 /// What serves and what mounts, by their names in /proc/filesystems.
 const NEEDED: [(&str, &str); 2] = [("nfsd", "server"), ("nfs4", "client")];
@@ -119,6 +119,8 @@ fn start(export: &Path, target: &Path, control: &Path) -> Result<(), Stop> {
     };
     // Versions before need a port mapper.
     write(&control.join("versions"), b"-2 -3 +4 +4.1 +4.2\n")?;
+    // The shortest that the kernel takes: nobody has a state from before to claim again.
+    write(&control.join("nfsv4gracetime"), b"10\n")?;
     write(&control.join("portlist"), b"tcp 2049\n")?;
     // What a mount daemon would answer: who asks is `hotr`, file handles with fsid 0 lead to the path, and it may be mounted.
     let path = export.as_os_str().as_bytes();
@@ -131,8 +133,6 @@ fn start(export: &Path, target: &Path, control: &Path) -> Result<(), Stop> {
     channel("nfsd.export", &[b"hotr", path, never, flags, b"65534", b"65534", b"0"])?;
     channel("nfsd.fh", &[b"hotr", b"1", b"\\x00000000", never, path])?;
     write(&control.join("threads"), b"1\n")?;
-    // Nobody has a state from before to claim again. Kernels that have ended the wait themselves refuse.
-    let _ = write(&control.join("v4_end_grace"), b"Y\n");
     let options = CString::new(OPTIONS).map_err(|error| Stop(error.to_string()))?;
     mount("127.0.0.1:/", target, "nfs4", MountFlags::empty(), Some(options.as_c_str())).during("mount nfs4")
 }

@@ -1,6 +1,10 @@
 //! A file that changes on an NFS server, while its mount is watched on the client: both are this kernel.
 
-use crate::verify::bench::{Bench, Stop, holds, old_file, overwrite};
+use std::fs;
+
+use rustix::fs::{Mode, chmod};
+
+use crate::verify::bench::{Bench, During, Stop, holds, old_file, overwrite};
 use crate::verify::evidence::Listener;
 use crate::verify::experiment::{Experiment, Group};
 use crate::verify::rulings::receives_nothing;
@@ -25,6 +29,8 @@ fn written_on_the_server(bench: &mut Bench<'_>) -> Result<(), Stop> {
     bench.compare("m/f", &shown);
     bench.compare("backing/f", &behind);
     bench.operate(|_| overwrite(&behind, b"22\n"))?;
-    bench.done(holds(&behind, b"22\n") && holds(&shown, b"22\n"));
-    bench.control("m", || overwrite(&shown, b"3\n"))
+    // Without opening it on the client: the server lets nobody open a file before its grace period is over.
+    let size = fs::metadata(&shown).during("look at a file")?.len();
+    bench.done(holds(&behind, b"22\n") && size == 3);
+    bench.control("m", || chmod(&shown, Mode::RUSR).during("change the mode"))
 }
