@@ -36,7 +36,7 @@ pub(super) const ALL: &[Experiment] = &[
     Experiment {
         name: "fuse-behind-ebpf",
         group: Group::Mounts,
-        claim: "eBPF sees a write to the directory behind a FUSE mount of this machine, as one of that directory.",
+        claim: "A write to the directory behind a FUSE mount of this machine is seen by eBPF, as one of that directory.",
         source: "fs/read_write.c, vfs_write: it knows the file that is written, and no mount that shows it",
         method: "As fuse-behind; only eBPF counts.",
         rests_on: &[Listener::Ebpf],
