@@ -342,7 +342,7 @@ fn top(roots: &[PathBuf]) -> io::Result<Tree> {
         names.push(0);
         entries.push((absent, NONE));
     }
-    let body = Body::build(&entries, &names, Base { ino: 0, dev: 0, devices: &[] });
+    let body = Body::build(&entries, names.into(), Base { ino: 0, dev: 0, devices: &[] });
     let dir = Dir { body, ino: 0, dev: 0, parent: TOP, name_at: 0, listed: true };
     Ok(Tree { dirs: vec![dir], count: entries.len() as u64, ..Tree::default() })
 }
@@ -378,7 +378,7 @@ fn replace_top(tree: &mut Tree, roots: &[PathBuf]) -> io::Result<Vec<u32>> {
     }
     tree.count = tree.count - former.len() as u64 + entries.len() as u64;
     let devices = std::mem::take(&mut tree.devices);
-    tree.dir_mut(TOP).body = Body::build(&entries, &names, Base { ino: 0, dev: 0, devices: &devices });
+    tree.dir_mut(TOP).body = Body::build(&entries, names.into(), Base { ino: 0, dev: 0, devices: &devices });
     tree.devices = devices;
     for (child, name_at) in moved.into_iter().filter(|(child, _)| *child != NONE) {
         tree.dir_mut(child).name_at = name_at;

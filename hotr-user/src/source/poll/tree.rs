@@ -196,10 +196,10 @@ impl Body {
     }
 
     /// A body for these entries. Directories get their number later.
-    pub(super) fn build(entries: &[(Attr, u32)], names: &[u8], base: Base<'_>) -> Self {
+    pub(super) fn build(entries: &[(Attr, u32)], names: Box<[u8]>, base: Base<'_>) -> Self {
         let empty = Record { ctime: 0, ino: 0, size: 0, ident: 0, bits: 0 };
         let records = vec![empty; entries.len()].into();
-        let mut body = Self { records, mtimes: None, names: names.into(), rare: None };
+        let mut body = Self { records, mtimes: None, names, rare: None };
         for (slot, (attr, child)) in (0..).zip(entries) {
             body.set(slot, attr, *child, base);
         }
@@ -352,7 +352,7 @@ mod tests {
         ] {
             let entries: Vec<(Attr, u32)> = attrs.iter().map(|attr| (*attr, 77)).collect();
             let names = b"a\0b\0\xff\0long name\0e\0";
-            let body = Body::build(&entries, names, base);
+            let body = Body::build(&entries, names.as_slice().into(), base);
             for (slot, attr) in (0..).zip(&attrs) {
                 assert_eq!(body.attr(slot, base), *attr);
                 assert_eq!(body.child(slot), if attr.is_dir() { 77 } else { NONE });

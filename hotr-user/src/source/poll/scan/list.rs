@@ -79,11 +79,15 @@ impl Scanner<'_, '_, '_> {
         for (attr, _) in &self.entries {
             self.fit(attr, dir, |_| ());
         }
+        let is_large = self.entries.len() > MANY;
+        // Of a large directory the names stay where they are: a copy would take their room twice.
+        let names =
+            if is_large { std::mem::take(&mut self.names).into() } else { self.names.as_slice().into() };
         let tree = self.shared.tree();
-        *body = Body::build(&self.entries, &self.names, Base { devices: &tree.devices, ..dir.base });
+        *body = Body::build(&self.entries, names, Base { devices: &tree.devices, ..dir.base });
         drop(tree);
-        if self.entries.len() > MANY {
-            (self.entries, self.names) = (Vec::new(), Vec::new());
+        if is_large {
+            self.entries = Vec::new();
         }
         Ok(round)
     }
