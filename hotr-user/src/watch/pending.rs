@@ -3,7 +3,7 @@
 //! In: changes that matter, one by one. Out: a [`Pending`], which goes to the thread that reads files (`content`), and
 //! comes back when it must wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,6 +45,8 @@ pub(super) struct Pending {
     pub(super) links: Vec<PathBuf>,
     /// The last actor: most batches have one.
     pub(super) actor: Option<Arc<Actor>>,
+    /// Names after which there is room to be made again.
+    pub(super) room: usize,
     /// When the first of it was reported.
     pub(super) first: Option<Instant>,
 }
@@ -140,6 +142,21 @@ impl Pending {
         former
     }
 
+    /// Forgets the names below directories that are read in any case, where there are so many that a storm is faster than they
+    /// are looked at. Who reported them, and who made them, is forgotten with them.
+    pub(super) fn make_room(&mut self) {
+        if self.touched.len() < self.room.max(MOST_IN_BATCH * 2) {
+            return;
+        }
+        let dirs: HashSet<&Path> = self.dirs.iter().map(PathBuf::as_path).collect();
+        // Of a rename the former name is found nowhere else.
+        self.touched.retain(|path, touched| {
+            touched.old().is_some() || !path.ancestors().skip(1).any(|dir| dirs.contains(dir))
+        });
+        // Where that was of no use, it is not tried again soon.
+        self.room = self.touched.len() * 2;
+    }
+
     /// How many names of it are looked at together. What a link that leads elsewhere brought is reported by the link, and so
     /// in one batch with it.
     pub(super) fn most_together(&self) -> usize {
@@ -223,6 +240,38 @@ mod tests {
         assert_eq!(pending.former("/two/b/f".as_ref()), Some("/one/a/f".into()));
         assert_eq!(pending.former("/two/f".as_ref()), Some("/one/f".into()));
         assert_eq!(pending.former("/three/f".as_ref()), None);
+    }
+
+    #[test]
+    fn names_below_new_directories_make_room_in_a_storm() {
+        let mut pending = Pending::default();
+        let most = MOST_IN_BATCH * 2;
+        pending.dirs.extend([PathBuf::from("/r/new"), PathBuf::from("/r/a/b")]);
+        let mut kept = Vec::new();
+        for at in 0..most / 4 {
+            let [new, deep, other] =
+                ["/r/new", "/r/a/b/c", "/r/a"].map(|dir| PathBuf::from(format!("{dir}/{at}")));
+            for path in [new, deep, other.clone()] {
+                pending.touch_by(path, Channel::Ebpf);
+            }
+            kept.push(other);
+        }
+        pending.make_room();
+        assert_eq!(pending.touched.len(), most / 4 * 3, "there is room enough");
+        let (name, old) = (PathBuf::from("/r/new/name"), PathBuf::from("/r/old"));
+        pending.touch(
+            &name,
+            &change(Op::Rename, "/r/new/name", Some("/r/old"), FileType::File),
+            Some(&old),
+            true,
+        );
+        kept.push(name);
+        for at in 0..most / 4 {
+            pending.touch_by(PathBuf::from(format!("/r/new/more-{at}")), Channel::Ebpf);
+        }
+        pending.make_room();
+        kept.sort_unstable();
+        assert_eq!(pending.touched.into_keys().collect::<Vec<_>>(), kept);
     }
 
     #[test]
