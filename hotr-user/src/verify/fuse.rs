@@ -21,9 +21,9 @@ use fuser::{
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, unlinkat};
 use rustix::mount::{MountFlags, mount};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{
-    Pid, Signal, WaitOptions, getgid, getuid, kill_process, set_parent_process_death_signal, waitpid,
-};
+use rustix::process::{Signal, getgid, getuid, set_parent_process_death_signal};
+
+use super::child::{KilledAtEnd, Side, end, fork};
 
 /// The kernel's device of FUSE servers.
 const DEVICE: &str = "/dev/fuse";
@@ -48,7 +48,7 @@ impl Notice {
 
 /// The running server; ends with this, and what it mounted answers no more.
 pub(super) struct Fuse {
-    pid: Option<Pid>,
+    _server: KilledAtEnd,
     requests: File,
     answers: File,
 }
@@ -73,21 +73,17 @@ impl Fuse {
         let flags = MountFlags::NODEV | MountFlags::NOSUID;
         mount("hotr-verify", target, "fuse", flags, Some(options.as_c_str()))
             .map_err(|errno| fault("mount fuse", &errno))?;
-        // SAFETY: the laboratory's process has one thread, so the child has all that it needs. It never returns from here.
-        let pid = match unsafe { libc::fork() } {
-            -1 => return Err(fault("start a process", &io::Error::last_os_error())),
-            0 => {
+        let pid = match fork().map_err(|error| fault("start a process", &error))? {
+            Side::Child => {
                 drop((requests, answers));
                 let pipes = (File::from(their_requests), File::from(their_answers));
-                let status = i32::from(serve(backing, device.into(), lifetime, pipes).is_err());
-                // SAFETY: ends the process without what the parent wants to do at its end.
-                unsafe { libc::_exit(status) }
+                end(i32::from(serve(backing, device.into(), lifetime, pipes).is_err()))
             }
-            pid => Pid::from_raw(pid),
+            Side::Parent(pid) => pid,
         };
         // The connection ends with its last descriptor, which must be the server's.
         drop(device);
-        Ok(Self { pid, requests: requests.into(), answers: answers.into() })
+        Ok(Self { _server: KilledAtEnd(pid), requests: requests.into(), answers: answers.into() })
     }
 
     /// Has the server tell the kernel something, which it has done on return.
@@ -98,15 +94,6 @@ impl Fuse {
         match i32::from_ne_bytes(answer) {
             0 => Ok(()),
             errno => Err(io::Error::from_raw_os_error(errno)),
-        }
-    }
-}
-
-impl Drop for Fuse {
-    fn drop(&mut self) {
-        if let Some(pid) = self.pid {
-            let _ = kill_process(pid, Signal::KILL);
-            while let Err(rustix::io::Errno::INTR) = waitpid(Some(pid), WaitOptions::empty()) {}
         }
     }
 }

@@ -10,13 +10,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, WaitOptions, setsid, waitpid};
+use rustix::process::{Pid, setsid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+use super::child::{Side, end, fork, reap};
 use super::stop::{During, Stop};
 
 /// What serves and what mounts, by their names in /proc/filesystems.
@@ -30,7 +30,7 @@ const NEVER: u32 = i32::MAX.cast_unsigned();
 
 /// The served mount; ends with this.
 pub(super) struct Nfs {
-    keeper: Option<Pid>,
+    keeper: Pid,
     /// Closing it stops the server.
     pipe: Option<File>,
 }
@@ -52,16 +52,13 @@ impl Nfs {
         }
         let (lasting, pipe) = pipe_with(PipeFlags::CLOEXEC).during("make a pipe")?;
         let (answer, said) = pipe_with(PipeFlags::CLOEXEC).during("make a pipe")?;
-        // SAFETY: the laboratory's process has one thread, so the child has all that it needs. It never returns from here.
-        let keeper = match unsafe { libc::fork() } {
-            -1 => return Err(io::Error::last_os_error()).during("start a process"),
-            0 => {
+        let keeper = match fork().during("start a process")? {
+            Side::Child => {
                 drop((pipe, answer));
                 keep(export, target, control, lasting.into(), said.into());
-                // SAFETY: ends the process without what the parent wants to do at its end.
-                unsafe { libc::_exit(0) }
+                end(0)
             }
-            pid => Pid::from_raw(pid),
+            Side::Parent(pid) => pid,
         };
         drop((lasting, said));
         let nfs = Self { keeper, pipe: Some(pipe.into()) };
@@ -80,9 +77,7 @@ const READY: &str = "ready";
 impl Drop for Nfs {
     fn drop(&mut self) {
         drop(self.pipe.take());
-        if let Some(pid) = self.keeper {
-            while let Err(Errno::INTR) = waitpid(Some(pid), WaitOptions::empty()) {}
-        }
+        reap(self.keeper);
     }
 }
 

@@ -380,7 +380,9 @@ impl Feed {
                 self.pending.dirs.push(path.clone());
             }
             if as_file {
-                self.pending.make_room();
+                if self.options.trace.recursive {
+                    self.pending.make_room(&self.options.trace.paths);
+                }
                 let old = names[1 - i].filter(|_| change.op == Op::Rename && (i == 0 || was.exchanged));
                 self.pending.touch(path, change, old, i == 0);
             }

@@ -143,16 +143,21 @@ impl Pending {
     }
 
     /// Forgets the names below directories that are read in any case, where there are so many that a storm is faster than they
-    /// are looked at. Who reported them, and who made them, is forgotten with them.
-    pub(super) fn make_room(&mut self) {
+    /// are looked at. Who reported them, and who made them, is forgotten with them. Directories are read recursively; one of
+    /// these `roots` in such a directory may be in a part that is not.
+    pub(super) fn make_room(&mut self, roots: &[PathBuf]) {
         if self.touched.len() < self.room.max(MOST_IN_BATCH * 2) {
             return;
         }
         let dirs: HashSet<&Path> = self.dirs.iter().map(PathBuf::as_path).collect();
+        let is_root = |path: &Path| roots.iter().any(|root| root == path);
+        let is_read = |path: &Path| {
+            let mut above = path.ancestors().skip(1);
+            let is_end = |dir: &&Path| dirs.contains(dir) || is_root(dir);
+            !is_root(path) && above.find(is_end).is_some_and(|dir| dirs.contains(dir))
+        };
         // Of a rename the former name is found nowhere else.
-        self.touched.retain(|path, touched| {
-            touched.old().is_some() || !path.ancestors().skip(1).any(|dir| dirs.contains(dir))
-        });
+        self.touched.retain(|path, touched| touched.old().is_some() || !is_read(path));
         // Where that was of no use, it is not tried again soon.
         self.room = self.touched.len() * 2;
     }
@@ -256,7 +261,8 @@ mod tests {
             }
             kept.push(other);
         }
-        pending.make_room();
+        let roots = ["/r", "/r/new/inner", "/r/new/file"].map(PathBuf::from);
+        pending.make_room(&roots);
         assert_eq!(pending.touched.len(), most / 4 * 3, "there is room enough");
         let (name, old) = (PathBuf::from("/r/new/name"), PathBuf::from("/r/old"));
         pending.touch(
@@ -269,7 +275,11 @@ mod tests {
         for at in 0..most / 4 {
             pending.touch_by(PathBuf::from(format!("/r/new/more-{at}")), Channel::Ebpf);
         }
-        pending.make_room();
+        for named in ["/r/new/inner/f", "/r/new/file"].map(PathBuf::from) {
+            pending.touch_by(named.clone(), Channel::Ebpf);
+            kept.push(named);
+        }
+        pending.make_room(&roots);
         kept.sort_unstable();
         assert_eq!(pending.touched.into_keys().collect::<Vec<_>>(), kept);
     }

@@ -11,6 +11,37 @@ use crate::output::samples;
 use hotr_events::{Alias, ChannelState, Raw, ReloadState, Root};
 use hotr_events::{Channel, FileId, FileType, Layer, Op, Refusal};
 
+/// The longest of all writes, and all that was written.
+#[derive(Default)]
+struct Writes(usize, Vec<u8>);
+
+impl Write for Writes {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.max(bytes.len());
+        self.1.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_line_about_many_files_is_written_in_parts() {
+    let mut reload = samples::reload(ReloadState::Started);
+    let one = reload.changes.as_ref().unwrap()[0].clone();
+    reload.changes = Some(vec![one; 20_000]);
+    let report = Report::Reload(Box::new(reload));
+    let expected = line(&report);
+    let mut printer = JsonPrinter::new(Writes::default());
+    printer.print(&report).unwrap();
+    printer.flush().unwrap();
+    let Writes(longest, all) = printer.out.out;
+    assert_eq!(String::from_utf8(all).unwrap().trim_end(), expected);
+    assert!(longest < 2 * Buffered::<Writes>::FULL, "{longest} of {} bytes at once", expected.len());
+}
+
 fn line(report: &Report) -> String {
     let mut printer = JsonPrinter::new(Vec::new());
     printer.print(report).unwrap();

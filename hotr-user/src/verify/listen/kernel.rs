@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use hotr_events::{Change, Raw, Report};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_parent_process_death_signal, waitpid};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;
 
@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::options::{Channels, TraceOptions};
 use crate::session::Session;
 use crate::text::push_visible;
+use crate::verify::child::{KilledAtEnd, Side, end, fork};
 use crate::verify::evidence::{Account, Event, Listener, State};
 use crate::verify::kernel_path::Record;
 
@@ -35,7 +36,7 @@ const READY: &[u8] = b"ready";
 /// See the module.
 pub(in crate::verify) struct Kernel {
     /// Ends with this.
-    _child: Child,
+    _child: KilledAtEnd,
     /// What the child writes: one line a change.
     pipe: File,
     unread: Vec<u8>,
@@ -69,20 +70,15 @@ impl Kernel {
         let fault = |error: &dyn std::fmt::Display| format!("start a process: {error}");
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| fault(&errno))?;
         let (reader, writer) = (File::from(reader), File::from(writer));
-        // SAFETY: there is one thread, so the child has all that it needs, and no lock is held by a thread that it lacks. It
-        // never returns from here.
-        let pid = match unsafe { libc::fork() } {
-            -1 => return Err(fault(&io::Error::last_os_error())),
-            0 => {
+        let pid = match fork().map_err(|error| fault(&error))? {
+            Side::Child => {
                 drop(reader);
-                let status = i32::from(trace(base, writer).is_err());
-                // SAFETY: ends the process without what the parent wants to do at its end.
-                unsafe { libc::_exit(status) }
+                end(i32::from(trace(base, writer).is_err()))
             }
-            pid => pid,
+            Side::Parent(pid) => pid,
         };
         drop(writer);
-        let child = Child(Pid::from_raw(pid));
+        let child = KilledAtEnd(pid);
         let base = base.as_os_str().as_bytes().to_vec();
         let mut kernel = Self {
             _child: child,
@@ -177,18 +173,6 @@ fn strip(name: &mut Vec<u8>, own: &[u8]) {
     let own = [own, b"/"].concat();
     if let Some(at) = name.windows(own.len()).position(|part| part == own) {
         name.drain(at..at + own.len());
-    }
-}
-
-/// The process that traces; ends with this.
-struct Child(Option<Pid>);
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0 {
-            let _ = kill_process(pid, Signal::KILL);
-            while let Err(rustix::io::Errno::INTR) = waitpid(Some(pid), WaitOptions::empty()) {}
-        }
     }
 }
 

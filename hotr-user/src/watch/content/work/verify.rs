@@ -98,9 +98,7 @@ impl Work {
                 moved.dirs.extend(self.options.trace.paths.iter().cloned());
             }
         }
-        while !moved.dirs.is_empty() {
-            self.expand_dirs(&mut moved, usize::MAX);
-        }
+        self.expand_dirs(&mut moved, usize::MAX);
         all.extend(moved.touched.into_keys());
         all.extend(take(&mut self.verify.queue));
         self.verify.queue = all.into_iter().collect();
